@@ -1,0 +1,51 @@
+"""Everything this package raises on purpose.
+
+::
+
+    IFAError
+    ├── LayerError      the target layer: misspelt, absent, without spatial output, run more than once
+    ├── OutputError     the model's output: of an unknown form, unlike the task, not depending on the layer
+    ├── BatchError      a batch from which no (input, target) can be read
+    ├── DataError       the samples: none, one class only, not finite, not indexable
+    │   └── MetadataError   the user's table about the samples
+    ├── FileError       a file that is not what it should be
+    └── TrackingError   the tracking run or its store
+
+``IFAWarning`` is the category of every warning: what the analysis had to leave out, and why.
+"""
+
+
+class IFAError(Exception):
+    """Base class of all errors raised by lightning_ifa."""
+
+
+class LayerError(IFAError):
+    """The target layer cannot be found or cannot be explained."""
+
+
+class OutputError(IFAError):
+    """The model's output has an unknown form or does not fit the task."""
+
+
+class BatchError(IFAError):
+    """No (input, target) pair can be read from a batch."""
+
+
+class DataError(IFAError):
+    """The samples do not allow the analysis."""
+
+
+class MetadataError(DataError):
+    """The user's table about the samples does not fit them."""
+
+
+class FileError(IFAError):
+    """A file is missing, damaged, or of another kind."""
+
+
+class TrackingError(IFAError):
+    """The tracking run cannot be found, read or written."""
+
+
+class IFAWarning(UserWarning):
+    """Something was left out of the analysis, or could not be logged; training goes on."""
