@@ -1,0 +1,1 @@
+"""From a model and a loader to the FeatureTable. Knows torch and NumPy."""

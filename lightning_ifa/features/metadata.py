@@ -1,0 +1,75 @@
+"""What the user knows of each sample, brought to the table's rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lightning_ifa.errors import MetadataError
+from lightning_ifa.features.sampling import Indices
+
+SPLITS = ("train", "validation")
+
+
+def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | None) -> dict[str, pd.DataFrame]:
+    """Read metadata by split.
+
+    Args:
+        source: Split name to a DataFrame whose row i describes data-set index i; or a CSV or Parquet file with
+            the columns ``split`` and ``index``; or None.
+
+    Returns:
+        Split name to a DataFrame indexed by data-set index.
+
+    Raises:
+        MetadataError: A file or table that is not of this form; the message names what is wrong.
+    """
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        frames = {split: pd.DataFrame(frame).reset_index(drop=True) for split, frame in source.items()}
+    else:
+        frames = _read_file(Path(source))
+    unknown = sorted(set(frames) - set(SPLITS))
+    if unknown:
+        raise MetadataError(f"metadata names the split {unknown[0]!r}; splits are called {' and '.join(SPLITS)}")
+    return frames
+
+
+def metadata_rows(frame: pd.DataFrame, indices: Indices, length: int, split: str) -> pd.DataFrame:
+    """Select the rows of some samples.
+
+    Args:
+        frame: One split's metadata, indexed by data-set index.
+        indices: ``(n,)`` data-set indices wanted.
+        length: Samples in the whole data set.
+        split: Named in messages.
+
+    Raises:
+        MetadataError: The table has another length than the data set, or lacks a wanted row.
+    """
+    missing = [int(i) for i in indices if i not in frame.index]
+    if missing or int(frame.index.max()) >= length:
+        raise MetadataError(
+            f"metadata of the {split} split describes {len(frame)} samples up to index {frame.index.max()}, the data "
+            f"set has {length}" + (f"; index {missing[0]} is missing" if missing else "")
+        )
+    return frame.loc[indices].reset_index(drop=True)
+
+
+def _read_file(path: Path) -> dict[str, pd.DataFrame]:
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise MetadataError(f"metadata file {path} cannot be read as CSV or Parquet: {error}") from error
+    lacking = [name for name in ("split", "index") if name not in table.columns]
+    if lacking:
+        raise MetadataError(f"metadata file {path} has no column {lacking[0]!r}; it has {list(table.columns)}")
+    twice = table.duplicated(["split", "index"])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise MetadataError(f"metadata file {path} describes {row['split']} index {row['index']} more than once")
+    return {str(split): rows.drop(columns="split").set_index("index") for split, rows in table.groupby("split")}

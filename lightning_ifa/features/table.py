@@ -1,0 +1,175 @@
+"""The FeatureTable: everything later stages know of a model and a split."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lightning_ifa.errors import DataError, FileError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Features of one split at one layer; rows are samples.
+
+    Attributes:
+        contributions: ``(n, c)`` float32, each channel's contribution to the explained class, units of the score.
+        activations: ``(n, c)`` float32, each channel's mean activation over space.
+        logits: ``(n, k)`` float32. Binary: ``(-z / 2, z / 2)``. Segmentation: mean of each class plane.
+        targets: ``(n,)`` int64 class, ``-1`` where unlabelled; float32 for regression, NaN where unlabelled.
+        predictions: ``(n,)``, of the same kind.
+        explained: ``(n,)`` int64, the class that contributions and map explain.
+        cams: ``(n, *space)`` float32 at layer resolution, signed, unscaled.
+        sample_ids: ``(n,)`` str, stable across epochs and runs.
+        indices: ``(n,)`` int64, position in the data set.
+        fingerprints: ``(n,)`` int64, CRC-32 of the input; equal inputs have equal fingerprints.
+        metadata: What the user knows of each sample, n rows, may have no column.
+        properties: Image properties measured on the input, n rows.
+        layer: Name of the target layer.
+        task: One of ``features.targets.TASKS``.
+        cam: Name of the CAM method.
+    """
+
+    contributions: NDArray[np.float32]
+    activations: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    targets: NDArray[Any]
+    predictions: NDArray[Any]
+    explained: NDArray[np.int64]
+    cams: NDArray[np.float32]
+    sample_ids: NDArray[np.str_]
+    indices: NDArray[np.int64]
+    fingerprints: NDArray[np.int64]
+    metadata: pd.DataFrame
+    properties: pd.DataFrame
+    layer: str
+    task: str
+    cam: str
+
+    def __post_init__(self) -> None:
+        for name in _COLUMNS:
+            rows = len(getattr(self, name))
+            if rows != len(self):
+                raise DataError(f"FeatureTable: {name} has {rows} rows, sample_ids {len(self)}")
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which rows are labelled and classified correctly, shape ``(n,)``; all False for regression."""
+        if self.targets.dtype.kind == "f":
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self.targets == self.predictions)
+
+    @property
+    def intensity(self) -> NDArray[np.float32]:
+        """Sum of each map over space, shape ``(n,)``; units of the score with HiResCAM."""
+        return np.asarray(self.cams.reshape(len(self), -1).sum(1))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that tell this data (samples, inputs, labels) from any other."""
+        content = hashlib.sha256()
+        for part in (self.sample_ids.astype("U"), self.fingerprints, self.targets):
+            content.update(np.ascontiguousarray(part).tobytes())
+        return content.hexdigest()[:12]
+
+    def take(self, rows: NDArray[Any]) -> FeatureTable:
+        """Select rows by number or mask, shape ``(m,)``."""
+        picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        picked |= {name: _rows_of(getattr(self, name), rows) for name in _FRAMES}
+        return replace(self, **picked)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[FeatureTable]) -> FeatureTable:
+        """Join tables of one layer, as from several ranks, and put the rows in data-set order.
+
+        Raises:
+            DataError: The tables are of different layers, tasks, methods or widths.
+        """
+        first = tables[0]
+        for table in tables[1:]:
+            if any(getattr(table, key) != getattr(first, key) for key in _LABELS):
+                raise DataError("FeatureTables of different layers, tasks or CAM methods cannot be joined")
+            if table.contributions.shape[1:] != first.contributions.shape[1:]:
+                raise DataError("FeatureTables with different numbers of channels cannot be joined")
+        columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
+        columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
+        joined = replace(first, **columns)
+        return joined.take(np.argsort(joined.indices, kind="stable"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one ``.npz`` without pickled objects; a reader never sees half a file."""
+        path = Path(path)
+        content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        content |= {name: _frame_to_bytes(getattr(self, name)) for name in _FRAMES}
+        content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _LABELS}))
+        partial = path.with_name(path.name + ".part")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **content)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FeatureTable:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileError: The file is missing, damaged, or no FeatureTable of this format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                header = json.loads(str(stored["header"]))
+                if header.pop("format") != FORMAT:
+                    raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
+                columns: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
+                columns |= {name: pd.read_parquet(io.BytesIO(stored[name].tobytes())) for name in _FRAMES}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise FileError(f"{path} is not a readable FeatureTable (.npz): {error}") from error
+        return cls(**columns, **header)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Flatten to one wide DataFrame, maps left out: what ``to_parquet`` writes."""
+        scalars = {
+            name: getattr(self, name)
+            for name in ("sample_ids", "indices", "targets", "predictions", "explained", "fingerprints")
+        }
+        wide = [pd.DataFrame(scalars)]
+        for name in ("logits", "contributions", "activations"):
+            values = getattr(self, name)
+            wide.append(pd.DataFrame(values, columns=[f"{name}_{i}" for i in range(values.shape[1])]))
+        wide += [self.metadata.add_prefix("metadata_"), self.properties.add_prefix("property_")]
+        return pd.concat(wide, axis=1)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Export for other tools: one row a sample, one column a channel; maps are left out."""
+        self.to_frame().to_parquet(path)
+
+
+_FRAMES = ("metadata", "properties")
+_LABELS = ("layer", "task", "cam")
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
+_COLUMNS = _ARRAYS + _FRAMES
+
+
+def _rows_of(frame: pd.DataFrame, rows: NDArray[Any]) -> pd.DataFrame:
+    return frame[rows].reset_index(drop=True) if rows.dtype == bool else frame.iloc[rows].reset_index(drop=True)
+
+
+def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)

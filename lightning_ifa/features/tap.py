@@ -1,0 +1,209 @@
+"""Cut a network at one layer and differentiate only what comes after it.
+
+The only place in the package that registers forward hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_ifa.errors import LayerError, OutputError
+
+
+def normal(value: Any) -> Any:
+    """Turn an inference tensor into an ordinary one; hand anything else through.
+
+    Must be called outside inference mode: a clone made inside it is an inference tensor again.
+    """
+    return value.clone() if torch.is_tensor(value) and value.is_inference() else value
+
+
+@contextmanager
+def gradients_allowed() -> Iterator[None]:
+    """Leave inference mode and compiled code, with gradients off until the cut turns them on.
+
+    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class Tap:
+    """The cut at one layer, for the duration of a ``with`` block.
+
+    ``forward`` runs the network without a graph up to the layer and with one after it; ``gradient`` gives
+    the layer's activation and the score's gradient there. No parameter's ``.grad`` is written. Works inside
+    ``torch.inference_mode()``, with frozen parameters, and where the layer's output is later changed in place.
+
+    Args:
+        model: The network, already in evaluation mode.
+        layer: The module to cut at, one of ``model.modules()``.
+        name: What error messages call the layer.
+
+    Example::
+
+        with Tap(model, model.layer4, "layer4") as tap:
+            logits = tap.forward(images)
+            A, G = tap.gradient(logits[:, 0])
+    """
+
+    def __init__(self, model: nn.Module, layer: nn.Module, name: str) -> None:
+        self._model, self._layer, self._name = model, layer, name
+        self._leaf: Tensor | None = None
+        self._handle: RemovableHandle | None = None
+        self._state: dict[str, Tensor] | None = None
+
+    def __enter__(self) -> Tap:
+        self._state = _state_made_in_inference_mode(self._model)
+        self._handle = self._layer.register_forward_hook(self._cut)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = self._leaf = self._state = None
+
+    def _cut(self, module: nn.Module, args: Any, output: Any) -> Tensor:
+        if not torch.is_tensor(output):
+            raise LayerError(
+                f'layer "{self._name}" returns a {type(output).__name__}; a map needs a single tensor '
+                "(batch, channels, *space)"
+            )
+        if self._leaf is not None:
+            raise LayerError(
+                f'layer "{self._name}" runs more than once in one forward pass, so it has no single activation; '
+                "name the module that contains it instead"
+            )
+        self._leaf = normal(output).detach().requires_grad_()
+        torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
+        return self._leaf.clone()  # the clone may be changed in place by what follows, the leaf must not
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the network on one batch.
+
+        Args:
+            x: Input, shape ``(n, ...)``.
+
+        Returns:
+            The network's own output; the part behind the layer carries a graph.
+
+        Raises:
+            LayerError: The layer did not run, ran more than once, or returned no tensor.
+            OutputError: The network reads a tensor that was cached during an earlier inference-mode pass.
+        """
+        self._leaf = None
+        with gradients_allowed(), _inference_tensors_explained():
+            x = normal(x)
+            if self._state is None:
+                output = self._model(x)
+            else:
+                output = torch.func.functional_call(self._model, self._state, (x,))
+        self._require_leaf()
+        return output
+
+    def gradient(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the activation and the gradient of the score, and drop the graph.
+
+        Args:
+            score: One number a sample, shape ``(n,)``, computed from what ``forward`` returned.
+
+        Returns:
+            Activation ``A`` and gradient ``G``, both detached, shape ``(n, c, *space)``.
+
+        Raises:
+            OutputError: The score does not depend on the layer.
+        """
+        leaf, self._leaf = self._require_leaf(), None
+        if not score.requires_grad:
+            raise OutputError(
+                f'the score does not depend on layer "{self._name}": it runs under no_grad, its output is '
+                "detached, or the model returns class indices instead of logits"
+            )
+        with torch.inference_mode(False), _inference_tensors_explained():
+            (grad,) = torch.autograd.grad(score.sum(), leaf, allow_unused=True)
+        if grad is None:
+            raise OutputError(f'the score does not depend on layer "{self._name}"; name a layer before the output')
+        return leaf.detach(), grad
+
+    def _require_leaf(self) -> Tensor:
+        if self._leaf is None:
+            raise LayerError(f'layer "{self._name}" did not run in the forward pass')
+        return self._leaf
+
+
+class LayerShape(NamedTuple):
+    """What one module returned in a dry forward pass."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    storage: int
+    calls: int
+
+
+def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[LayerShape]]:
+    """Run a forward pass and note every module that returns a tensor, in order of completion.
+
+    Args:
+        model: The network, already in evaluation mode.
+        run: Runs it once.
+
+    Returns:
+        What ``run`` returned, and the modules (the root left out) in the order in which their last call ended.
+    """
+    seen: dict[str, LayerShape] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if torch.is_tensor(output):
+                before = seen.pop(name, None)
+                calls = 1 if before is None else before.calls + 1
+                seen[name] = LayerShape(name, module, tuple(output.shape), output.data_ptr(), calls)
+
+        return hook
+
+    handles = [m.register_forward_hook(note(plain_name(n))) for n, m in model.named_modules() if n]
+    try:
+        with gradients_allowed():
+            output = run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return output, list(seen.values())
+
+
+def plain_name(name: str) -> str:
+    """Remove what ``torch.compile`` adds to a module's name."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _state_made_in_inference_mode(model: nn.Module) -> dict[str, Tensor] | None:
+    """Ordinary copies of parameters and buffers, if any was made in inference mode (some EMA swaps do)."""
+    state = dict(chain(model.named_parameters(), model.named_buffers()))
+    if not any(tensor.is_inference() for tensor in state.values()):
+        return None
+    with torch.inference_mode(False):
+        return {name: normal(tensor) for name, tensor in state.items()}
+
+
+@contextmanager
+def _inference_tensors_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise OutputError(
+            "the model reads a tensor that it cached during an earlier pass in inference mode; "
+            "Trainer(inference_mode=False) avoids it"
+        ) from error
