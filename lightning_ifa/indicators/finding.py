@@ -1,0 +1,61 @@
+"""What every indicator returns, and the one rule that turns it into a health value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+UNDECIDED = 0.5
+"""The health of a family about which nothing can be said: no alarm, but no pass either."""
+
+Z_LIMIT = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One family's result.
+
+    Attributes:
+        score: Excess over the null's expectation; 0 = nothing found, growing = worse.
+        z: How many null standard deviations the score lies above its null; 0 where there is no null.
+        health: In [0, 1], 1 = good, below 0.5 = alarm, exactly 0.5 = cannot be told.
+        details: Supporting numbers under their field names.
+        note: What a reader should know, a plain sentence; why, where nothing can be told.
+    """
+
+    score: float
+    z: float
+    health: float
+    details: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the fault was found."""
+        return self.health < UNDECIDED
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the data does not allow a verdict."""
+        return self.health == UNDECIDED
+
+
+def undecided(reason: str, details: Mapping[str, float] | None = None) -> Finding:
+    """Make the finding of a family about which nothing can be said; its score stays finite for monitors."""
+    return Finding(0.0, 0.0, UNDECIDED, details or {}, reason)
+
+
+def health(score: float, limit: float, z: float | None = None, z_limit: float = Z_LIMIT) -> float:
+    """Map a score and its significance to [0, 1]: ``1 / (1 + min(score / limit, z / z_limit))``.
+
+    Below 0.5, the alarm line, only if the score exceeds its limit and is significant as well: a large score on
+    few samples does not alarm, nor does a negligible one that many samples make significant. Where there is no
+    sampling noise to overcome, z is None and the limit alone decides.
+
+    >>> health(0.0, limit=0.3, z=0.0), health(0.6, limit=0.3, z=9.0), health(0.6, limit=0.3, z=1.0)
+    (1.0, 0.3333333333333333, 0.75)
+    """
+    excess = max(score, 0.0) / limit
+    if z is not None:
+        excess = min(excess, max(z, 0.0) / z_limit)
+    return 1.0 / (1.0 + excess)

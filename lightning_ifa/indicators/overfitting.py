@@ -1,0 +1,171 @@
+"""Overfitting: is the evidence for the true class stronger on training samples than on validation samples?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from lightning_ifa.indicators.finding import Finding, health, undecided
+from lightning_ifa.indicators.strata import group_means
+
+GAP_LIMIT = 0.3
+"""Standardised gap above which overfitting is called; clean networks stay below 0.2, see notes in the docs."""
+
+SHIFT_LIMIT = 0.70
+"""Two-sample AUC above which the splits differ in kind, so that a gap is no sign of overfitting."""
+
+SHIFT_FOLDS = 5
+
+
+class Side(NamedTuple):
+    """One split's part in the comparison, rows are labelled samples.
+
+    Attributes:
+        margins: ``(n,)`` evidence for the true class over the next best; see ``margin``.
+        intensity: ``(n,)`` sum of the map explained for the true class.
+        activations: ``(n, c)`` pooled activations.
+        strata: ``(n,)`` class or target bin.
+    """
+
+    margins: NDArray[Any]
+    intensity: NDArray[Any]
+    activations: NDArray[Any]
+    strata: NDArray[np.int64]
+
+
+def margin(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[Any]:
+    """True class's logit minus the largest other.
+
+    Args:
+        logits: ``(n, k)``, k >= 2.
+        targets: ``(n,)`` class indices.
+
+    Returns:
+        ``(n,)``; negative where the sample is misclassified.
+
+    >>> margin(np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]]), np.array([0, 1]))
+    array([ 2., -3.])
+    """
+    rows = np.arange(len(targets))
+    others = logits.copy()
+    others[rows, targets] = -np.inf
+    return np.asarray(logits[rows, targets] - others.max(1))
+
+
+def standardised_gap(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Difference of means between two splits, within strata, in within-stratum standard deviations.
+
+    The least-squares effect of the split with one intercept a stratum: strata are weighted by
+    ``n_train * n_val / (n_train + n_val)``, so a class skew between the splits does not enter. Under exchangeable
+    splits z is N(0, 1).
+
+    Args:
+        train: ``(n,)`` values of the training split.
+        train_strata: ``(n,)`` their strata.
+        val: ``(m,)`` values of the validation split.
+        val_strata: ``(m,)`` their strata.
+
+    Returns:
+        ``d`` (positive: training larger; dimensionless) and its ``z``. NaN if no stratum has two samples on
+        each side.
+
+    >>> s = np.zeros(4, dtype=int)
+    >>> standardised_gap(np.array([1.0, 2, 3, 4]), s, np.array([0.0, 1, 2, 3]), s)[0].round(3)
+    np.float64(0.775)
+    """
+    shared = [
+        label
+        for label in np.intersect1d(train_strata, val_strata)
+        if (train_strata == label).sum() > 1 and (val_strata == label).sum() > 1
+    ]
+    if not shared:
+        return float("nan"), float("nan")
+    gap = weight = squares = 0.0
+    freedom = 0
+    for label in shared:
+        a, b = train[train_strata == label], val[val_strata == label]
+        w = len(a) * len(b) / (len(a) + len(b))
+        gap, weight = gap + w * float(a.mean() - b.mean()), weight + w
+        squares += float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
+        freedom += len(a) + len(b) - 2
+    spread = np.sqrt(squares / freedom)
+    if spread == 0.0:
+        return 0.0, 0.0
+    d = gap / weight / spread
+    return d, d * np.sqrt(weight)
+
+
+def shift_auc(
+    train: NDArray[Any],
+    train_strata: NDArray[np.int64],
+    val: NDArray[Any],
+    val_strata: NDArray[np.int64],
+    seed: int = 0,
+) -> float:
+    """How well a shrunk linear discriminant tells the splits apart by class-centred activations.
+
+    Overfitting hardly moves where samples lie in feature space, a covariate shift does; cross-validated, so 0.5
+    is chance whatever the number of channels.
+
+    Args:
+        train: ``(n, c)`` pooled activations of the training split.
+        train_strata: ``(n,)`` strata.
+        val: ``(m, c)`` pooled activations of the validation split.
+        val_strata: ``(m,)`` strata.
+        seed: Of the folds.
+
+    Returns:
+        AUC in [0, 1].
+    """
+    x = np.concatenate([train, val]).astype(np.float64)
+    labels = np.concatenate([train_strata, val_strata])
+    side = np.repeat([0, 1], [len(train), len(val)])
+    position, means = group_means(x, labels)
+    x = x - means[position]
+    x = x[:, x.std(0) > 0]
+    folds = min(SHIFT_FOLDS, len(train), len(val))
+    if folds < 2 or not x.shape[1]:
+        return 0.5
+    decision = cross_val_predict(
+        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        x,
+        side,
+        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+        method="decision_function",
+    )
+    return float(roc_auc_score(side, decision))
+
+
+def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
+    """Judge overfitting by the standardised margin gap, unless the splits differ in kind.
+
+    Score: ``margin_gap`` clipped at 0 (dimensionless; 0 good, 0.3 alarm). Null: exchangeable splits, z ~ N(0, 1).
+    Cannot be told: under a covariate shift (``shift`` above 0.70), since every train-validation distance then
+    fires; without a class that has two samples on both sides.
+
+    Args:
+        train: Labelled training samples.
+        val: Labelled validation samples.
+        seed: Of the cross-validation folds.
+    """
+    gap, z = standardised_gap(train.margins, train.strata, val.margins, val.strata)
+    if np.isnan(gap):
+        return undecided("no class has two labelled samples in both splits")
+    intensity_gap, _ = standardised_gap(train.intensity, train.strata, val.intensity, val.strata)
+    shift = shift_auc(train.activations, train.strata, val.activations, val.strata, seed)
+    details = {"margin_gap": gap, "intensity_gap": intensity_gap, "shift": shift}
+    noise = np.sqrt((len(train.margins) + len(val.margins)) / (12.0 * len(train.margins) * len(val.margins)))
+    if shift > max(SHIFT_LIMIT, 0.5 + 3 * noise):
+        return undecided(
+            f"training and validation images differ in kind (two-sample AUC {shift:.2f}), so a gap between them is no "
+            "sign of overfitting; is the training set augmented? then give train_dataloader= a clean one",
+            details,
+        )
+    return Finding(max(gap, 0.0), z, health(gap, GAP_LIMIT, z), details)
