@@ -1,0 +1,37 @@
+"""Integrated feature analysis for PyTorch Lightning, tracked in MLflow.
+
+Names are loaded on first use, so that ``import lightning_ifa`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_ifa.analysis import analyze
+    from lightning_ifa.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.errors import IFAError, IFAWarning
+    from lightning_ifa.feature_report import FeatureReport
+    from lightning_ifa.features.table import FeatureTable
+
+__version__ = "0.1.0"
+
+__all__ = ["FeatureReport", "FeatureTable", "IFAError", "IFAWarning", "IntegratedFeatureAnalysis", "analyze"]
+
+_HOME = {
+    "FeatureReport": "feature_report",
+    "FeatureTable": "features.table",
+    "IFAError": "errors",
+    "IFAWarning": "errors",
+    "IntegratedFeatureAnalysis": "callback",
+    "analyze": "analysis",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

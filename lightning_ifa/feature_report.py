@@ -1,0 +1,143 @@
+"""The FeatureReport: what an analysis found, ready to be logged, drawn or stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lightning_ifa.errors import FileError
+from lightning_ifa.features.probes import Probes
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.indicators.importance import Importance
+from lightning_ifa.indicators.scale import IntensityScale
+
+FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureReport:
+    """The result of ``analyze``.
+
+    Attributes:
+        findings: Family name to its finding; families that need a training split are left out without one.
+        samples: One row a sample of every split: ``sample_id``, ``split``, ``score`` (robust z of the distance to
+            its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth).
+        confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
+            ``worst_class``, ``worst_score``, ``association``, ``note``.
+        importance: Importance matrix and its difference.
+        tables: ``"validation"``, and ``"train"`` if there was one.
+        scale: The common intensity scale.
+        probes: The pictured samples.
+        class_names: One a class; for regression the name of the output.
+        warnings: What had to be left out, and why.
+    """
+
+    findings: Mapping[str, Finding]
+    samples: pd.DataFrame
+    confounders: pd.DataFrame
+    importance: Importance
+    tables: Mapping[str, FeatureTable]
+    scale: IntensityScale
+    probes: Probes
+    class_names: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers exactly as they are logged: ``ifa/<family>/<name>`` and ``ifa/health/<family>``."""
+        found: dict[str, float] = {}
+        for family, finding in self.findings.items():
+            found[f"ifa/{family}/score"] = finding.score
+            found[f"ifa/{family}/z"] = finding.z
+            found |= {f"ifa/{family}/{name}": value for name, value in finding.details.items()}
+            found[f"ifa/health/{family}"] = finding.health
+        return {key: float(value) for key, value in found.items()}
+
+    @property
+    def outliers(self) -> pd.DataFrame:
+        """The suspicious samples, most suspicious first, with the columns of ``samples``."""
+        found = self.samples[self.samples["kind"] != ""]
+        return found.sort_values("score", ascending=False, ignore_index=True)
+
+    @property
+    def alarms(self) -> list[str]:
+        """Families whose fault was found."""
+        return [family for family, finding in self.findings.items() if finding.alarm]
+
+    @property
+    def digest(self) -> str:
+        """Tells the analysed validation data from any other, twelve hexadecimal digits."""
+        return self.tables["validation"].digest
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one self-contained HTML page."""
+        from lightning_ifa.report.html import write_html
+
+        write_html(self, Path(path))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything to a folder, without pickled objects; ``load`` gives it back."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for split, table in self.tables.items():
+            table.save(folder / f"{split}.npz")
+        self.probes.table.save(folder / "probes.npz")
+        self.probes.predicted.save(folder / "probes_predicted.npz")
+        arrays = {f"importance_{name}": getattr(self.importance, name) for name in _IMPORTANCE}
+        if self.probes.images is not None:
+            arrays["images"] = self.probes.images
+        np.savez_compressed(folder / "arrays.npz", **arrays)
+        self.samples.to_parquet(folder / "samples.parquet")
+        self.confounders.to_parquet(folder / "confounders.parquet")
+        content = {
+            "findings": {family: asdict(finding) for family, finding in self.findings.items()},
+            "scale": self.scale.to_dict(),
+            "class_names": self.class_names,
+            "warnings": self.warnings,
+            "splits": list(self.tables),
+        }
+        partial = folder / "report.json.part"
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(folder / "report.json")  # last: a folder with report.json is complete
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> FeatureReport:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileError: The folder holds no complete report.
+        """
+        folder = Path(folder)
+        try:
+            content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            samples, confounders = (pd.read_parquet(folder / f"{n}.parquet") for n in ("samples", "confounders"))
+        except (OSError, ValueError, KeyError) as error:
+            raise FileError(f"{folder} holds no complete feature report: {error}") from error
+        return cls(
+            findings={family: Finding(**values) for family, values in content["findings"].items()},
+            samples=samples,
+            confounders=confounders,
+            importance=Importance(*(arrays[f"importance_{name}"] for name in _IMPORTANCE)),
+            tables={split: FeatureTable.load(folder / f"{split}.npz") for split in content["splits"]},
+            scale=IntensityScale(**content["scale"]),
+            probes=Probes(
+                FeatureTable.load(folder / "probes.npz"),
+                FeatureTable.load(folder / "probes_predicted.npz"),
+                arrays.get("images"),
+            ),
+            class_names=tuple(content["class_names"]),
+            warnings=tuple(content["warnings"]),
+        )
+
+
+_IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
