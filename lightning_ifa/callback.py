@@ -1,0 +1,271 @@
+"""The Lightning callback: a thin shell around the analysis and the sink."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from lightning_ifa import trainer_access as access
+from lightning_ifa.analysis import analyze_tables, probe_rows, with_metadata
+from lightning_ifa.errors import IFAError, IFAWarning
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.batches import BatchFunction
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.metadata import read_metadata
+from lightning_ifa.features.probes import take_probes
+from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.tracking.names import slug
+from lightning_ifa.tracking.publish import Moment, write_files, write_job
+from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
+from lightning_ifa.tracking.sink import Sink
+
+log = logging.getLogger(__name__)
+
+
+class IntegratedFeatureAnalysis(pl.Callback):
+    """Analyses the network's features at every validation end and logs the result to the run you already have.
+
+    Metrics go through ``pl_module.log_dict`` to every logger, so ``ModelCheckpoint`` and ``EarlyStopping`` may
+    monitor them; figures, probe images and FeatureTables go to the MLflow run in the background. Training is not
+    disturbed: weights are bit-identical with and without the callback.
+
+    Args:
+        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
+        task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
+        explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
+        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"`` or ``"layercam"``.
+        max_samples: At most that many samples a split, a fixed random subset.
+        probes: How many validation samples are pictured, the same ones in every run and epoch.
+        metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
+            CSV or Parquet file with the columns ``split`` and ``index``.
+        class_names: One a class.
+        batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        seed: Of every random draw of the analysis.
+        every_n_epochs: Analyse at every n-th epoch.
+        train_dataloader: Training samples without augmentation; by default the trainer's own loader.
+        log_images: False: no input pixel leaves the process, only maps and numbers.
+        baseline_run_id: Draw the maps on the intensity scale of this earlier run.
+        on_error: ``"warn"`` once and train on, or ``"raise"``.
+        run_id: MLflow run to log to; by default the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
+        tracking_uri: MLflow store; by default the logger's or MLflow's own.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example::
+
+        Trainer(
+            logger=MLFlowLogger(tracking_uri="sqlite:///mlflow.db"),
+            callbacks=[IntegratedFeatureAnalysis()],
+        )
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        task: str = "auto",
+        explain: str | int = "target",
+        cam: str = "hirescam",
+        max_samples: int = 1024,
+        probes: int = 8,
+        metadata: Mapping[str, pd.DataFrame] | str | None = None,
+        class_names: Sequence[str] | None = None,
+        batch_fn: BatchFunction | None = None,
+        seed: int = 0,
+        every_n_epochs: int = 1,
+        train_dataloader: DataLoader[Any] | None = None,
+        log_images: bool = True,
+        baseline_run_id: str | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        run_id: str | None = None,
+        tracking_uri: str | None = None,
+    ) -> None:
+        for name, value, least in (("max_samples", max_samples, 4), ("probes", probes, 1)):
+            if value < least:
+                raise ValueError(f"{name}={value}; expected at least {least}")
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs={every_n_epochs}; expected at least 1")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error={on_error!r}; choose 'warn' or 'raise'")
+        self.layer, self.task, self.explain, self.cam = layer, task, explain, cam
+        self.max_samples, self.probes, self.seed = max_samples, probes, seed
+        self.class_names, self.batch_fn = class_names, batch_fn
+        self.every_n_epochs, self.train_dataloader = every_n_epochs, train_dataloader
+        self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
+        self.run_id, self.tracking_uri = run_id, tracking_uri
+        self.metadata = metadata
+        self.report: FeatureReport | None = None
+        """The latest report; on rank 0 only."""
+        self._fresh = False
+        self._logged_to: str | None = None
+        self._scale: IntensityScale | None = None
+        self._sink: Sink | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def state_key(self) -> str:
+        """Tells two instances in one trainer apart."""
+        return self._generate_state_key(layer=self.layer, cam=self.cam)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The run's id, so that a resumed training can say if it logs elsewhere."""
+        return {"run_id": self._logged_to} if self._logged_to else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember which run the interrupted training logged to."""
+        self._logged_to = state_dict.get("run_id")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Analyse and log the metrics."""
+        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+            return
+        metrics = self._analyse(trainer, pl_module)
+        if metrics:
+            pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hand the pictures and tables to the background sink."""
+        if self._fresh and self.report is not None and not access.is_fast_dev_run(trainer):
+            self._fresh = False
+            try:
+                self._publish(trainer, self.report)
+            except Exception as error:
+                self._failed(error)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Keep what was found until now."""
+        self._close_sink()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Finish the uploads while the run is still open."""
+        self._close_sink()
+
+    def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Analyse on every rank or on none: a rank that failed alone would leave the others waiting."""
+        error: Exception | None = None
+        shares: dict[str, FeatureTable | None] = {}
+        extraction = self._extraction(trainer, pl_module)
+        try:
+            shares = self._extract(trainer, extraction)
+        except Exception as failure:
+            error = failure
+        if not access.all_succeeded(trainer, error is None):
+            self._failed(error or IFAError("the analysis failed on another rank"))
+            return {}
+        metrics: dict[str, float] = {}
+        tables = {split: access.gathered(trainer, share) for split, share in shares.items()}
+        if trainer.is_global_zero:
+            try:
+                metrics = self._report(trainer, extraction, tables)
+            except Exception as failure:
+                error = failure
+        if not access.all_succeeded(trainer, error is None):
+            self._failed(error or IFAError("the analysis failed on rank 0"))
+            return {}
+        return trainer.strategy.broadcast(metrics)
+
+    def _extraction(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Extraction:
+        return Extraction(
+            pl_module,
+            self.layer,
+            self.task,
+            self.explain,
+            self.cam,
+            self.batch_fn,
+            self.seed,
+            access.batch_preparation(trainer),
+            access.forward_context(trainer),
+        )
+
+    def _extract(self, trainer: pl.Trainer, extraction: Extraction) -> dict[str, FeatureTable | None]:
+        """This rank's share of both splits' tables."""
+        known = read_metadata(self.metadata)
+        loaders = {
+            "train": access.training_loader(trainer, self.train_dataloader),
+            "validation": access.validation_loader(trainer),
+        }
+        shares: dict[str, FeatureTable | None] = {}
+        for split, loader in loaders.items():
+            if loader is None:
+                continue
+            most = (loader.batch_size or BATCH_SIZE) if access.is_fast_dev_run(trainer) else self.max_samples
+            indices = access.own_share(trainer, reference_indices(loader, most, self.seed, split))
+            shares[split] = None
+            if len(indices):
+                shares[split] = with_metadata(extraction(loader, indices), loader, known.get(split), split)
+        return shares
+
+    def _report(
+        self, trainer: pl.Trainer, extraction: Extraction, gathered: Mapping[str, FeatureTable | None]
+    ) -> dict[str, float]:
+        if self.baseline_run_id and self._scale is None:
+            here = self._run(trainer)
+            self._scale = baseline_scale(self.baseline_run_id, here.tracking_uri if here else self.tracking_uri)
+        tables = {split: table for split, table in gathered.items() if table is not None}
+        validation, loader = tables["validation"], access.validation_loader(trainer)
+        rows = probe_rows(validation, self.probes)
+        pictured = take_probes(extraction, loader, validation, rows, self.log_images)
+        self.report = analyze_tables(tables, pictured, class_names=self.class_names, scale=self._scale, seed=self.seed)
+        self._fresh = True
+        for text in self.report.warnings:
+            self._warn(text)
+        return self.report.metrics
+
+    def _publish(self, trainer: pl.Trainer, report: FeatureReport) -> None:
+        moment = Moment(trainer.current_epoch, access.logged_step(trainer))
+        name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
+        run = self._run(trainer)
+        folder = Path(trainer.default_root_dir) / "ifa"
+        if run is None:
+            self._warn(
+                f"no MLflow run was found, so pictures and tables go to {folder}; pass "
+                "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
+            )
+            self._sink = self._sink or Sink(folder)
+            self._sink.put(name, partial(write_files, report, moment=moment))
+            return
+        if self._sink is None:
+            self._sink = Sink(folder / run.run_id, run.tracking_uri)
+        self._sink.put(name, partial(write_job, report, run=run, moment=moment))
+
+    def _run(self, trainer: pl.Trainer) -> Run | None:
+        run = find_run(trainer.loggers, self.run_id, self.tracking_uri)
+        if run is None:
+            return None
+        if self._logged_to not in (None, run.run_id):
+            self._warn(
+                f"this training was resumed, but logs to run {run.run_id} instead of {self._logged_to}; "
+                "MLFlowLogger(run_id=...) continues a run"
+            )
+        other = other_active_run(run)
+        if other is not None:
+            self._warn(f"the logger writes to run {run.run_id}, but run {other} is active: one training, two runs")
+        self._logged_to = run.run_id
+        return run
+
+    def _failed(self, error: Exception) -> None:
+        if self.on_error == "raise":
+            raise error
+        reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
+        self._warn(f"feature analysis left out, training goes on: {reason}")
+        log.debug("feature analysis failed", exc_info=error)
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, IFAWarning, stacklevel=3)
+
+    def _close_sink(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()

@@ -1,0 +1,35 @@
+"""Names from users, made fit for MLflow keys and for paths; the only place that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+LONGEST = 60
+
+
+def slug(name: str) -> str:
+    """Turn any text into a short name that is safe as a path segment and as part of an MLflow key.
+
+    Letters, digits, ``_`` and ``-`` stay, and single dots inside; anything else becomes ``_``. Where that loses
+    something, a hash of the original is added, so that different names stay different.
+
+    >>> slug("case-17.png"), slug("../../x")
+    ('case-17.png', 'x-9cdf6a50')
+    """
+    plain = re.sub(r"\.{2,}", "_", re.sub(r"[^a-zA-Z0-9_.-]+", "_", name)).strip("._-")
+    if plain == name and len(plain) <= LONGEST:
+        return plain
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[:LONGEST]}-{mark}" if plain else mark
+
+
+def without_secret(uri: str) -> str:
+    """Remove user name and password from a URI, for files and messages.
+
+    >>> without_secret("https://me:secret@host:5000/x")
+    'https://host:5000/x'
+    """
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

@@ -1,0 +1,85 @@
+"""Find the MLflow run that the user already has; never open one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from lightning_ifa.errors import TrackingError
+from lightning_ifa.indicators.scale import IntensityScale
+
+SCALE_FILE = "ifa_scale.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An MLflow run and the server it lives on.
+
+    Attributes:
+        run_id: Its id.
+        tracking_uri: Its store; may carry credentials and must not be printed.
+    """
+
+    run_id: str
+    tracking_uri: str
+
+    def client(self) -> MlflowClient:
+        """Make a client for the run's store."""
+        return MlflowClient(self.tracking_uri)
+
+
+def find_run(loggers: Iterable[Any], run_id: str | None = None, tracking_uri: str | None = None) -> Run | None:
+    """Find the run to log to: the given one, the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
+
+    Args:
+        loggers: The trainer's loggers. Those of MLflow are told by what they offer, not by class: the two
+            Lightning packages have unrelated ones, and a dummy logger answers every attribute with a function.
+        run_id: Given by the user, or None.
+        tracking_uri: Given by the user, or None.
+
+    Returns:
+        The run, or None if there is none. Must be called from the main thread: the active run is thread-local.
+    """
+    default = tracking_uri or mlflow.get_tracking_uri()
+    if run_id:
+        return Run(run_id, default)
+    for logger in loggers:
+        own, uri = getattr(logger, "run_id", None), getattr(logger, "_tracking_uri", None)
+        if isinstance(own, str) and callable(getattr(getattr(logger, "experiment", None), "log_figure", None)):
+            return Run(own, tracking_uri or (uri if isinstance(uri, str) else default))
+    active = mlflow.active_run()
+    if active is not None:
+        return Run(active.info.run_id, default)
+    named = os.environ.get("MLFLOW_RUN_ID")
+    return Run(named, default) if named else None
+
+
+def other_active_run(run: Run) -> str | None:
+    """The id of an active run that is not ``run``: two runs for one training, as with autolog beside a logger."""
+    active = mlflow.active_run()
+    return active.info.run_id if active is not None and active.info.run_id != run.run_id else None
+
+
+def baseline_scale(run_id: str, tracking_uri: str | None = None) -> IntensityScale:
+    """Read the intensity scale that an earlier run saved; MLflow's own store if none is named.
+
+    Raises:
+        TrackingError: The run or its scale cannot be read.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(MlflowClient(tracking_uri).download_artifacts(run_id, SCALE_FILE, folder))
+            return IntensityScale(**json.loads(path.read_text(encoding="utf-8")))
+    except (MlflowException, OSError, ValueError, TypeError) as error:
+        raise TrackingError(
+            f"run {run_id} has no readable {SCALE_FILE}; was it analysed by lightning_ifa? ({error})"
+        ) from error
