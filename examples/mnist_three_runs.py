@@ -1,0 +1,120 @@
+"""Three trainings on real digits, told apart at a glance: a sound one, an overfitted one, a confounded one.
+
+scripts/demo                    # one seed
+scripts/demo --seeds 0 1 2      # the same with three seeds, and how far apart the scores lie
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from mnist import Condition, Digits, SmallCNN
+from pytorch_lightning.loggers import MLFlowLogger
+
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
+
+EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
+EXPERIMENT = "ifa-mnist"
+FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
+
+
+def train(condition: Condition, seed: int, folder: Path) -> tuple[FeatureReport, float, str]:
+    """Train one network with the callback; give its last report, validation accuracy and run id."""
+    pl.seed_everything(seed, verbose=False)
+    logger = MLFlowLogger(EXPERIMENT, run_name=f"{condition}-{seed}", tracking_uri=tracking_uri(folder))
+    analysis = IntegratedFeatureAnalysis(on_error="raise")
+    trainer = pl.Trainer(
+        max_epochs=EPOCHS[condition],
+        check_val_every_n_epoch=EPOCHS[condition] // 4,
+        logger=logger,
+        callbacks=[analysis],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(SmallCNN(), Digits(condition, seed))
+    assert analysis.report is not None
+    return analysis.report, float(trainer.callback_metrics["val_accuracy"]), str(logger.run_id)
+
+
+def tracking_uri(folder: Path) -> str:
+    """The embedded MLflow store of the demo."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def row(report: FeatureReport, accuracy: float) -> dict[str, str]:
+    """One run's column of the table: each family's score, alarms marked."""
+    cells = {"validation accuracy": f"{accuracy:.3f}"}
+    for family in FAMILIES:
+        finding = report.findings[family]
+        mark = "  ALARM" if finding.alarm else "  cannot be told" if finding.undecided else ""
+        cells[f"ifa/{family}/score"] = f"{finding.score:.3f}{mark}"
+    return cells
+
+
+def spread(reports: dict[str, FeatureReport]) -> list[str]:
+    """Say how far the faulty runs' scores stand above the sound runs' over the seeds."""
+    lines = []
+    for condition, family in (("overfitted", "overfitting"), ("confounded", "confounding")):
+        key = f"ifa/{family}/score"
+        faulty = [r.metrics[key] for name, r in reports.items() if name.startswith(condition)]
+        sound = [r.metrics[key] for name, r in reports.items() if name.startswith("sound")]
+        lines.append(
+            f"{key}: {condition} {min(faulty):.3f} to {max(faulty):.3f}, sound {min(sound):.3f} to {max(sound):.3f}"
+        )
+    alarms = sum(len(r.alarms) for name, r in reports.items() if name.startswith("sound"))
+    return [*lines, f"alarms in sound runs: {alarms}"]
+
+
+def main() -> None:
+    """Train, compare, and say where to look."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pytorch_lightning", "lightning.pytorch", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    torch.set_num_threads(max(1, (os.cpu_count() or 2)))
+    create_experiment(folder)
+    columns, reports, run_ids = {}, {}, []
+    runs = [(condition, seed) for seed in options.seeds for condition in EPOCHS]
+    for number, (condition, seed) in enumerate(runs, start=1):
+        name, began = f"{condition}-{seed}", time.perf_counter()
+        print(f"[{number}/{len(runs)}] training {name}: {EPOCHS[condition]} epochs ...", end=" ", flush=True)
+        reports[name], accuracy, run_id = train(condition, seed, folder)
+        columns[name] = row(reports[name], accuracy)
+        run_ids.append(run_id)
+        print(f"{time.perf_counter() - began:.0f} s")
+    print("\n" + pd.DataFrame(columns).to_string() + "\n")
+    print("\n".join(spread(reports)) + "\n")
+    experiment = mlflow.MlflowClient(tracking_uri(folder)).get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    print("Compare the runs in MLflow:\n")
+    print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
+    print(f"    http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}?compareRunsMode=CHART")
+
+
+def create_experiment(folder: Path) -> None:
+    """Keep the artifacts beside the data base, wherever the demo is started from."""
+    client = mlflow.MlflowClient(tracking_uri(folder))
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        client.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+
+
+if __name__ == "__main__":
+    main()
