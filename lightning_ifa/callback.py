@@ -127,7 +127,7 @@ class IntegratedFeatureAnalysis(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+        if trainer.sanity_checking or not self._is_due(trainer):
             return
         metrics = self._analyse(trainer, pl_module)
         if metrics:
@@ -149,6 +149,10 @@ class IntegratedFeatureAnalysis(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
         self._close_sink()
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
+        return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Analyse on every rank or on none: a rank that failed alone would leave the others waiting."""
