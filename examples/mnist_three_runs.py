@@ -145,7 +145,9 @@ def main() -> None:
     assert experiment is not None
     print("Compare the runs in MLflow:\n")
     print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
-    print(f"    http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}?compareRunsMode=CHART")
+    print(
+        f"    http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    )
 
 
 def create_experiment(folder: Path) -> None:

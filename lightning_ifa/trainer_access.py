@@ -51,6 +51,11 @@ def forward_context(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: trainer.precision_plugin.forward_context()
 
 
+def callbacks(trainer: Any) -> list[Any]:
+    """All callbacks of the trainer."""
+    return list(trainer.callbacks)
+
+
 def is_fitting(trainer: Any) -> bool:
     """Whether this validation belongs to a training."""
     return str(trainer.state.fn.value) == "fit"
