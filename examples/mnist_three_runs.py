@@ -28,6 +28,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
 from lightning_ifa.report.overlay import overlay
+from lightning_ifa.tracking.view import install_view
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"
@@ -50,7 +51,7 @@ def train(
     analysis = IntegratedFeatureAnalysis(on_error="raise", baseline_run_id=baseline)
     trainer = pl.Trainer(
         max_epochs=EPOCHS[condition],
-        check_val_every_n_epoch=EPOCHS[condition] // 4,
+        check_val_every_n_epoch=4,
         logger=logger,
         callbacks=[analysis],
         default_root_dir=folder,
@@ -124,7 +125,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     torch.set_num_threads(max(1, (os.cpu_count() or 2)))
-    create_experiment(folder)
+    experiment = experiment_id(folder)
     columns: dict[str, dict[str, str]] = {}
     reports: dict[str, FeatureReport] = {}
     baseline: str | None = None
@@ -141,20 +142,18 @@ def main() -> None:
     first = {name: report for name, report in reports.items() if name.endswith(f"-{options.seeds[0]}")}
     picture(first, folder / "three_runs.png")
     print(f"The same digits in {', '.join(first)}: {folder / 'three_runs.png'}\n")
-    experiment = mlflow.MlflowClient(tracking_uri(folder)).get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
     print("Compare the runs in MLflow:\n")
     print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
-    print(
-        f"    http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
-    )
+    print(f"    http://127.0.0.1:5000/{install_view(mlflow.MlflowClient(tracking_uri(folder)), experiment)}")
 
 
-def create_experiment(folder: Path) -> None:
-    """Keep the artifacts beside the data base, wherever the demo is started from."""
+def experiment_id(folder: Path) -> str:
+    """The demo's experiment; its artifacts lie beside the data base, wherever the demo is started from."""
     client = mlflow.MlflowClient(tracking_uri(folder))
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        client.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(client.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri()))
 
 
 if __name__ == "__main__":
