@@ -7,9 +7,9 @@ import os
 import time
 
 import pytest
-from registries import DIGEST, FAMILIES, policy, sound_metrics
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from registries import DIGEST, FAMILIES, policy, sound_metrics
 
 from lightning_ifa.errors import IFAWarning, UndecidableError
 from lightning_ifa.gate import gate, registry, standing_verdict
@@ -373,9 +373,9 @@ def test_races_of_equals_that_must_be_better_promote_exactly_one(store, raced, t
 
 def test_a_gate_that_waits_too_long_decides_nothing(name):
     begun = time.monotonic()
-    with registry.serialised(name):
-        with pytest.raises(UndecidableError, match="another gate"), registry.serialised(name, longest=0.2):
-            pytest.fail("two gates at once")
+    taken = registry.serialised(name), pytest.raises(UndecidableError, match="another gate")
+    with taken[0], taken[1], registry.serialised(name, longest=0.2):
+        pytest.fail("two gates at once")
     assert 0.2 <= time.monotonic() - begun < 5
     with registry.serialised(name, longest=0.2):
         pass
