@@ -81,7 +81,8 @@ def log_model(
             raise
         client.finalize_logged_model(logged.model_id, "READY")
         _ensure_registered_model(client, registered_model_name)
-        return client.create_model_version(registered_model_name, f"models:/{logged.model_id}", run_id)
+        source = f"models:/{logged.model_id}"
+        return client.create_model_version(registered_model_name, source, run_id, model_id=logged.model_id)
 
 
 def _with_weights(model: nn.Module, weights: dict[str, Any], checkpoint: str | os.PathLike[str]) -> nn.Module:

@@ -68,7 +68,8 @@ class Store:
     def version(self, name, logged):
         with default_store(self.uri):
             source = f"models:/{logged.model_id}"
-            return str(self.client.create_model_version(name, source, logged.source_run_id).version)
+            version = self.client.create_model_version(name, source, logged.source_run_id, model_id=logged.model_id)
+            return str(version.version)
 
     def register(self, name, metrics, **attach):
         """One version whose logged model carries the metrics; its number."""
