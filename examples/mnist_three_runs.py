@@ -22,10 +22,12 @@ import torch
 from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
-from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis, gate, log_model
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"
+MODEL = "ifa-mnist"
+POLICY = Path(__file__).resolve().parents[1] / "configs" / "gate.yaml"
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
 
@@ -45,6 +47,7 @@ def train(condition: Condition, seed: int, folder: Path) -> tuple[FeatureReport,
         enable_model_summary=False,
     )
     trainer.fit(SmallCNN(), Digits(condition, seed))
+    trainer.save_checkpoint(checkpoint(f"{condition}-{seed}", folder))
     assert analysis.report is not None
     return analysis.report, float(trainer.callback_metrics["val_accuracy"]), str(logger.run_id)
 
@@ -52,6 +55,22 @@ def train(condition: Condition, seed: int, folder: Path) -> tuple[FeatureReport,
 def tracking_uri(folder: Path) -> str:
     """The embedded MLflow store of the demo."""
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The last weights of a run, with the analysis of these weights in them."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
+def judge(name: str, folder: Path) -> str:
+    """Register a run's network as the next version of one model, and let the gate decide; what it said, as text."""
+    store = tracking_uri(folder)
+    packages = ["torch", "pytorch-lightning"]
+    version = log_model(SmallCNN(), checkpoint(name, folder), MODEL, tracking_uri=store, pip_requirements=packages)
+    uri = f"models:/{MODEL}/{version.version}"
+    verdict = gate.gate(uri, POLICY, promote="champion", tracking_uri=store)
+    decision = "promoted to champion" if verdict.passed else "refused"
+    return "\n".join([f"{uri}, {name}: {decision}", *(f"    {c.name}: {c.reason}" for c in verdict.failures)])
 
 
 def row(report: FeatureReport, accuracy: float) -> dict[str, str]:
@@ -102,6 +121,10 @@ def main() -> None:
         print(f"{time.perf_counter() - began:.0f} s")
     print("\n" + pd.DataFrame(columns).to_string() + "\n")
     print("\n".join(spread(reports)) + "\n")
+    print("The gate, by configs/gate.yaml:\n")
+    for name in reports:
+        print(judge(name, folder))
+    print()
     experiment = mlflow.MlflowClient(tracking_uri(folder)).get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     print("Compare the runs in MLflow:\n")

@@ -47,8 +47,8 @@ def workflow():
     return yaml.safe_load((ROOT / "examples" / "gate_in_ci" / "gate.yml").read_text())
 
 
-def test_gates_of_one_model_run_in_turn_and_none_is_cut_off(workflow):
-    assert workflow["concurrency"] == {"group": "gate-${{ inputs.model }}", "cancel-in-progress": False}
+def test_gates_of_one_model_run_in_turn_and_none_is_dropped(workflow):
+    assert workflow["concurrency"] == {"group": "gate-${{ inputs.model }}", "cancel-in-progress": False, "queue": "max"}
 
 
 def test_no_input_or_secret_is_pasted_into_a_script(workflow):
