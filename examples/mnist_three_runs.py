@@ -26,12 +26,14 @@ from matplotlib.figure import Figure
 from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
-from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis, gate, log_model
 from lightning_ifa.report.overlay import overlay
 from lightning_ifa.tracking.view import install_view
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"
+MODEL = "ifa-mnist"
+POLICY = Path(__file__).resolve().parents[1] / "configs" / "gate.yaml"
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
 
@@ -60,6 +62,7 @@ def train(
         enable_model_summary=False,
     )
     trainer.fit(SmallCNN(), Digits(condition, seed))
+    trainer.save_checkpoint(checkpoint(f"{condition}-{seed}", folder))
     assert analysis.report is not None
     return analysis.report, float(trainer.callback_metrics["val_accuracy"]), str(logger.run_id)
 
@@ -67,6 +70,22 @@ def train(
 def tracking_uri(folder: Path) -> str:
     """The embedded MLflow store of the demo."""
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The last weights of a run, with the analysis of these weights in them."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
+def judge(name: str, folder: Path) -> str:
+    """Register a run's network as the next version of one model, and let the gate decide; what it said, as text."""
+    store = tracking_uri(folder)
+    packages = ["torch", "pytorch-lightning"]
+    version = log_model(SmallCNN(), checkpoint(name, folder), MODEL, tracking_uri=store, pip_requirements=packages)
+    uri = f"models:/{MODEL}/{version.version}"
+    verdict = gate.gate(uri, POLICY, promote="champion", tracking_uri=store)
+    decision = "promoted to champion" if verdict.passed else "refused"
+    return "\n".join([f"{uri}, {name}: {decision}", *(f"    {c.name}: {c.reason}" for c in verdict.failures)])
 
 
 def row(report: FeatureReport, accuracy: float) -> dict[str, str]:
@@ -142,6 +161,10 @@ def main() -> None:
     first = {name: report for name, report in reports.items() if name.endswith(f"-{options.seeds[0]}")}
     picture(first, folder / "three_runs.png")
     print(f"The same digits in {', '.join(first)}: {folder / 'three_runs.png'}\n")
+    print("The gate, by configs/gate.yaml:\n")
+    for name in reports:
+        print(judge(name, folder))
+    print()
     print("Compare the runs in MLflow:\n")
     print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
     print(f"    http://127.0.0.1:5000/{install_view(mlflow.MlflowClient(tracking_uri(folder)), experiment)}")

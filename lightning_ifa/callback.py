@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
 from lightning_ifa.analysis import analyze_tables, probe_rows, with_metadata
+from lightning_ifa.checkpoint import KEY, Record, record
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
@@ -110,6 +111,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.stands_back = False
         """Whether to leave the work to another instance in the same trainer, if there is one."""
         self._fresh = False
+        self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
         self._logged_to: str | None = None
         self._scale: IntensityScale | None = None
         self._sink: Sink | None = None
@@ -119,6 +121,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def state_key(self) -> str:
         """Tells two instances in one trainer apart."""
         return str(self._generate_state_key(layer=self.layer, cam=self.cam))
+
+    @property
+    def model_tags(self) -> dict[str, str]:
+        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``."""
+        found = self._record()
+        return found.tags if found else {}
 
     def state_dict(self) -> dict[str, Any]:
         """The run's id, so that a resumed training can say if it logs elsewhere."""
@@ -144,6 +152,14 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
                 self._publish(trainer, self.report)
             except Exception as error:
                 self._failed(error)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Record the analysis of the very weights that are saved; those of other steps get no record."""
+        found = self._record()
+        if found and self._analysed and self._analysed[0] == trainer.global_step:
+            checkpoint[KEY] = found.to_dict()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now."""
@@ -227,6 +243,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
         self.report = analyze_tables(tables, pictured, class_names=self.class_names, scale=self._scale, seed=self.seed)
         self._fresh = True
+        self._analysed = (trainer.global_step, access.logged_step(trainer))
         for text in self.report.warnings:
             self._warn(text)
         return self.report.metrics
@@ -247,6 +264,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         if self._sink is None:
             self._sink = Sink(folder / run.run_id, run.tracking_uri)
         self._sink.put(name, partial(write_job, report, run=run, moment=moment))
+
+    def _record(self) -> Record | None:
+        return record(self.report, self._analysed[1], self._logged_to) if self.report and self._analysed else None
 
     def _run(self, trainer: pl.Trainer) -> Run | None:
         run = find_run(trainer.loggers, self.run_id, self.tracking_uri)
