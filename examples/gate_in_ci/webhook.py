@@ -3,7 +3,7 @@
     export MLFLOW_TRACKING_URI=https://mlflow.example.org MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=...
     export GATE_WEBHOOK_SECRET=...                      # the one given to client.create_webhook(..., secret=...)
     export GATE_MODELS=leafnet-candidates GATE_TO=leafnet GATE_POLICY=configs/gate.yaml
-    gunicorn --workers 1 --chdir examples/gate_in_ci --bind 127.0.0.1:8080 "webhook:create_app()"
+    gunicorn --workers 1 --pythonpath examples/gate_in_ci --bind 127.0.0.1:8080 "webhook:create_app()"
 
 Deliveries come late, twice, in any order, or never: one is only a reason to look. The runner then reads the registry
 and gates whatever has no verdict of its own yet, so a lost delivery is made up for by the next one.

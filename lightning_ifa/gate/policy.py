@@ -147,6 +147,11 @@ class Policy(_Strict):
         return f"{self.name}@{self.version} {self.digest}"
 
     @property
+    def compares(self) -> bool:
+        """Whether the champion's numbers matter."""
+        return any(check.vs_champion for check in self.checks)
+
+    @property
     def metrics(self) -> frozenset[str]:
         """Every key that a decision needs."""
         keys = {key for family in self.families for key in family_keys(family)}

@@ -63,7 +63,10 @@ def gate(
         with serialised(aim.name), default_store(tracking_uri):
             champion = aim.holder()
             candidate = _measured(client, version, rules, rules.dataset_digest, remeasure)
-            other = _measured(client, champion, rules, candidate.dataset_digest, remeasure) if champion else None
+            other = None
+            if champion is not None:
+                again = remeasure if rules.compares else None
+                other = _measured(client, champion, rules, candidate.dataset_digest, again)
             verdict = decide(rules, candidate, other)
             if dry_run:
                 return verdict
