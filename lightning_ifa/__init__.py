@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_ifa.analysis import analyze
     from lightning_ifa.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.decomposition import check_maps, decompose
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
 
 __version__ = "0.1.0"
 
-__all__ = ["FeatureReport", "FeatureTable", "IFAError", "IFAWarning", "IntegratedFeatureAnalysis", "analyze"]
+__all__ = [
+    "FeatureReport",
+    "FeatureTable",
+    "IFAError",
+    "IFAWarning",
+    "IntegratedFeatureAnalysis",
+    "analyze",
+    "check_maps",
+    "decompose",
+]
 
 _HOME = {
     "FeatureReport": "feature_report",
@@ -24,6 +34,8 @@ _HOME = {
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
     "analyze": "analysis",
+    "check_maps": "decomposition",
+    "decompose": "decomposition",
 }
 
 

@@ -6,5 +6,6 @@ holds activations, while the analysis at every epoch must cost no more than its 
 
 from lightning_ifa.decomposition.decompose import Decomposition, decompose
 from lightning_ifa.decomposition.map_check import MapCheck, check_maps
+from lightning_ifa.decomposition.principal import PrincipalFeatures
 
-__all__ = ["Decomposition", "MapCheck", "check_maps", "decompose"]
+__all__ = ["Decomposition", "MapCheck", "PrincipalFeatures", "check_maps", "decompose"]

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.analysis import importance_mask
 from lightning_ifa.decomposition.curves import Trial, enough, selection_curves, start_trial
+from lightning_ifa.decomposition.principal import PrincipalFeatures, principal_features
 from lightning_ifa.errors import DataError, OutputError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
@@ -25,7 +26,6 @@ from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tail import Reach, Tail
 from lightning_ifa.features.targets import ScoreFunction
 from lightning_ifa.indicators import selection
-from lightning_ifa.indicators.principal import Components, nonnegative_components, principal_components
 from lightning_ifa.indicators.redundancy import channel_groups, needed_channels
 from lightning_ifa.indicators.strata import bin_edges, strata
 
@@ -75,8 +75,7 @@ class Decomposition:
         full: The whole network's.
         reach: What was run again: ``"means"``, ``"tail"`` or ``"network"``; see ``features.tail``.
         evaluated: How many samples performance was measured on.
-        components: ``"pca"`` and ``"nmf"`` of the contributions of all validation samples.
-        component_maps: ``"pca"`` and ``"nmf"`` to ``(p, q, *space)``, each component's own map of each probe.
+        principal: ``"pca"`` and ``"nmf"`` of the contributions.
     """
 
     curves: pd.DataFrame
@@ -86,8 +85,7 @@ class Decomposition:
     full: float
     reach: Reach
     evaluated: int
-    components: dict[str, Components]
-    component_maps: dict[str, NDArray[np.float64]]
+    principal: dict[str, PrincipalFeatures]
 
 
 def decompose(
@@ -124,29 +122,23 @@ def decompose(
         OutputError: The report was made with a task function, and it is not given.
         DataError: Model and loader are not the report's, or no sample is classified correctly.
     """
-    table = report.tables["validation"]
+    table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
     extraction = Extraction(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
-    ranked = report.tables.get("train", table.take(np.arange(0, len(table), 2)))
-    included = importance_mask(ranked)
-    if not included.any():
+    table = table.take(_that_fit(table))
+    ranked = train or table.take(np.arange(0, len(table), 2))
+    if not importance_mask(ranked).any():
         raise DataError("no sample is classified correctly, so no feature can be ranked by class")
-    thinned = table.take(_that_fit(table))
     with undisturbed(model, seed), torch.inference_mode(False), torch.no_grad():
-        held = hold(extraction, loader, thinned)
+        held = hold(extraction, loader, table)
+        probes = hold(extraction, loader, report.probes.table)
         with Tail(model, held.layer, held.x[:8].to(_device(model))) as tail:
-            trial = start_trial(tail, held, thinned, report.tables.get("train"))
+            trial = start_trial(tail, held, table, train)
             curves = selection_curves(
-                trial, ranked, included, np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
+                trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
             )
             pruning = _pruning(trial, ranked, seed)
-        probes = hold(extraction, loader, report.probes.table)
-    found = {
-        "pca": principal_components(table.contributions, components),
-        "nmf": nonnegative_components(table.contributions, components, seed),
-    }
-    contributions = (probes.A * probes.G).numpy()
     return Decomposition(
         curves=curves,
         enough=enough(curves, trial.full),
@@ -155,8 +147,7 @@ def decompose(
         full=trial.full,
         reach=tail.reach,
         evaluated=len(trial.held.A),
-        components=found,
-        component_maps={name: one.maps(contributions) for name, one in found.items()},
+        principal=principal_features(table, held, probes, report.probes.images is not None, components, seed),
     )
 
 

@@ -39,7 +39,7 @@ class MapCheck:
         agreement: One row a layer, method, transform and reading. ``reading`` is a class number (that class's map
             and logit over all samples), ``"mean"`` of these, ``"pooled"``, or ``"predicted"`` (each sample's own
             prediction). Columns ``pearson``, ``spearman``, ``completeness``, ``auroc`` (of the map's sum for
-            membership of the class).
+            membership of the class). Completeness exists for raw maps only, which are in the logit's unit.
         trust: One row a layer and method: ``completeness`` and ``pearson`` of raw maps, ``trustworthy``.
         randomised: One row a layer and method, means over networks with fresh weights: ``completeness`` and
             ``pearson`` there, ``similarity`` of their maps to the trained network's (mean correlation over
@@ -160,6 +160,8 @@ def _by_transform(
     tables = []
     for transform in TRANSFORMS:
         table = agreement(found.logits, shown_levels(maps, scale, transform), **columns)
+        if transform != "raw":
+            table["completeness"] = np.nan  # asks for the logit's own unit
         table.index = [str(classes[i]) if isinstance(i, int) else i for i in table.index]
         tables.append(table.rename_axis("reading").reset_index().assign(transform=transform))
     return tables
