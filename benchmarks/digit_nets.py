@@ -71,3 +71,66 @@ def trained(channels: int, head: str = "gap", seed: int = 0, folder: Path | None
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), path)
     return model.eval()
+
+
+class Mix(nn.Module):
+    """Appends fixed positive mixes of the channels."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``(n, c, h, w)`` to ``(n, c + m, h, w)``."""
+        return torch.cat([maps, torch.einsum("mc,nchw->nmhw", self.weights, maps)], dim=1)
+
+
+@torch.no_grad()
+def duplicated(model: DigitNet, times: int, noise: float) -> DigitNet:
+    """Repeat every channel, each copy with its own weight noise (share of the kernel's spread); same function."""
+    convolution, norm, _ = model.features[3]
+    wide, linear = convolution.out_channels * times, model.head[1]
+    new = DigitNet(wide).eval()
+    new.features.load_state_dict(model.features.state_dict() | _wide_block(convolution, norm, times, noise))
+    new.head[1].weight.copy_(linear.weight.repeat(1, times) / times)
+    new.head[1].bias.copy_(linear.bias)
+    return new
+
+
+@torch.no_grad()
+def with_dead(model: DigitNet, count: int) -> DigitNet:
+    """Add channels that always give zero."""
+    channels = model.head[1].in_features
+    new = duplicated(model, 1 + -(-count // channels), 0.0)
+    norm, linear = new.features[3][1], new.head[1]
+    norm.weight[channels:], norm.bias[channels:] = 0.0, -1.0
+    linear.weight[:, :channels] = model.head[1].weight
+    return new
+
+
+@torch.no_grad()
+def with_mixes(model: DigitNet, count: int, seed: int = 0) -> DigitNet:
+    """Append channels that are positive mixes of three others; same function, the head uses them."""
+    generator = torch.Generator().manual_seed(seed)
+    linear, channels = model.head[1], model.head[1].in_features
+    weights = torch.zeros(count, channels)
+    for row in weights:
+        row[torch.randperm(channels, generator=generator)[:3]] = torch.rand(3, generator=generator) + 0.5
+    used = 0.05 * torch.randn(10, count, generator=generator)
+    new = DigitNet(channels).eval()
+    new.load_state_dict(model.state_dict())
+    new.features = nn.Sequential(new.features, Mix(weights))
+    new.head[1] = nn.Linear(channels + count, 10)
+    new.head[1].weight.copy_(torch.cat([linear.weight - used @ weights, used], dim=1))
+    new.head[1].bias.copy_(linear.bias)
+    return new.eval()
+
+
+def _wide_block(convolution: nn.Conv2d, norm: nn.BatchNorm2d, times: int, noise: float) -> dict[str, Tensor]:
+    kernels = convolution.weight.repeat(times, 1, 1, 1)
+    spread = kernels.flatten(1).std(1)[:, None, None, None]
+    generator = torch.Generator().manual_seed(0)
+    block = {"3.0.weight": kernels + noise * spread * torch.randn(kernels.shape, generator=generator)}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        block[f"3.1.{name}"] = getattr(norm, name).repeat(times)
+    return block

@@ -18,7 +18,7 @@ from lightning_ifa.indicators.importance import order, preference
 from lightning_ifa.indicators.performance import Performance
 from lightning_ifa.indicators.selection import Moments, Refill
 
-PICTURED = 200
+PICTURED = 128
 """Samples whose maps are compared; performance is measured on all."""
 
 Measured = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -113,15 +113,15 @@ def selection_curves(
     for mode in modes:
         taken = order(wanted(mode))
         for rule in ("zero", "mean"):
-            add(f"channels, {mode}, {rule}", trial.mask(_masks(taken, counts), rule))
+            add(f"channels, {mode}, {rule}", trial.mask(channel_masks(taken, counts), rule))
         add(f"channels, {mode}, refill", trial.refill(_refills(trial.fit, taken, counts)))
     draws_taken = [order(wanted("random", draw)) for draw in range(draws)]
     for rule in ("zero", "mean"):
-        add(f"channels, random, {rule}", *(trial.mask(_masks(taken, counts), rule) for taken in draws_taken))
+        add(f"channels, random, {rule}", *(trial.mask(channel_masks(taken, counts), rule) for taken in draws_taken))
     add("channels, random, refill", *(trial.refill(_refills(trial.fit, taken, counts)) for taken in draws_taken))
     add("channels, pivoted, refill", trial.refill(_refills(trial.fit, selection.pivoted_order(trial.fit), counts)))
     add("channels, greedy, refill", trial.refill(_refills(trial.fit, selection.greedy_order(trial.fit), counts)))
-    add("components, joint, mean", _components(trial, counts))
+    add("components, joint, mean", component_curve(trial, counts))
     for mode in (*modes, "random"):
         add(f"channels per class, {mode}, zero", _per_class(trial, wanted(mode), ranked, included, counts))
     return pd.concat(frames, ignore_index=True)
@@ -138,7 +138,8 @@ def enough(curves: pd.DataFrame, full: float) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(["performance", "both"])).T.rename_axis("curve")
 
 
-def _components(trial: Trial, counts: NDArray[np.int64]) -> Measured:
+def component_curve(trial: Trial, counts: NDArray[np.int64]) -> Measured:
+    """Measure what the first principal components keep, for rising counts."""
     axes = selection.principal_axes(trial.fit)
     kept = counts.tolist()
     similar = trial.maps.nested(trial.fit.mean, axes, kept).mean(1)
@@ -159,7 +160,7 @@ def _per_class(
     """
     classes = trial.table.logits.shape[1]
     row_of = {int(name): row for row, name in enumerate(np.unique(ranked.explained[included]))}
-    masks = np.stack([_masks(order(wanted, row_of.get(k)), counts) for k in range(classes)], axis=1)  # (r, k, c)
+    masks = np.stack([channel_masks(order(wanted, row_of.get(k)), counts) for k in range(classes)], axis=1)  # (r, k, c)
     fill = np.zeros(masks.shape[2])
     own = trial.table.explained[trial.few]
     similar = trial.maps.masked(masks[:, own], fill).mean(1)
@@ -172,8 +173,8 @@ def _per_class(
     return trial.perform(own_logit, predictions), similar
 
 
-def _masks(taken: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Keep the first channels of an order, ``(r, c)``."""
+def channel_masks(taken: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Keep the first channels of an order, one mask a count, ``(r, c)``."""
     place = np.empty_like(taken)
     place[taken] = np.arange(len(taken))
     return place[None, :] < counts[:, None]

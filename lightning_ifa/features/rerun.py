@@ -149,7 +149,7 @@ def linear(matrices: Sequence[NDArray[Any]], offsets: Sequence[NDArray[Any]]) ->
 
     def reduce(seen: Tensor) -> Iterator[Tensor]:
         for matrix, offset in zip(matrices, offsets, strict=True):
-            yield torch.matmul(torch.from_numpy(matrix.T).float(), seen) + torch.from_numpy(offset).float()[:, None]
+            yield _mixed(torch.from_numpy(matrix).float(), seen) + torch.from_numpy(offset).float()[:, None]
 
     return reduce
 
@@ -159,11 +159,18 @@ def nested(mean: NDArray[Any], axes: NDArray[Any], counts: Sequence[int]) -> Red
     centre, directions = torch.from_numpy(mean).float()[:, None], torch.from_numpy(axes).float()
 
     def reduce(seen: Tensor) -> Iterator[Tensor]:
-        scores = torch.matmul(directions.T, seen - centre)
+        scores = _mixed(directions, seen - centre)
         total, done = centre.expand_as(seen).clone(), 0
         for count in counts:
-            total += torch.matmul(directions[:, done:count], scores[:, done:count])
+            total += _mixed(directions[:, done:count].T, scores[:, done:count])
             done = count
             yield total.clone()
 
     return reduce
+
+
+def _mixed(matrix: Tensor, values: Tensor) -> Tensor:
+    """Mix channels at each position, ``(c, q)`` and ``(n, c, s)`` to ``(n, q, s)``; means as one matrix product."""
+    if values.shape[2] == 1:
+        return (values[:, :, 0] @ matrix)[:, :, None]
+    return torch.matmul(matrix.T, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import NMF, PCA, IncrementalPCA, MiniBatchNMF
+from sklearn.exceptions import ConvergenceWarning
 
 from lightning_ifa.indicators.strata import group_means
 
@@ -115,8 +117,10 @@ def nonnegative_components(contributions: NDArray[Any], count: int, seed: int = 
     count = min(count, *C.shape)
     parts = np.concatenate([np.maximum(C, 0), np.maximum(-C, 0)], axis=1)
     kind = MiniBatchNMF if C.size > LARGE else NMF
-    model = kind(count, init="nndsvda", tol=1e-3, max_iter=2000, random_state=seed)
-    loads = model.fit_transform(parts)
+    model = kind(count, init="nndsvda", tol=1e-3, max_iter=500, random_state=seed)
+    with warnings.catch_warnings():  # progress is measured against the start, and the start from an SVD is near the end
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        loads = model.fit_transform(parts)
     mass = loads.sum(0) * model.components_.sum(1)
     ranked = np.argsort(-mass, kind="stable")
     signed = (model.components_[:, : C.shape[1]] - model.components_[:, C.shape[1] :])[ranked]

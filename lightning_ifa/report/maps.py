@@ -60,8 +60,9 @@ def importance_figure(report: FeatureReport, title: str = "Importance of every c
         unsure = ~(np.abs(values) > 2 * np.nan_to_num(found.standard_error))
         ranked = np.argsort(-np.abs(values).max(0), kind="stable")
         names = [report.class_names[k] for k in found.classes]
-        sns.heatmap(values[:, ranked], mask=unsure[:, ranked], ax=axes, center=0, cmap=DIVERGING, yticklabels=names,
-                    xticklabels=False, cbar_kws={"label": "logits"})  # fmt: skip
+        limit = float(np.abs(values).max()) or 1.0
+        sns.heatmap(values[:, ranked], mask=unsure[:, ranked], ax=axes, vmin=-limit, vmax=limit, cmap=DIVERGING,
+                    yticklabels=names, xticklabels=False, cbar_kws={"label": "logits"})  # fmt: skip
         axes.tick_params(axis="y", labelrotation=0)
     dress(axes, "blank: within two standard errors of zero", "channels, most telling first", "class")
     return figure
