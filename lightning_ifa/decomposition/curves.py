@@ -122,8 +122,11 @@ def selection_curves(
     add("channels, pivoted, refill", trial.refill(_refills(trial.fit, selection.pivoted_order(trial.fit), counts)))
     add("channels, greedy, refill", trial.refill(_refills(trial.fit, selection.greedy_order(trial.fit), counts)))
     add("components, joint, mean", component_curve(trial, counts))
-    for mode in (*modes, "random"):
+    for mode in modes:
         add(f"channels per class, {mode}, zero", _per_class(trial, wanted(mode), ranked, included, counts))
+    chance = range(draws if trial.tail.reach == "means" else 1)  # the tail runs once a class here
+    per_class = [_per_class(trial, wanted("random", draw), ranked, included, counts) for draw in chance]
+    add("channels per class, random, zero", *per_class)
     return pd.concat(frames, ignore_index=True)
 
 
