@@ -33,14 +33,15 @@ SHOWN_SHARES = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
 LAYERS = ("features.1", "features.3.0", "features")
 
 
-def loaders(seed: int) -> tuple[DataLoader, DataLoader]:
+def loaders(seed: int, classes: int = 10) -> tuple[DataLoader, DataLoader]:
     images, labels = digits(seed)
+    labels = labels * classes // 10
     train, validation = (DataLoader(TensorDataset(images[s], labels[s]), 250) for s in (TRAIN, VALIDATION))
     return validation, train
 
 
 def analysed(model: DigitNet, seed: int = 0, layer: str = "features") -> tuple[FeatureReport, DataLoader]:
-    validation, train = loaders(seed)
+    validation, train = loaders(seed, model.head[-1].out_features)
     return analyze(model, validation, train, layer=layer), validation
 
 
@@ -88,6 +89,8 @@ def cell(row: pd.Series) -> str:
 def planted(folder: Path) -> dict[str, tuple[DigitNet, int, float]]:
     """Name to network, seed, and the share of channels that are redundant by construction."""
     found = {f"{w} channels, seed {s}": (trained(w, "gap", s, folder), s, 0.0) for w in WIDTHS for s in (0, 1)}
+    for width in (16, 64, 256):
+        found[f"{width} channels, two classes, seed 0"] = (trained(width, "gap", 0, folder, classes=2), 0, 0.0)
     for seed in (0, 1):
         base = trained(32, "gap", seed, folder)
         for noise in (0.0, 0.05, 0.1, 0.2):

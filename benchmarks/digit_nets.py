@@ -32,15 +32,18 @@ class DigitNet(nn.Module):
         channels: Width of the analysed layer, ``features``.
         head: ``"gap"`` (mean + linear), ``"mlp"`` (flatten, 128, ReLU, linear) or ``"layernorm"`` (mean, LayerNorm,
             linear, as in ConvNeXt).
+        classes: Outputs.
     """
 
-    def __init__(self, channels: int, head: str = "gap") -> None:
+    def __init__(self, channels: int, head: str = "gap", classes: int = 10) -> None:
         super().__init__()
         self.features = SmallCNN(channels).features
         self.head = {
-            "gap": lambda: nn.Sequential(Mean(), nn.Linear(channels, 10)),
-            "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(49 * channels, 128), nn.ReLU(), nn.Linear(128, 10)),
-            "layernorm": lambda: nn.Sequential(Mean(), nn.LayerNorm(channels), nn.Linear(channels, 10)),
+            "gap": lambda: nn.Sequential(Mean(), nn.Linear(channels, classes)),
+            "mlp": lambda: nn.Sequential(
+                nn.Flatten(), nn.Linear(49 * channels, 128), nn.ReLU(), nn.Linear(128, classes)
+            ),
+            "layernorm": lambda: nn.Sequential(Mean(), nn.LayerNorm(channels), nn.Linear(channels, classes)),
         }[head]()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,15 +51,16 @@ class DigitNet(nn.Module):
         return self.head(self.features(images))
 
 
-def trained(channels: int, head: str = "gap", seed: int = 0, folder: Path | None = None) -> DigitNet:
-    """Train one network on 2,500 digits, or read it from the folder."""
+def trained(channels: int, head: str = "gap", seed: int = 0, folder: Path | None = None, classes: int = 10) -> DigitNet:
+    """Train one network on 2,500 digits, or read it from the folder; with two classes to tell a 5 or more."""
     torch.manual_seed(seed)
-    model = DigitNet(channels, head)
-    path = folder / f"{head}-{channels}-{seed}.pt" if folder else None
+    model = DigitNet(channels, head, classes)
+    path = folder / f"{head}-{channels}-{seed}{'' if classes == 10 else f'-{classes}'}.pt" if folder else None
     if path and path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     images, labels = (part[TRAIN] for part in digits(seed))
+    labels = labels * classes // 10
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     steps = EPOCHS * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
