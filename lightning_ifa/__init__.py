@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lightning_ifa import gate
     from lightning_ifa.analysis import analyze
     from lightning_ifa.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.decomposition import check_maps, decompose
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
@@ -24,6 +25,8 @@ __all__ = [
     "IFAWarning",
     "IntegratedFeatureAnalysis",
     "analyze",
+    "check_maps",
+    "decompose",
     "gate",
     "log_model",
 ]
@@ -35,6 +38,8 @@ _HOME = {
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
     "analyze": "analysis",
+    "check_maps": "decomposition",
+    "decompose": "decomposition",
     "log_model": "logged_model",
 }
 

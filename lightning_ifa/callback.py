@@ -25,6 +25,7 @@ from lightning_ifa.features.probes import take_probes
 from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.publish import Moment, write_files, write_job
 from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
@@ -33,7 +34,7 @@ from lightning_ifa.tracking.sink import Sink
 log = logging.getLogger(__name__)
 
 
-class IntegratedFeatureAnalysis(pl.Callback):
+class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.Callback, whichever package asks
     """Analyses the network's features at every validation end and logs the result to the run you already have.
 
     Metrics go through ``pl_module.log_dict`` to every logger, so ``ModelCheckpoint`` and ``EarlyStopping`` may
@@ -107,6 +108,8 @@ class IntegratedFeatureAnalysis(pl.Callback):
         self.metadata = metadata
         self.report: FeatureReport | None = None
         """The latest report; on rank 0 only."""
+        self.stands_back = False
+        """Whether to leave the work to another instance in the same trainer, if there is one."""
         self._fresh = False
         self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
         self._logged_to: str | None = None
@@ -117,7 +120,7 @@ class IntegratedFeatureAnalysis(pl.Callback):
     @property
     def state_key(self) -> str:
         """Tells two instances in one trainer apart."""
-        return self._generate_state_key(layer=self.layer, cam=self.cam)
+        return str(self._generate_state_key(layer=self.layer, cam=self.cam))
 
     @property
     def model_tags(self) -> dict[str, str]:
@@ -135,7 +138,7 @@ class IntegratedFeatureAnalysis(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+        if trainer.sanity_checking or not self._is_due(trainer):
             return
         metrics = self._analyse(trainer, pl_module)
         if metrics:
@@ -165,6 +168,13 @@ class IntegratedFeatureAnalysis(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
         self._close_sink()
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
+        others = [c for c in access.callbacks(trainer) if isinstance(c, IntegratedFeatureAnalysis) and c is not self]
+        if self.stands_back and others:
+            return False
+        return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Analyse on every rank or on none: a rank that failed alone would leave the others waiting."""

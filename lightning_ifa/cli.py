@@ -95,6 +95,36 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     raise SystemExit(UNDECIDED if waiting else 0)
 
 
+@main.group()
+def view() -> None:
+    """The saved view of an experiment."""
+
+
+@view.command()
+@click.argument("experiment")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
+def install(experiment: str, tracking_uri: str | None) -> None:
+    """Save a view in EXPERIMENT (its name) that opens on health, probe maps and scores of its runs.
+
+    Exit codes: 0 saved, 2 not: the experiment, the server or its version is not known.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from lightning_ifa.errors import TrackingError
+    from lightning_ifa.tracking.view import install_view
+
+    client = MlflowClient(tracking_uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise TrackingError(f"there is no experiment {experiment!r}")
+        click.echo(f"saved; open it behind the server's address: {install_view(client, found.experiment_id)}")
+    except (TrackingError, MlflowException) as error:
+        click.secho(f"nothing was changed: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+
+
 def _uploaded(job: Path, tracking_uri: str | None) -> bool:
     from lightning_ifa.tracking.job import upload
 

@@ -187,3 +187,13 @@ def test_the_gate_decides_within_a_second_and_a_half_of_mlflows_client(registere
     )
     alone, both = (float(python(code, MLFLOW_TRACKING_URI=registered.uri).split()[-1]) for code in (client, whole))
     assert both - alone < 1.5
+
+
+def test_view_is_saved_in_an_experiment_that_exists(registered):
+    name = registered.client.search_experiments()[0].name
+    result = run("view", "install", name, "--tracking-uri", registered.uri)
+    assert result.exit_code == 0, result.output
+    assert "viewStateShareKey=lightning-ifa" in result.output
+    missing = run("view", "install", "nowhere", "--tracking-uri", registered.uri)
+    assert missing.exit_code == 2
+    assert "there is no experiment 'nowhere'" in missing.output

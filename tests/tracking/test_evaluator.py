@@ -18,7 +18,7 @@ from lightning_ifa.errors import BatchError, OutputError
 from lightning_ifa.tracking.evaluator import IFAEvaluator
 from lightning_ifa.tracking.store import default_store
 
-pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # MLflow 3.17 with pandas 3.1
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")  # MLflow 3.17 with pandas 3.1
 
 ROOT = Path(__file__).parents[2]
 SCORE = "ifa/confounding/score"
