@@ -32,6 +32,7 @@ def on(metric, **limit):
 AT_MOST, BELOW = rules(on(SCORE, at_most=0.3)), rules(on(SCORE, below=0.3))
 AT_LEAST, ABOVE = rules(on(HEALTH, at_least=0.5)), rules(on(HEALTH, above=0.5))
 FAMILY = rules(on(SCORE, at_most=0.3), families=["overfitting"])
+HEALTH_OF_FAMILY = rules(on(HEALTH, at_least=0.5), families=["overfitting"])
 PINNED = rules(on(SCORE, at_most=0.3), dataset_digest=A)
 BOUND = rules(on(SCORE, at_most=0.3, bound={"level": 0.95, "z": Z}))
 LOWER_BOUND = rules(on(SCORE, at_least=0.3, bound={"level": 0.95, "z": Z}))
@@ -79,6 +80,8 @@ TABLE = [
     ("an alarming family's score is one", AT_MOST, numbers(0.29, 5.0, 0.4), None, True),
     ("family there", FAMILY, numbers(0.1, 0.1, 0.9), None, True),
     ("family undecided", FAMILY, numbers(0.1, 0.1, 0.5), None, False),
+    ("family undecided, by itself", HEALTH_OF_FAMILY, numbers(0.1, 0.1, 0.5), None, False),
+    ("family decided, by itself", HEALTH_OF_FAMILY, numbers(0.1, 0.1, 0.6), None, True),
     ("family without health", FAMILY, numbers(0.1, 0.1), None, False),
     ("family with NaN health", FAMILY, numbers(0.1, 0.1, NAN), None, False),
     ("family without score", FAMILY, numbers(None, 0.1, 0.9), None, False),

@@ -286,6 +286,21 @@ def test_a_new_analysis_counts_instead_of_what_was_logged(store, name):
     assert asked == [model(name, version)]
 
 
+@pytest.mark.parametrize(("rules", "analysed"), [(RELATIVE, ["2", "1"]), (POLICY, ["2"])])
+def test_the_champion_is_analysed_anew_where_it_is_compared_with(store, name, rules, analysed):
+    asked = []
+
+    def remeasure(uri):
+        asked.append(uri.rpartition("/")[2])
+        return sound_metrics(), "ffffffffffff"
+
+    for _ in range(2):
+        store.register(name, {})
+    store.client.set_registered_model_alias(name, "champion", "1")
+    assert judge(store, name, "2", rules, promote="champion", remeasure=remeasure).passed
+    assert asked == analysed
+
+
 def test_a_new_analysis_that_fails_is_no_decision(store, name):
     def remeasure(uri):
         raise RuntimeError("unpickling failed")
