@@ -67,7 +67,7 @@ class Extraction:
             return self._table(loader, indices)
 
     def _table(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
-        batches = self._batches(reference_loader(loader, indices, self.seed))
+        batches = self.batches(reference_loader(loader, indices, self.seed))
         rows, crc, x, y = next(batches)
         with self.forward_context(), gradients_allowed():
             target = find_layer(self.model, x, self.layer)
@@ -87,7 +87,8 @@ class Extraction:
             cam=self.cam if isinstance(self.cam, str) else getattr(self.cam, "__name__", "custom"),
         )
 
-    def _batches(self, loader: DataLoader[Any]) -> Iterator[tuple[list[int], NDArray[np.int64], Tensor, Any]]:
+    def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[list[int], NDArray[np.int64], Tensor, Any]]:
+        """Read a reference loader: data-set indices, input fingerprints, inputs and targets on the model's device."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         for rows, batch in loader:
             raw, _ = read_with(self.batch_fn, batch)

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.linalg import solve
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from lightning_ifa.indicators.finding import Finding, health, undecided
 from lightning_ifa.indicators.strata import group_means
@@ -125,22 +124,34 @@ def shift_auc(
         AUC in [0, 1].
     """
     x = np.concatenate([train, val]).astype(np.float64)
-    labels = np.concatenate([train_strata, val_strata])
     side = np.repeat([0, 1], [len(train), len(val)])
-    position, means = group_means(x, labels)
+    position, means = group_means(x, np.concatenate([train_strata, val_strata]))
     x = x - means[position]
-    x = x[:, x.std(0) > 0]
-    folds = min(SHIFT_FOLDS, len(train), len(val))
-    if folds < 2 or not x.shape[1]:
+    spread = x.std(0)
+    x = (x[:, spread > 0] / spread[spread > 0]).astype(np.float32)
+    if min(len(train), len(val)) < SHIFT_FOLDS or not x.shape[1]:
         return 0.5
-    decision = cross_val_predict(
-        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
-        x,
-        side,
-        cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-        method="decision_function",
-    )
+    order = np.random.default_rng(seed).permutation(len(x))
+    fold = np.empty(len(x), dtype=np.int64)
+    fold[order[np.argsort(side[order], kind="stable")]] = np.arange(len(x)) % SHIFT_FOLDS  # equal shares of both sides
+    everything = x.T @ x
+    decision = np.empty(len(x))
+    for number in range(SHIFT_FOLDS):
+        held = fold == number
+        rest, rest_side = x[~held], side[~held]
+        apart = rest[rest_side == 1].mean(0) - rest[rest_side == 0].mean(0)
+        scatter = (everything - x[held].T @ x[held]) / len(rest)
+        decision[held] = x[held] @ solve(_shrunk(scatter, len(rest)), apart, assume_a="pos")
     return float(roc_auc_score(side, decision))
+
+
+def _shrunk(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Shrink towards a multiple of the identity: OAS (Chen, Wiesel, Eldar & Hero 2010, eq. 23)."""
+    p = len(covariance)
+    level, squares = float(np.trace(covariance)) / p, float((covariance**2).sum()) / p
+    share = (squares + p * level**2) / max((n + 1) * (squares - level**2), 1e-12)
+    share = float(np.clip(share, 1e-3, 1.0))
+    return np.asarray((1 - share) * covariance + share * level * np.eye(p, dtype=covariance.dtype))
 
 
 def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:

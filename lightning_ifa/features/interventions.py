@@ -1,0 +1,178 @@
+"""Interventions: change the input as other samples' inputs differ from it, and see where the evidence goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_ifa.errors import DataError
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.sampling import Indices, reference_loader
+from lightning_ifa.features.tap import gradients_allowed
+from lightning_ifa.features.targets import Readout, read_output
+
+TRANSPLANT_SAMPLES = 256
+CORNER = 1 / 4  # of each axis
+STRIP = 1 / 14  # of each axis; thin, so that an object that reaches the margin hardly reaches into it
+LEAST_SIZE = 14  # below that many pixels a strip of one pixel is no background any more
+DONORS = 32  # images held in memory at least, from which donors are drawn
+
+Region = NDArray[np.bool_]
+Transplant = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Transplants:
+    """Logits before and after a part of each input was replaced by that of another sample, the donor.
+
+    Attributes:
+        labels: ``(n,)`` class of each recipient.
+        donor_labels: ``(n,)`` class of its donor.
+        logits: ``(n, k)`` of the recipients as they are.
+        donor_logits: ``(n, k)`` of the donors as they are: what a transplant of the whole image would give.
+        moved: What was transplanted, to the logits after it, ``(n, k)``.
+    """
+
+    labels: NDArray[np.int64]
+    donor_labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    donor_logits: NDArray[np.float32]
+    moved: Mapping[str, NDArray[np.float32]]
+
+
+def transplant_backgrounds(
+    extraction: Extraction,
+    loader: DataLoader[Any],
+    indices: Indices,
+    task: str,
+    regions: Mapping[str, Region] | None = None,
+) -> Transplants:
+    """Transplant border, corners, background level and the user's regions between random pairs of samples.
+
+    The fill is another sample's, at the same place, so the inputs stay in distribution as far as a collage can.
+    Costs one forward pass of ``TRANSPLANT_SAMPLES`` samples for each candidate, eleven on images.
+
+    Args:
+        extraction: How the model is called.
+        loader: Loader of the samples.
+        indices: ``(m,)`` data-set indices to draw from.
+        task: ``"multiclass"`` or ``"binary"``.
+        regions: Names of further regions to boolean masks of shape ``(*space)``.
+
+    Raises:
+        DataError: A region's mask has another shape than the images.
+    """
+    rng = np.random.default_rng(extraction.seed)
+    drawn = rng.permutation(indices)[:TRANSPLANT_SAMPLES]
+    parts: list[dict[str, NDArray[Any]]] = []
+    with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
+        for x, y, rows in _groups(extraction, loader, drawn):
+            parts.append(_group(extraction, x, y, rows, task, regions or {}, rng))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    known = (joined["labels"] >= 0) & (joined["donor_labels"] >= 0)
+    columns = {name: values[known] for name, values in joined.items()}
+    labels, donor_labels, logits, donor_logits = (columns.pop(name) for name in _PLAIN)
+    return Transplants(labels, donor_labels, logits, donor_logits, columns)
+
+
+_PLAIN = ("labels", "donor_labels", "logits", "donor_logits")
+
+
+def _group(
+    extraction: Extraction,
+    x: Tensor,
+    y: Any,
+    rows: Tensor,
+    task: str,
+    regions: Mapping[str, Region],
+    rng: np.random.Generator,
+) -> dict[str, NDArray[Any]]:
+    def read(inputs: Tensor) -> Readout:
+        with extraction.forward_context(), gradients_allowed():
+            return read_output(extraction.model(inputs), y, task, rows)
+
+    donors = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    before = read(x)
+    plain = (before.targets, before.targets[donors], before.logits, before.logits[donors])
+    found = dict(zip(_PLAIN, plain, strict=True))
+    found |= {name: read(change(x, x[donors])).logits for name, change in _transplants(x, regions)}
+    return {name: values.numpy(force=True) for name, values in found.items()}
+
+
+def _groups(extraction: Extraction, loader: DataLoader[Any], indices: Indices) -> Iterator[tuple[Tensor, Any, Tensor]]:
+    """Batches joined until donors can be drawn from them, however small the user's batches are."""
+    held: list[tuple[list[int], Tensor, Any]] = []
+    for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
+        held.append((rows, x, y))
+        if sum(len(part[0]) for part in held) >= DONORS:
+            yield _joined(held)
+            held = []
+    if sum(len(part[0]) for part in held) > 1:
+        yield _joined(held)
+
+
+def _joined(held: list[tuple[list[int], Tensor, Any]]) -> tuple[Tensor, Any, Tensor]:
+    rows = torch.tensor([row for part in held for row in part[0]])
+    return torch.cat([part[1] for part in held]), torch.cat([part[2] for part in held]), rows
+
+
+def _transplants(x: Tensor, regions: Mapping[str, Region]) -> Iterator[tuple[str, Transplant]]:
+    space = tuple(x.shape[2:])
+    masks = dict(_background_regions(space)) if len(space) > 1 else {}
+    for name, region in regions.items():
+        if region.shape != space:
+            raise DataError(f"region {name!r} has shape {region.shape}, the images have {space}")
+        masks[name] = torch.from_numpy(np.ascontiguousarray(region, dtype=bool))
+    for name, mask in masks.items():
+        yield name, partial(_exchange, mask.to(x.device))
+    if space:
+        yield "background", _exchange_level
+
+
+def _background_regions(space: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Named as the image properties of the same place."""
+    height, width = space[-2:]
+    for names, ends in zip(
+        product(("top", "bottom"), ("left", "right")), product((False, True), repeat=2), strict=True
+    ):
+        mask = torch.zeros(space, dtype=torch.bool)
+        mask[..., _end(height, CORNER, ends[0]), _end(width, CORNER, ends[1])] = True
+        yield "corner_" + "_".join(names), mask
+    if min(height, width) < LEAST_SIZE:
+        return
+    border = torch.zeros(space, dtype=torch.bool)
+    sides = (("top", -2, False), ("bottom", -2, True), ("left", -1, False), ("right", -1, True))
+    for name, axis, last in sides:
+        mask = torch.zeros(space, dtype=torch.bool)
+        mask.transpose(axis, -1)[..., _end(space[axis], STRIP, last)] = True
+        border |= mask
+        yield f"side_{name}", mask
+    yield "border", border
+
+
+def _end(size: int, share: float, last: bool) -> slice:
+    width = max(1, round(size * share))
+    return slice(size - width, size) if last else slice(0, width)
+
+
+def _exchange(mask: Tensor, x: Tensor, donor: Tensor) -> Tensor:
+    return torch.where(mask, donor, x)
+
+
+def _exchange_level(x: Tensor, donor: Tensor) -> Tensor:
+    """Give each input channel the donor's background level, and leave its brightest value where it is."""
+    levels = [image.flatten(2)[..., :: max(1, image[0, 0].numel() // 4096)] for image in (x, donor)]
+    shape = (*x.shape[:2], *[1] * (x.dim() - 2))
+    low, target = (level.quantile(0.1, dim=2).reshape(shape) for level in levels)
+    top = x.flatten(2).amax(2).reshape(shape)
+    return target + (x - low) * (top - target) / (top - low).clamp(min=1e-6)
