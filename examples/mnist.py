@@ -131,11 +131,11 @@ class SmallCNN(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def main(args: list[str] | None = None) -> None:
+def main() -> None:
     """Run LightningCLI over the network and the data above."""
     from pytorch_lightning.cli import LightningCLI
 
-    LightningCLI(SmallCNN, Digits, args=args, save_config_callback=None)
+    LightningCLI(SmallCNN, Digits, save_config_callback=None)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,40 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
+from lightning_ifa.report.overlay import overlay
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
 
-def train(condition: Condition, seed: int, folder: Path) -> tuple[FeatureReport, float, str]:
-    """Train one network with the callback; give its last report, validation accuracy and run id."""
+def train(
+    condition: Condition, seed: int, folder: Path, baseline: str | None = None
+) -> tuple[FeatureReport, float, str]:
+    """Train one network with the callback; give its last report, validation accuracy and run id.
+
+    Args:
+        condition: What is wrong with it.
+        seed: Of the data split and the weights.
+        folder: Holds the MLflow store.
+        baseline: The run whose intensity scale the maps are drawn on.
+    """
     pl.seed_everything(seed, verbose=False)
     logger = MLFlowLogger(EXPERIMENT, run_name=f"{condition}-{seed}", tracking_uri=tracking_uri(folder))
-    analysis = IntegratedFeatureAnalysis(on_error="raise")
+    analysis = IntegratedFeatureAnalysis(on_error="raise", baseline_run_id=baseline)
     trainer = pl.Trainer(
         max_epochs=EPOCHS[condition],
         check_val_every_n_epoch=EPOCHS[condition] // 4,
@@ -78,6 +92,26 @@ def spread(reports: dict[str, FeatureReport]) -> list[str]:
     return [*lines, f"alarms in sound runs: {alarms}"]
 
 
+def picture(reports: dict[str, FeatureReport], path: Path) -> None:
+    """Draw the same digits in every run, all maps on the scale of the sound run."""
+    count = len(next(iter(reports.values())).probes.table)
+    figure = Figure(figsize=(1.35 * count + 1.9, 1.5 * len(reports) + 0.5), layout="constrained")
+    grid = figure.subplots(len(reports), count, squeeze=False)
+    for axes_row, (name, report) in zip(grid, reports.items(), strict=True):
+        found = ", ".join(report.alarms) or "no alarm"
+        axes_row[0].set_ylabel(f"{name}\n{found}", fontsize=10, rotation=0, ha="right", va="center")
+        for column, axes in enumerate(axes_row):
+            table = report.probes.table
+            axes.imshow(overlay(report, column, table.cams[column]))
+            axes.set_title(f"{table.targets[column]}: {table.intensity[column]:.1f}", fontsize=9)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    scale = next(iter(reports.values())).scale
+    bar = figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), "inferno"), ax=grid, fraction=0.02)
+    bar.set_label("evidence a position, in logits", fontsize=9)
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     """Train, compare, and say where to look."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -91,17 +125,22 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     torch.set_num_threads(max(1, (os.cpu_count() or 2)))
     create_experiment(folder)
-    columns, reports, run_ids = {}, {}, []
+    columns: dict[str, dict[str, str]] = {}
+    reports: dict[str, FeatureReport] = {}
+    baseline: str | None = None
     runs = [(condition, seed) for seed in options.seeds for condition in EPOCHS]
     for number, (condition, seed) in enumerate(runs, start=1):
         name, began = f"{condition}-{seed}", time.perf_counter()
         print(f"[{number}/{len(runs)}] training {name}: {EPOCHS[condition]} epochs ...", end=" ", flush=True)
-        reports[name], accuracy, run_id = train(condition, seed, folder)
+        reports[name], accuracy, run_id = train(condition, seed, folder, baseline)
+        baseline = baseline or run_id
         columns[name] = row(reports[name], accuracy)
-        run_ids.append(run_id)
         print(f"{time.perf_counter() - began:.0f} s")
     print("\n" + pd.DataFrame(columns).to_string() + "\n")
     print("\n".join(spread(reports)) + "\n")
+    first = {name: report for name, report in reports.items() if name.endswith(f"-{options.seeds[0]}")}
+    picture(first, folder / "three_runs.png")
+    print(f"The same digits in {', '.join(first)}: {folder / 'three_runs.png'}\n")
     experiment = mlflow.MlflowClient(tracking_uri(folder)).get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     print("Compare the runs in MLflow:\n")

@@ -82,8 +82,9 @@ class FeatureReport:
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page."""
         from lightning_ifa.report.html import write_html
+        from lightning_ifa.report.overview import overview_png
 
-        write_html(self, Path(path))
+        write_html(self, Path(path), overview_png(self, "Integrated feature analysis"))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything to a folder, without pickled objects; ``load`` gives it back."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.tap import LayerShape, normal, observe_layers, plain_name
+from lightning_ifa.features.tap import LayerShape, named_layers, normal, observe_layers, plain_name
 from lightning_ifa.features.targets import output_tensor
 
 
@@ -62,7 +62,7 @@ def _is_usable(layer: LayerShape, x: Tensor, output: Any) -> bool:
 
 
 def _named_layer(model: nn.Module, name: str, layers: list[LayerShape], usable: list[LayerShape]) -> LayerShape:
-    modules = {plain_name(n): m for n, m in model.named_modules() if n}
+    modules = named_layers(model)
     if name not in modules:
         near = get_close_matches(name, modules, n=1, cutoff=0.4)
         hint = f'; did you mean "{near[0]}"?' if near else ""

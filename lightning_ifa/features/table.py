@@ -131,12 +131,12 @@ class FeatureTable:
             FileError: The file is missing, damaged, or no FeatureTable of this format.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
                 if header.pop("format") != FORMAT:
                     raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
                 columns: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-                columns |= {name: pd.read_parquet(io.BytesIO(stored[name].tobytes())) for name in _FRAMES}
+                columns |= {name: _frame_from_bytes(stored[name], len(stored["indices"])) for name in _FRAMES}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise FileError(f"{path} is not a readable FeatureTable (.npz): {error}") from error
         return cls(**columns, **header)
@@ -173,3 +173,8 @@ def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+
+
+def _frame_from_bytes(content: NDArray[np.uint8], rows: int) -> pd.DataFrame:
+    frame = pd.read_parquet(io.BytesIO(content.tobytes()))
+    return frame if len(frame.columns) else pd.DataFrame(index=range(rows))  # Parquet forgets rows without columns

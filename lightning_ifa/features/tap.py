@@ -115,7 +115,8 @@ class Tap:
         """Give the activation and the gradient of the score, and drop the graph.
 
         Args:
-            score: One number a sample, shape ``(n,)``, computed from what ``forward`` returned.
+            score: One number a sample, shape ``(n,)``, computed from what ``forward`` returned, with gradients
+                on and inference mode off.
 
         Returns:
             Activation ``A`` and gradient ``G``, both detached, shape ``(n, c, *space)``.
@@ -172,7 +173,7 @@ def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[
 
         return hook
 
-    handles = [m.register_forward_hook(note(plain_name(n))) for n, m in model.named_modules() if n]
+    handles = [module.register_forward_hook(note(name)) for name, module in named_layers(model).items()]
     try:
         with gradients_allowed():
             output = run()
@@ -180,6 +181,11 @@ def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[
         for handle in handles:
             handle.remove()
     return output, list(seen.values())
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module but the root by its plain name; of a compiled module and its original, the original."""
+    return {plain_name(name): module for name, module in model.named_modules() if name}
 
 
 def plain_name(name: str) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from html import escape
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.overview import overview
 from lightning_ifa.report.summary import ADVICE, MEANING, verdict
 
 MOST_ROWS = 200
@@ -25,18 +22,19 @@ th { border-bottom: 2px solid #bbb } td { border-bottom: 1px solid #eee } img { 
 """
 
 
-def write_html(report: FeatureReport, path: Path, title: str = "Integrated feature analysis") -> None:
+def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
     """Write the page.
 
     Args:
         report: The report.
         path: The file; replaced if it exists.
+        picture: Its overview, a PNG file's content.
         title: The heading.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
         _verdicts(report),
-        f'<img alt="overview" src="data:image/png;base64,{_png(overview(report, title))}">',
+        f'<img alt="overview" src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">',
         "<h2>Outliers</h2>",
         _table(report.outliers),
         "<h2>Confounder suspects</h2>",
@@ -77,9 +75,3 @@ def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "<p>None.</p>"
     return frame.head(MOST_ROWS).to_html(index=False, border=0, escape=True, float_format="{:.3g}".format)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -70,7 +70,8 @@ def overlay(report: FeatureReport, row: int, cam: NDArray[Any]) -> NDArray[np.ui
     level = Image.fromarray(_plane(cam, cam).astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     shown = report.scale.apply(np.asarray(level))
     weight = 0.75 * shown[..., None] ** 0.7
-    return np.clip(ground * (1 - weight) + heat(shown) * weight, 0, 255).astype(np.uint8)
+    blend: NDArray[np.uint8] = np.clip(ground * (1 - weight) + heat(shown) * weight, 0, 255).astype(np.uint8)
+    return blend
 
 
 def gray_plane(image: NDArray[Any], cam: NDArray[Any]) -> NDArray[np.uint8]:
@@ -81,7 +82,8 @@ def gray_plane(image: NDArray[Any], cam: NDArray[Any]) -> NDArray[np.uint8]:
     colour = image.shape[0] == 3 and image.ndim == 3
     plane = np.moveaxis(image, 0, -1) if colour else _plane(image.mean(0), cam)
     low, high = np.percentile(plane, (0.5, 99.5))
-    return (np.clip((plane - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+    shown: NDArray[np.uint8] = (np.clip((plane - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+    return shown
 
 
 def _plane(values: NDArray[Any], cam: NDArray[Any]) -> NDArray[Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -20,6 +20,13 @@ from lightning_ifa.report.style import BAD, DIVERGING, FAINT, GOOD, HEAT, INK, S
 
 MOST_CHANNELS = 24
 MOST_SUSPECTS = 8
+
+
+def overview_png(report: FeatureReport, title: str) -> bytes:
+    """Draw the overview as a PNG file's content."""
+    buffer = io.BytesIO()
+    overview(report, title).savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
 
 
 def overview(report: FeatureReport, title: str = "Integrated feature analysis") -> Figure:
@@ -91,13 +98,18 @@ def draw_suspects(axes: Axes, report: FeatureReport) -> None:
 
 def draw_outliers(axes: Axes, report: FeatureReport) -> None:
     """Distance of each sample to its own class, in robust standard deviations."""
+    # the colours of the splits are explained beside the evidence
     for split, rows in report.samples.groupby("split"):
         values = np.sort(rows["score"].dropna().to_numpy())[::-1]
-        axes.plot(np.arange(1, len(values) + 1) / max(len(values), 1), values, color=SPLIT_COLOURS[str(split)],
-                  label=str(split))  # fmt: skip
+        if not len(values):
+            continue
+        axes.set_xscale("log")
+        axes.plot(
+            np.arange(1, len(values) + 1) / len(values),
+            values,
+            color=SPLIT_COLOURS[str(split)],
+        )
     axes.axhline(THRESHOLD, color=INK, lw=1, ls="--")
-    axes.set_xscale("log")
-    axes.legend(fontsize=8, frameon=False)
     dress(axes, f"Outliers: {len(report.outliers)} listed", "share of samples", "distance to own class, robust sd")
 
 
@@ -108,9 +120,11 @@ def draw_importance(axes: Axes, report: FeatureReport) -> None:
         strongest = np.argsort(-np.abs(importance.difference).max(0))[:MOST_CHANNELS]
         values = importance.difference[:, strongest]
         names = [report.class_names[k] for k in importance.classes]
-        sns.heatmap(values, ax=axes, center=0, cmap=DIVERGING, xticklabels=strongest, yticklabels=names,
-                    cbar_kws={"label": "logits"})  # fmt: skip
-        axes.tick_params(axis="y", labelrotation=0)
+        reach = float(np.abs(values).max())
+        image = axes.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+        axes.set_xticks(range(len(strongest)), [str(channel) for channel in strongest])
+        axes.set_yticks(range(len(names)), names)
+        axes.figure.colorbar(image, ax=axes, label="logits")
     dress(axes, "Importance difference: mean contribution of a class minus that of all", "channel", "class")
 
 

@@ -14,7 +14,7 @@ TRAIN, VALIDATION = "#0072B2", "#E69F00"
 GOOD, BAD, UNKNOWN = "#009E73", "#D55E00", "#8C8C8C"
 INK, FAINT = "#222222", "#BBBBBB"
 HEAT = "inferno"
-DIVERGING = "vlag"
+DIVERGING = "RdBu_r"
 
 SPLIT_COLOURS = {"train": TRAIN, "validation": VALIDATION}
 

@@ -19,7 +19,7 @@ def slug(name: str) -> str:
     ('case-17.png', 'x-9cdf6a50')
     """
     plain = re.sub(r"\.{2,}", "_", re.sub(r"[^a-zA-Z0-9_.-]+", "_", name)).strip("._-")
-    if plain == name and len(plain) <= LONGEST:
+    if plain and plain == name and len(plain) <= LONGEST:
         return plain
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain[:LONGEST]}-{mark}" if plain else mark

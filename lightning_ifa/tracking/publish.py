@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from lightning_ifa import __version__
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.html import write_html
 from lightning_ifa.report.overlay import probe_picture
-from lightning_ifa.report.overview import overview
+from lightning_ifa.report.overview import overview_png
 from lightning_ifa.report.summary import summary
 from lightning_ifa.tracking.job import ARTIFACTS, Job
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import SCALE_FILE, Run
+
+log = logging.getLogger(__name__)
 
 OUTLIERS_FILE, CONFOUNDERS_FILE = "ifa_outliers.json", "ifa_confounders.json"
 
@@ -37,23 +40,27 @@ class Moment:
 def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
     """Write what belongs at the run's root, replaced at each analysis, and the epoch's archive.
 
+    Data comes first: if a picture cannot be drawn, it is missing, and nothing else is.
+
     Args:
         report: The report.
-        folder: Receives ``ifa_overview.png``, ``ifa_summary.md``, ``ifa_report.html``, the tables, the scale and
-            ``ifa/epoch_0003/`` with the FeatureTables.
+        folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, ``ifa_summary.md``,
+            ``ifa_overview.png`` and ``ifa_report.html``.
         moment: When it was made.
     """
     archive = folder / "ifa" / f"epoch_{moment.epoch:04d}"
     archive.mkdir(parents=True, exist_ok=True)
-    title = f"Integrated feature analysis, epoch {moment.epoch}"
-    overview(report, title).savefig(folder / "ifa_overview.png", dpi=110)
-    (folder / "ifa_summary.md").write_text(summary(report, title), encoding="utf-8")
-    write_html(report, folder / "ifa_report.html", title)
-    _write_table(report.outliers, folder / OUTLIERS_FILE)
-    _write_table(report.confounders, folder / CONFOUNDERS_FILE)
-    (folder / SCALE_FILE).write_text(json.dumps(report.scale.to_dict()), encoding="utf-8")
     for split, table in report.tables.items():
         table.save(archive / f"{split}.npz")
+    report.outliers.to_json(folder / OUTLIERS_FILE, orient="split", index=False)
+    report.confounders.to_json(folder / CONFOUNDERS_FILE, orient="split", index=False)
+    (folder / SCALE_FILE).write_text(json.dumps(report.scale.to_dict()), encoding="utf-8")
+    title = f"Integrated feature analysis, epoch {moment.epoch}"
+    (folder / "ifa_summary.md").write_text(summary(report, title), encoding="utf-8")
+    with _pictures_may_fail():
+        picture = overview_png(report, title)
+        (folder / "ifa_overview.png").write_bytes(picture)
+        write_html(report, folder / "ifa_report.html", picture, title)
 
 
 def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> None:
@@ -66,13 +73,6 @@ def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> 
         moment: When it was made.
     """
     write_files(report, folder / ARTIFACTS, moment)
-    probes = folder / "probes"
-    probes.mkdir(exist_ok=True)
-    images = {}
-    for row, sample_id in enumerate(report.probes.table.sample_ids):
-        name = slug(str(sample_id))
-        probe_picture(report, row).save(probes / f"{name}.png")
-        images[f"probes/{name}.png"] = f"ifa/xai/{name}"
     validation = report.tables["validation"]
     tags = {
         "ifa.version": __version__,
@@ -81,8 +81,25 @@ def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> 
         "ifa.step": str(moment.step),
         "ifa.dataset_digest": report.digest,
     }
+    images = _write_probes(report, folder)
     Job(run.run_id, run.tracking_uri, moment.step, images, [OUTLIERS_FILE, CONFOUNDERS_FILE], tags).save(folder)
 
 
-def _write_table(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_json(path, orient="split", index=False)
+def _write_probes(report: FeatureReport, folder: Path) -> dict[str, str]:
+    """Draw each probe; give file to image key."""
+    (folder / "probes").mkdir(exist_ok=True)
+    images = {}
+    with _pictures_may_fail():
+        for row, sample_id in enumerate(report.probes.table.sample_ids):
+            name = slug(str(sample_id))
+            probe_picture(report, row).save(folder / "probes" / f"{name}.png")
+            images[f"probes/{name}.png"] = f"ifa/xai/{name}"
+    return images
+
+
+@contextmanager
+def _pictures_may_fail() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # whatever a plotting library throws: the numbers are worth more than their picture
+        log.warning("a picture of the feature analysis could not be drawn", exc_info=True)

@@ -1,0 +1,27 @@
+"""Shared fixtures: no test talks to a server it did not start, or leaves a file outside its own folder."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.pop("MLFLOW_RUN_ID", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+import mlflow
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """URI of a real, empty MLflow store; the working directory is a temporary one."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    previous = mlflow.get_tracking_uri()
+    yield uri
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri(previous)

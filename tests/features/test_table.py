@@ -1,0 +1,81 @@
+"""The table's file: everything comes back, nothing foreign gets in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from models import PoolNet, loader, trained
+
+from lightning_ifa.errors import DataError, FileError
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.table import FeatureTable
+
+
+@pytest.fixture(scope="module")
+def table():
+    source = loader(12)
+    found = Extraction(trained(PoolNet()))(source, np.arange(12))
+    metadata = pd.DataFrame({"site": ["Leiden", None, "Paris"] * 4, "age": np.arange(12.0)})
+    return dataclasses.replace(found, metadata=metadata)
+
+
+def test_file_gives_everything_back(table, tmp_path):
+    table.save(tmp_path / "table.npz")
+    found = FeatureTable.load(tmp_path / "table.npz")
+    for field in dataclasses.fields(FeatureTable):
+        left, right = getattr(table, field.name), getattr(found, field.name)
+        if isinstance(left, pd.DataFrame):
+            pd.testing.assert_frame_equal(left, right)
+        else:
+            assert np.array_equal(left, right), field.name
+    assert found.digest == table.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["table.npz"]
+
+
+def test_pickled_objects_are_not_read(tmp_path):
+    path = tmp_path / "evil.npz"
+    np.savez(path, header=np.array([print], dtype=object))
+    with pytest.raises(FileError, match=r"evil.npz is not a readable FeatureTable"):
+        FeatureTable.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", None])
+def test_damaged_and_missing_files(tmp_path, content):
+    path = tmp_path / "table.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FileError, match=r"table.npz"):
+        FeatureTable.load(path)
+
+
+def test_digest_tells_data_apart(table):
+    assert table.take(np.arange(11)).digest != table.digest
+    flipped = dataclasses.replace(table, targets=table.targets[::-1].copy())
+    assert flipped.digest != table.digest
+
+
+def test_take_by_mask_keeps_rows_together(table):
+    mask = table.targets == 1
+    taken = table.take(mask)
+    assert len(taken) == mask.sum() == len(taken.metadata)
+    assert taken.metadata["age"].tolist() == table.indices[mask].tolist()
+
+
+def test_columns_of_different_length_are_refused(table):
+    with pytest.raises(DataError, match="metadata has 3 rows"):
+        dataclasses.replace(table, metadata=table.metadata.head(3))
+
+
+def test_tables_of_different_layers_do_not_join(table):
+    with pytest.raises(DataError, match="different layers"):
+        FeatureTable.concatenate([table, dataclasses.replace(table, layer="conv")])
+
+
+def test_parquet_holds_a_row_a_sample(table, tmp_path):
+    table.to_parquet(tmp_path / "features.parquet")
+    frame = pd.read_parquet(tmp_path / "features.parquet")
+    assert len(frame) == 12
+    assert {"contributions_7", "activations_0", "metadata_site", "property_border", "sample_ids"} <= set(frame)

@@ -1,0 +1,184 @@
+"""Activation, gradient and contributions at the cut, against captum and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from models import CLASSES, HardswishNet, MlpNet, PoolNet, ResidualNet, SegmentationNet, SignalNet, VolumeNet
+from torch import nn
+
+from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.features.cam import METHODS, cam, contributions
+from lightning_ifa.features.tap import Tap, observe_layers
+
+NETS = {
+    "pool": (PoolNet, (4, 1, 12, 12)),
+    "mlp": (MlpNet, (4, 1, 12, 12)),
+    "residual": (ResidualNet, (4, 1, 12, 12)),
+    "hardswish": (HardswishNet, (4, 1, 12, 12)),
+    "signal": (SignalNet, (4, 2, 20)),
+    "volume": (VolumeNet, (4, 1, 5, 6, 7)),
+}
+
+
+def build(name):
+    torch.manual_seed(0)
+    kind, shape = NETS[name]
+    model = kind()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d,)):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.running_mean, 0, 0.3)
+    return model.eval(), torch.randn(shape)
+
+
+def spatial_layers():
+    for name in NETS:
+        model, x = build(name)
+        _, layers = observe_layers(model, lambda m=model, x=x: m(x))
+        yield from ((name, layer.name) for layer in layers if len(layer.shape) == x.dim() and layer.calls == 1)
+
+
+def first_score(output):
+    return output.reshape(len(output), -1)[:, 0]
+
+
+def cut(model, layer, x, score=first_score):
+    with Tap(model, model.get_submodule(layer), layer) as tap:
+        output = tap.forward(x)
+        with torch.inference_mode(False), torch.enable_grad():
+            value = score(output)
+        return tap.gradient(value)
+
+
+@pytest.mark.parametrize(("net", "layer"), list(spatial_layers()))
+def test_equals_captum_at_every_layer(net, layer):
+    model, x = build(net)
+    A, G = cut(model, layer, x)
+    module = model.get_submodule(layer)
+    score = lambda *args: first_score(model(*args))  # noqa: E731
+    expected = LayerGradientXActivation(score, module).attribute(x.clone())
+    torch.testing.assert_close(A * G, expected, rtol=1e-5, atol=1e-7)
+    grad_cam = LayerGradCam(score, module).attribute(x.clone())
+    torch.testing.assert_close(cam(A, G, METHODS["gradcam"]), grad_cam[:, 0], rtol=1e-5, atol=1e-7)
+
+
+def test_layers_changed_in_place_are_among_those_compared():
+    assert {("residual", "bn2"), ("hardswish", "features.1"), ("hardswish", "features"), ("mlp", "conv")} <= set(
+        spatial_layers()
+    )
+
+
+def test_contributions_sum_to_the_map_and_to_the_logit_without_its_bias():
+    model, x = build("pool")
+    A, G = cut(model, "features", x)
+    C, M = contributions(A, G), cam(A, G, METHODS["hirescam"])
+    logit = model(x)[:, 0] - model.head.bias[0]
+    torch.testing.assert_close(C.sum(1), M.sum((1, 2)))
+    torch.testing.assert_close(C.sum(1), logit.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_keep_shape_and_stay_finite_where_a_channel_is_dead(method):
+    A, G = torch.randn(2, 3, 4, 4).relu(), torch.randn(2, 3, 4, 4)
+    A[:, 0], G[:, 1] = 0, 0
+    found = cam(A, G, METHODS[method])
+    assert found.shape == (2, 4, 4)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(context):
+    model, x = build("residual")
+    expected = cut(model, "conv2", x)
+    with context():
+        found = cut(model, "conv2", x.clone())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_works_with_frozen_parameters_and_writes_no_gradient():
+    model, x = build("pool")
+    expected = cut(model, "features.0", x)
+    model.requires_grad_(False)
+    torch.testing.assert_close(cut(model, "features.0", x), expected, rtol=0, atol=0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_works_with_parameters_made_in_inference_mode():
+    model, x = build("pool")
+    expected = cut(model, "features", x)
+    with torch.inference_mode():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    torch.testing.assert_close(cut(model, "features", x), expected)
+
+
+def test_works_on_compiled_modules_without_recompiling():
+    model, x = build("pool")
+    expected = cut(model, "features.3", x)
+    model.features = torch.compile(model.features, backend="eager")
+    model(x)
+    with Tap(model, model.features._orig_mod[3], "features.3") as tap:
+        output = tap.forward(x)
+        found = tap.gradient(output[:, 0])
+    torch.testing.assert_close(found, expected)
+
+
+def test_no_hook_stays_after_success_or_failure():
+    model, x = build("pool")
+    cut(model, "features", x)
+    with pytest.raises(ZeroDivisionError):
+        cut(model, "features", x, score=lambda output: 1 / 0)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_nothing_is_held_after_the_pass():
+    model, x = build("pool")
+    with Tap(model, model.features, "features") as tap:
+        tap.gradient(tap.forward(x)[:, 0])
+        assert tap._leaf is None
+
+
+def test_layer_run_twice_is_refused():
+    model, x = build("residual")
+    with pytest.raises(LayerError, match='"relu" runs more than once'):
+        cut(model, "relu", x)
+
+
+def test_layer_that_does_not_run_is_refused():
+    model, x = build("pool")
+    model.unused = nn.Conv2d(1, 1, 1)
+    with pytest.raises(LayerError, match='"unused" did not run'):
+        cut(model, "unused", x)
+
+
+def test_score_that_does_not_depend_on_the_layer_is_refused():
+    model, x = build("pool")
+    with pytest.raises(OutputError, match="does not depend on layer"):
+        cut(model, "features", x, score=lambda output: output.argmax(1).float())
+
+
+def test_tail_that_cached_a_tensor_in_inference_mode_names_the_setting():
+    class Cached(PoolNet):
+        mask = None
+
+        def forward(self, x):
+            features = self.features(x)
+            if self.mask is None:
+                self.mask = torch.ones(features.shape[1:]) * 2
+            return self.head((features * self.mask).mean((2, 3)))
+
+    model, x = Cached().eval(), torch.randn(2, 1, 12, 12)
+    with torch.inference_mode():
+        model(x)
+    with pytest.raises(OutputError, match="inference_mode=False"):
+        cut(model, "features", x)
+
+
+def test_segmentation_plane_can_be_explained():
+    torch.manual_seed(0)
+    model, x = SegmentationNet().eval(), torch.randn(2, 1, 8, 8)
+    A, G = cut(model, "decoder", x, score=lambda planes: planes[:, CLASSES - 1].mean((1, 2)))
+    expected = model(x)[:, CLASSES - 1].mean((1, 2)) - model.planes.bias[CLASSES - 1]
+    torch.testing.assert_close(contributions(A, G).sum(1), expected.detach(), rtol=1e-5, atol=1e-6)

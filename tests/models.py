@@ -1,0 +1,154 @@
+"""Small networks with the habits of the large ones, and data that they can learn."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+CLASSES = 3
+
+
+class PoolNet(nn.Module):
+    """Convolutions with in-place ReLU, global average pooling, linear head."""
+
+    def __init__(self, channels=8, n_in=1):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(n_in, 4, 3, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(channels, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.pool(self.features(x)).flatten(1))
+
+
+class MlpNet(nn.Module):
+    """VGG habits: max pooling, flatten, two linear layers with dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(3)
+        self.head = nn.Sequential(nn.Linear(6 * 16, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, CLASSES))
+
+    def forward(self, x):
+        return self.head(self.pool(self.act(self.conv(x))).flatten(1))
+
+
+class ResidualNet(nn.Module):
+    """ResNet habits: one in-place ReLU used twice, ``out += identity`` on a batch norm's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, stride=2, padding=1)
+        self.conv1, self.bn1 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        identity = self.stem(x)
+        out = self.relu(self.bn1(self.conv1(identity)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        return self.head(self.relu(out).mean((2, 3)))
+
+
+class HardswishNet(nn.Module):
+    """MobileNet and DenseNet habits: in-place Hardswish after a batch norm, functional in-place ReLU on features."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.Hardswish(inplace=True), nn.Conv2d(5, 7, 3), nn.BatchNorm2d(7)
+        )
+        self.head = nn.Linear(7, CLASSES)
+
+    def forward(self, x):
+        features = self.features(x)
+        return self.head(nn.functional.relu(features, inplace=True).mean((2, 3)))
+
+
+class SignalNet(nn.Module):
+    """1-D regression."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv1d(2, 5, 5, padding=2), nn.ReLU())
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean(2))
+
+
+class VolumeNet(nn.Module):
+    """3-D, one logit."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3, 4)))[:, 0]
+
+
+class SegmentationNet(nn.Module):
+    """Encoder, decoder, class planes at input size."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU())
+        self.decoder = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU())
+        self.planes = nn.Conv2d(5, classes, 1)
+
+    def forward(self, x):
+        return self.planes(self.decoder(self.encoder(x)))
+
+
+class Squares(Dataset):
+    """Images 1 x 12 x 12 with a bright square whose place is the class; noise, and optional random shifts."""
+
+    def __init__(self, n, seed=0, augmented=False):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(n) % CLASSES
+        self.images = torch.randn(n, 1, 12, 12, generator=generator) * 0.3
+        for image, label in zip(self.images, self.labels, strict=True):
+            place = 1 + 3 * int(label)
+            image[:, place : place + 4, place : place + 4] += 1.0
+        self.augmented = augmented
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        image = self.images[index]
+        if self.augmented:
+            image = image.roll(int(torch.randint(-1, 2, ())), -1) + 0.1 * torch.randn(image.shape)
+        return image, self.labels[index]
+
+
+def loader(n=60, seed=0, batch_size=16, **options):
+    augmented = options.pop("augmented", False)
+    return DataLoader(Squares(n, seed, augmented), batch_size, **options)
+
+
+def trained(model, steps=60, seed=0):
+    """Train a little, so that most samples are classified correctly."""
+    torch.manual_seed(seed)
+    data = Squares(96, seed=seed + 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    model.train()
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(data.images), data.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()

@@ -1,0 +1,104 @@
+"""Pictures and texts of a report: complete, readable without colour, and safe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import PoolNet, SignalNet, VolumeNet, loader, trained
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_ifa import analyze
+from lightning_ifa.indicators.finding import Finding, undecided
+from lightning_ifa.report.overlay import gray_plane, overlay, probe_panels, probe_picture
+from lightning_ifa.report.overview import overview
+from lightning_ifa.report.summary import summary
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def report():
+    return analyze(trained(PoolNet()), loader(60, seed=5), loader(90, seed=1), class_names=[EVIL, "b|c", "d"])
+
+
+def alarmed(report, family="confounding"):
+    finding = Finding(0.2, 9.0, 0.1, {}, f"strongest suspect: {EVIL}")
+    return dataclasses.replace(report, findings=dict(report.findings) | {family: finding})
+
+
+def test_page_is_self_contained_and_escaped(report, tmp_path):
+    evil = pd.DataFrame([{"source": EVIL, "origin": "metadata", "score": 0.2}])
+    page_of = dataclasses.replace(alarmed(report), confounders=evil)
+    page_of.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.split("base64,")[0]
+    assert len(page) < 3_000_000
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_summary_tells_the_verdicts_and_keeps_names_from_becoming_markup(report):
+    text = summary(dataclasses.replace(alarmed(report), warnings=(f"{EVIL} | x",)))
+    assert "| confounding | ALARM | 0.200 |" in text
+    assert EVIL not in text
+    assert "\\<script\\>" in text
+    unknown = dataclasses.replace(report, findings={"overfitting": undecided("there is no training data")})
+    assert "**Overfitting** cannot be told: there is no training data." in summary(unknown)
+
+
+def test_overview_is_drawn_without_touching_pyplot(report):
+    from matplotlib import pyplot
+
+    before = dict(pyplot.rcParams)
+    figure = overview(alarmed(report))
+    figure.canvas.draw()
+    assert not pyplot.get_fignums()
+    assert dict(pyplot.rcParams) == before
+
+
+def test_misclassified_probe_shows_both_classes(report):
+    probes = report.probes
+    other = dataclasses.replace(probes.predicted, explained=(probes.table.explained + 1) % 3)
+    assert len(probe_panels(report, 0)) == 2
+    both = dataclasses.replace(report, probes=dataclasses.replace(probes, predicted=other))
+    assert len(probe_panels(both, 0)) == 3
+
+
+def test_no_evidence_leaves_the_image_as_it_is_and_much_evidence_is_hot(report):
+    cold = overlay(report, 0, np.full_like(report.probes.table.cams[0], report.scale.low))
+    hot = overlay(report, 0, np.full_like(report.probes.table.cams[0], report.scale.high))
+    assert np.array_equal(cold, probe_panels(report, 0)[0])
+    assert hot.mean() > cold.mean() + 50
+
+
+def test_pictures_without_pixels(report):
+    hidden = dataclasses.replace(report, probes=dataclasses.replace(report.probes, images=None))
+    cold = overlay(hidden, 0, np.full_like(report.probes.table.cams[0], report.scale.low))
+    assert len(np.unique(cold)) == 1
+    assert len(probe_panels(hidden, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y"),
+    [
+        (SignalNet(), torch.randn(40, 2, 30), torch.randn(40)),
+        (VolumeNet(), torch.randn(40, 1, 6, 7, 8), torch.arange(40) % 2),
+        (PoolNet(n_in=3), torch.rand(40, 3, 12, 18), torch.arange(40) % 3),
+    ],
+)
+def test_signals_volumes_and_colour_images_are_drawn(model, x, y):
+    report = analyze(model, DataLoader(TensorDataset(x, y), 16))
+    picture = probe_picture(report, 0)
+    assert picture.mode == "RGB"
+    overview(report).canvas.draw()
+
+
+def test_slice_of_a_volume_goes_through_the_maximum():
+    image, cam = np.zeros((1, 6, 4, 4), dtype=np.float32), np.zeros((3, 2, 2))
+    image[0, 4, 1, 1], cam[2, 0, 0] = 1, 1
+    assert gray_plane(image, cam).max() == 255

@@ -1,0 +1,277 @@
+"""The callback within real trainings: it logs what it should and disturbs nothing."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightning_modules import Classifier, fit, loaders, weights
+from models import PoolNet, Squares, loader
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis
+
+pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+SETTINGS = {
+    "plain": {},
+    "mid-epoch": {"val_check_interval": 0.5},
+    "accumulate": {"accumulate_grad_batches": 3, "val_check_interval": 2},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "bf16-true": {"precision": "bf16-true"},
+    "64-true": {"precision": "64-true"},
+}
+WORKERS = {"none": {}, "one": {"num_workers": 1}, "persistent": {"num_workers": 1, "persistent_workers": True}}
+
+
+def assert_undisturbed(settings, workers, callback):
+    _, plain = fit(data=loaders(**workers), **settings)
+    _, watched = fit([callback], data=loaders(**workers), **settings)
+    assert weights(watched) == weights(plain)
+    assert not any(module._forward_hooks for module in watched.modules())
+
+
+@pytest.mark.parametrize(
+    ("setting", "workers"),
+    [
+        ("plain", "none"),
+        ("mid-epoch", "persistent"),
+        ("accumulate", "none"),
+        ("bf16-mixed", "none"),
+        ("bf16-true", "none"),
+    ],
+)
+def test_weights_are_bit_identical(setting, workers):
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    assert_undisturbed(SETTINGS[setting], WORKERS[workers], callback)
+    assert callback.report is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("setting", "workers"), list(itertools.product(SETTINGS, WORKERS)))
+@pytest.mark.parametrize("fails", [False, True])
+def test_weights_are_bit_identical_in_every_setting(setting, workers, fails):
+    def broken(output, target):
+        raise ZeroDivisionError("half-way")
+
+    callback = IntegratedFeatureAnalysis(on_error="warn" if fails else "raise", task=broken if fails else "auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IFAWarning)
+        assert_undisturbed(SETTINGS[setting], WORKERS[workers], callback)
+    assert (callback.report is None) == fails
+
+
+def test_weights_are_bit_identical_where_the_analysis_fails():
+    with pytest.warns(IFAWarning, match='did you mean "net.head"'):
+        assert_undisturbed({}, {}, IntegratedFeatureAnalysis(layer="net.haed"))
+
+
+@pytest.mark.parametrize("compiled", ["module", "part", "in place"])
+def test_compiled_modules(compiled):
+    module = Classifier()
+    if compiled == "part":
+        module.net = torch.compile(module.net, backend="eager")
+    elif compiled == "in place":
+        module.net.compile(backend="eager")
+    else:
+        module.validation_step = lambda batch, batch_idx: None  # Lightning itself cannot log from compiled steps
+        module = torch.compile(module, backend="eager")
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    fit([callback], module=module, max_epochs=1)
+    assert callback.report.tables["validation"].layer == "net.features"
+
+
+def test_metrics_reach_checkpoints_and_early_stopping(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, monitor="ifa/overfitting/score", filename="best")
+    stopping = EarlyStopping("ifa/health/consistency", mode="max", patience=5)
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    trainer, _ = fit([stopping, checkpoint, callback], enable_checkpointing=True)
+    assert checkpoint.best_model_path
+    logged = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("ifa/")}
+    assert logged == pytest.approx(callback.report.metrics, rel=1e-6, abs=1e-6)
+
+
+def test_nothing_happens_in_the_sanity_check(monkeypatch):
+    seen = []
+    callback = IntegratedFeatureAnalysis()
+    monkeypatch.setattr(callback, "_analyse", lambda trainer, module: seen.append(trainer.sanity_checking) or {})
+    fit([callback], max_epochs=1)
+    assert seen == [False]
+
+
+def test_every_n_epochs(monkeypatch):
+    seen = []
+    callback = IntegratedFeatureAnalysis(every_n_epochs=2)
+    monkeypatch.setattr(callback, "_analyse", lambda trainer, module: seen.append(trainer.current_epoch) or {})
+    fit([callback], max_epochs=5)
+    assert seen == [0, 2, 4]
+
+
+def test_validation_after_training_runs_in_inference_mode():
+    callback = IntegratedFeatureAnalysis(on_error="raise", train_dataloader=loaders()[0])
+    trainer, module = fit([callback], max_epochs=1)
+    before, during = weights(module), callback.report.metrics
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert weights(module) == before
+    assert callback.report.metrics == pytest.approx(during, rel=1e-4, abs=1e-5)
+
+
+def test_validation_transforms_of_the_module_are_used():
+    class Normalising(Classifier):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            x, y = batch
+            assert self.trainer.training or self.trainer.validating or self.trainer.sanity_checking
+            return (x if self.trainer.training else x / 10), y
+
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    fit([callback], module=Normalising(), max_epochs=1)
+    assert callback.report.tables["train"].properties["contrast"].max() < 0.2
+
+
+@pytest.mark.filterwarnings("ignore:validation. 1 of 3 classes have one sample")
+@pytest.mark.parametrize(
+    "settings", [{"fast_dev_run": True}, {"limit_val_batches": 0.5}, {"overfit_batches": 2}, {"barebones": True}]
+)
+def test_trainer_settings_do_not_break_it(settings):
+    if "barebones" in settings or "fast_dev_run" in settings:
+        settings = settings | {"logger": None, "enable_checkpointing": None}
+    if "barebones" in settings:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pl.seed_everything(0, verbose=False)
+            trainer = pl.Trainer(
+                barebones=True, max_epochs=1, accelerator="cpu", callbacks=[IntegratedFeatureAnalysis()]
+            )
+            trainer.fit(Classifier(), *loaders())
+            return
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    fit([callback], max_epochs=1, **settings)
+    assert callback.report is not None
+
+
+def test_no_validation_no_analysis():
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    fit([callback], max_epochs=1, limit_val_batches=0)
+    assert callback.report is None
+
+
+def test_several_loaders_the_first_validation_loader_counts():
+    train, validation = loaders()
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+
+    class Several(Classifier):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch["a"], batch_idx)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return None
+
+    fit([callback], module=Several(), data=({"a": train, "b": train}, [validation, loader(9)]), max_epochs=1)
+    assert len(callback.report.tables["validation"]) == 24
+
+
+def test_metadata_file(tmp_path):
+    rows = [("validation", i, "ABC"[i % 2]) for i in range(24)]
+    pd.DataFrame(rows, columns=["split", "index", "site"]).to_csv(tmp_path / "metadata.csv", index=False)
+    callback = IntegratedFeatureAnalysis(on_error="raise", metadata=str(tmp_path / "metadata.csv"))
+    fit([callback], max_epochs=1)
+    assert "site" in callback.report.confounders["source"].tolist()
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(Squares(24))
+
+
+class Strange(Classifier):
+    def forward(self, x):
+        return {"scores": super().forward(x)}
+
+    def training_step(self, batch, batch_idx):
+        return nn_loss(self(batch[0])["scores"], batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        return None
+
+
+class Diverged(Classifier):
+    def on_validation_start(self):
+        with torch.no_grad():
+            self.net.features[0].weight.fill_(torch.nan)
+
+
+def nn_loss(scores, labels):
+    return torch.nn.functional.cross_entropy(scores, labels)
+
+
+BAD = {
+    "stream": ({"data": (loaders()[0], DataLoader(Stream(), 8))}, {}, "Stream, which cannot be indexed"),
+    "output": ({"module": Strange()}, {}, r"dict with keys \['scores'\]"),
+    "diverged": ({"module": Diverged()}, {}, "NaN or infinite values"),
+    "layer": ({}, {"layer": "nett.features"}, 'did you mean "net.features"'),
+    "task": ({}, {"task": "regression"}, 'task "regression" needs output'),
+    "one class": ({"data": (loaders()[0], loader(1))}, {}, "two classes with two samples each"),
+    "metadata": ({}, {"metadata": "nowhere.csv"}, "nowhere.csv cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_warns_once_and_training_goes_on(case):
+    settings, options, match = BAD[case]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "no MLflow run was found")
+        trainer, _ = fit([IntegratedFeatureAnalysis(**options)], **settings)
+    ours = [str(w.message) for w in seen if issubclass(w.category, IFAWarning)]
+    assert len(ours) == 1
+    with pytest.raises(AssertionError, match=match):
+        raise AssertionError(ours[0])
+    assert trainer.state.finished
+    assert trainer.current_epoch == 2
+
+
+def test_bad_input_may_raise():
+    with pytest.raises(IFAError, match="did you mean"):
+        fit([IntegratedFeatureAnalysis(layer="nett", on_error="raise")], max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"max_samples": 1}, "max_samples=1"),
+        ({"probes": 0}, "probes=0"),
+        ({"every_n_epochs": 0}, "every_n_epochs=0"),
+        ({"on_error": "ignore"}, "on_error='ignore'"),
+    ],
+)
+def test_arguments_are_checked(options, match):
+    with pytest.raises(ValueError, match=match):
+        IntegratedFeatureAnalysis(**options)
+
+
+def test_two_instances_look_at_two_layers():
+    callbacks = [IntegratedFeatureAnalysis(layer=f"net.features.{i}", on_error="raise") for i in (1, 4)]
+    fit(callbacks, max_epochs=1)
+    assert [c.report.tables["train"].contributions.shape[1] for c in callbacks] == [4, 8]
+
+
+def test_pooled_head_keeps_its_identity_in_training():
+    class Plain(Classifier):
+        def forward(self, x):
+            return self.net(x)
+
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    fit([callback], module=Plain(), max_epochs=1)
+    assert isinstance(PoolNet(), torch.nn.Module)
+    assert callback.report.metrics["ifa/consistency/completeness"] == pytest.approx(1, abs=1e-4)
