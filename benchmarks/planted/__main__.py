@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.planted.conditions import heldout, tuning
+from benchmarks.planted.score import score
+from benchmarks.planted.tables import tables
 from benchmarks.planted.train import place, run
 
 
@@ -38,6 +40,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.action == "train":
         train(options.folder, options.set, options.seeds)
+        return
+    names = {c.name for c in (tuning() if options.set == "tuning" else heldout())}
+    rows = score(options.folder, names, options.seeds)
+    rows.to_parquet(options.folder / f"scores-{options.set}.parquet")
+    print(tables(rows))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,10 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "blur 0.4": lambda x: blur(x, 0.4),
+    "contrast 0.9": lambda x: 0.9 * x,
+    "brightness 0.05": lambda x: x + 0.05,
+    "noise 0.05": lambda x: x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
     "blur 0.6": lambda x: blur(x, 0.6),
     "blur 0.8": lambda x: blur(x, 0.8),
     "blur 1.2": lambda x: blur(x, 1.2),

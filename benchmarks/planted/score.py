@@ -98,7 +98,7 @@ def score_overfitting(run: Run) -> Iterator[Row]:
     for n in SIZES:
         found, seconds = timed(overfitting, side(train, n), side(val, n))
         yield run.row("overfitting", "plain", fault, n, found, seconds, shift=found.details.get("shift"))
-    if not run.condition.name.endswith("sound") and run.condition.name != "overfit-severe":
+    if not run.condition.name.endswith("sound"):
         return
     net, part = load_net(run.condition, run.seed, run.folder), run.parts["validation"]
     for name, change in SHIFTS.items():
@@ -146,10 +146,8 @@ def score_metadata(run: Run) -> Iterator[Row]:
             suspects, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"metadata": frame})
             found = confounding(suspects)
             first = suspects[0]
-            yield run.row(
-                "metadata", name, used, n, found, seconds, reliance=first.reliance, rz=first.z,
-                worst=first.worst_reliance, worst_z=first.worst_z, aligned=first.accuracy_aligned, conflicting=first.accuracy_conflicting,
-            )  # fmt: skip
+            more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance, "worst_z": first.worst_z}
+            yield run.row("metadata", name, used, n, found, seconds, **more)
     frame = pd.DataFrame({k: v for k, v in alone.items() if run.condition.fault == "confounding" or "tag" not in k})
     suspects, seconds = timed(find_suspects, table.logits, table.targets, {"metadata": frame})
     yield run.row("metadata", "all columns", run.condition.fault == "confounding", 1000, confounding(suspects), seconds)
@@ -217,9 +215,10 @@ def score(folder: Path, names: set[str], most_seeds: int = 99) -> pd.DataFrame:
     """Score every cached network of the named conditions."""
     rows: list[Row] = []
     for path in sorted(folder.glob("*/*/truth.json")):
-        if int(path.parent.name) >= most_seeds or json.loads(path.read_text())["name"] not in names:
-            continue
-        run = Run(path, folder)
-        for scorer in (score_overfitting, score_metadata, score_blind, score_outliers):
-            rows += scorer(run)
+        if int(path.parent.name) < most_seeds and json.loads(path.read_text())["name"] in names:
+            run = Run(path, folder)
+            rows += [row for scorer in SCORERS for row in scorer(run)]
     return pd.DataFrame(rows)
+
+
+SCORERS = (score_overfitting, score_metadata, score_blind, score_outliers)

@@ -11,21 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.properties import LEAST_SIZE
 from lightning_ifa.features.sampling import Indices, reference_loader
-from lightning_ifa.features.tap import gradients_allowed
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.tap import gradients_allowed, replaced
 from lightning_ifa.features.targets import Readout, read_output
 
 TRANSPLANT_SAMPLES = 256
 CORNER = 1 / 4  # of each axis
 STRIP = 1 / 14  # of each axis; thin, so that an object that reaches the margin hardly reaches into it
-LEAST_SIZE = 14  # below that many pixels a strip of one pixel is no background any more
-DONORS = 32  # images held in memory at least, from which donors are drawn
+DONORS = 32  # images held in memory, from which donors are drawn
 
 Region = NDArray[np.bool_]
 Transplant = Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +62,7 @@ def transplant_backgrounds(
     """Transplant border, corners, background level and the user's regions between random pairs of samples.
 
     The fill is another sample's, at the same place, so the inputs stay in distribution as far as a collage can.
-    Costs one forward pass of ``TRANSPLANT_SAMPLES`` samples for each candidate, eleven on images.
+    Costs one forward pass of ``TRANSPLANT_SAMPLES`` samples for each candidate, ten on images.
 
     Args:
         extraction: How the model is called.
@@ -88,6 +90,41 @@ def transplant_backgrounds(
 _PLAIN = ("labels", "donor_labels", "logits", "donor_logits")
 
 
+def ablate_channels(
+    extraction: Extraction, loader: DataLoader[Any], table: FeatureTable, channels: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Put channels of the target layer at their mean, everywhere and for every sample, and read the logits.
+
+    Args:
+        extraction: How the table was made.
+        loader: The loader that it was made from.
+        table: The table; its rows are run again, its activations give the means.
+        channels: Numbers of the channels.
+
+    Returns:
+        ``(n, k)`` logits in the order of the table's rows.
+    """
+    chosen = torch.from_numpy(channels)
+    means = torch.from_numpy(table.activations[:, channels].mean(0))
+
+    def ablated(output: Tensor) -> Tensor:
+        changed = output.clone()
+        fill = means.to(output).reshape(1, -1, *[1] * (output.dim() - 2))
+        changed[:, chosen.to(output.device)] = fill.expand(len(output), -1, *output.shape[2:])
+        return changed
+
+    found = []
+    with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
+        layer: nn.Module | None = None
+        for rows, _, x, y in extraction.batches(reference_loader(loader, table.indices, extraction.seed)):
+            with extraction.forward_context(), gradients_allowed():
+                layer = layer or find_layer(extraction.model, x, table.layer).module
+                with replaced(layer, ablated):
+                    readout = read_output(extraction.model(x), y, table.task, torch.tensor(rows))
+            found.append(readout.logits.numpy(force=True))
+    return np.concatenate(found)
+
+
 def _group(
     extraction: Extraction,
     x: Tensor,
@@ -110,20 +147,21 @@ def _group(
 
 
 def _groups(extraction: Extraction, loader: DataLoader[Any], indices: Indices) -> Iterator[tuple[Tensor, Any, Tensor]]:
-    """Batches joined until donors can be drawn from them, however small the user's batches are."""
-    held: list[tuple[list[int], Tensor, Any]] = []
+    """Samples in groups of ``DONORS``, whatever the user's batch size, so that it does not choose the donors."""
+    held: list[tuple[Tensor, Any, Tensor]] = []
     for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
-        held.append((rows, x, y))
-        if sum(len(part[0]) for part in held) >= DONORS:
-            yield _joined(held)
-            held = []
-    if sum(len(part[0]) for part in held) > 1:
+        held.append((x, y, torch.tensor(rows)))
+        while sum(len(part[2]) for part in held) >= DONORS:
+            x, y, numbers = _joined(held)
+            yield x[:DONORS], y[:DONORS], numbers[:DONORS]
+            held = [(x[DONORS:], y[DONORS:], numbers[DONORS:])]
+    if sum(len(part[2]) for part in held) > 1:
         yield _joined(held)
 
 
-def _joined(held: list[tuple[list[int], Tensor, Any]]) -> tuple[Tensor, Any, Tensor]:
-    rows = torch.tensor([row for part in held for row in part[0]])
-    return torch.cat([part[1] for part in held]), torch.cat([part[2] for part in held]), rows
+def _joined(held: list[tuple[Tensor, Any, Tensor]]) -> tuple[Tensor, Any, Tensor]:
+    xs, ys, rows = zip(*held, strict=True)
+    return torch.cat(xs), torch.cat(ys), torch.cat(rows)
 
 
 def _transplants(x: Tensor, regions: Mapping[str, Region]) -> Iterator[tuple[str, Transplant]]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
 
-BACKGROUND = ("border", "corner", "side", "background")
-"""First words of the properties that lie outside the usual place of an object."""
+BACKGROUND = ("border", "corner", "background")
+"""First words of the properties that lie outside the usual place of an object, and are judged."""
 
 EDGE = 1 / 7  # strip and corner width as a share of each axis: 4 of 28 pixels, 32 of 224
+
+LEAST_SIZE = 14  # fewer pixels along an axis leave no strip that an object does not fill
 
 _POOLS = {2: avg_pool1d, 3: avg_pool2d, 4: avg_pool3d}
 _MOST_PIXELS = 4096  # a quantile over that many evenly chosen pixels is exact enough, and bounds its memory
@@ -31,9 +33,9 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
         neighbours), ``aspect`` (log ratio of extent along the last two axes), ``colour_i`` (mean of channel i
         minus brightness). Of what lies around the object: ``background`` (10th percentile), ``border`` (mean of the
         outer strip), ``side_...`` and ``corner_...`` (mean of each side and corner over the last two axes),
-        ``border_peak`` and ``border_pit`` (how far the brightest and the darkest spot at the edge stand out from the
+        ``edge_peak`` and ``edge_pit`` (how far the brightest and the darkest spot at the edge stand out from the
         strip's median), ``border_texture`` (mean absolute difference of neighbours along the outermost line),
-        ``border_colour_i``.
+        ``border_colour_i``. Images of less than 14 pixels have no border: there the object fills the strip.
     """
     x = x.detach().float()
     flat = x.flatten(1)
@@ -45,18 +47,17 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
     if gray.dim() > 2:
         found["aspect"] = _aspect(gray)
     found["background"] = _low_level(gray)
-    outside = _outside(gray)
-    border = gray[:, outside].mean(1)
-    found["border"] = border
-    found |= _standing_out(gray, outside)
-    found["border_texture"] = _outline_step(gray)
-    found.update((f"side_{name}", part.flatten(1).mean(1)) for name, part in _sides(gray))
     found.update((f"corner_{name}", part.flatten(1).mean(1)) for name, part in _corners(gray))
-    if 1 < x.shape[1] <= _MOST_COLOURS:
-        for i in range(x.shape[1] - 1):  # they sum to zero, so the last one says nothing new
-            found[f"colour_{i}"] = x[:, i].flatten(1).mean(1) - found["brightness"]
-            found[f"border_colour_{i}"] = x[:, i][:, outside].mean(1) - border
-    return found
+    colours = range(x.shape[1] - 1 if x.shape[1] <= _MOST_COLOURS else 0)  # they sum to zero: the last says nothing new
+    found.update((f"colour_{i}", x[:, i].flatten(1).mean(1) - found["brightness"]) for i in colours)
+    if min(gray.shape[1:]) < LEAST_SIZE:
+        return found
+    outside = _outside(gray)
+    found["border"] = gray[:, outside].mean(1)
+    found["border_texture"] = _outline_step(gray)
+    found.update((f"border_colour_{i}", x[:, i][:, outside].mean(1) - found["border"]) for i in colours)
+    found.update((f"side_{name}", part.flatten(1).mean(1)) for name, part in _sides(gray))
+    return found | _standing_out(gray, outside)
 
 
 def _low_level(gray: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def _standing_out(gray: Tensor, outside: Tensor) -> dict[str, Tensor]:
         rim.transpose(0, axis)[0] = True
         rim.transpose(0, axis)[-1] = True
     spots = level[:, rim]
-    return {"border_peak": spots.amax(1) - middle, "border_pit": middle - spots.amin(1)}
+    return {"edge_peak": spots.amax(1) - middle, "edge_pit": middle - spots.amin(1)}
 
 
 def _outline_step(gray: Tensor) -> Tensor:

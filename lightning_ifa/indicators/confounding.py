@@ -84,7 +84,7 @@ class Suspect:
             tests: How many suspects the z is the largest of.
         """
         overall = self.reliance, corrected(self.z, tests)
-        if self.origin == "background":  # an object of one class may well reach into the border
+        if self.origin == "background":  # an object of one class may well reach into its background
             return overall
         worst = CLASS_WEIGHT * self.worst_reliance, corrected(self.worst_z, tests * self.classes)
         return min(overall, worst, key=lambda found: health(found[0], RELIANCE_LIMIT, found[1]))
@@ -276,9 +276,11 @@ def _varies_within(values: NDArray[Any], labels: NDArray[np.int64]) -> bool:
 
 
 def _coverage(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """Share of classes in which enough samples lie off the class's majority level."""
+    """Share of the association that lies in classes with enough samples off the class's majority level."""
+    _, means = group_means(values, labels)
+    away = np.linalg.norm(means - means.mean(0), axis=1)
     covered = []
     for label in np.unique(labels):
         _, counts = np.unique(values[labels == label], axis=0, return_counts=True)
         covered.append(int((labels == label).sum()) - counts.max() >= OFF_PATTERN)
-    return float(np.mean(covered))
+    return float((away * covered).sum() / max(float(away.sum()), 1e-300))

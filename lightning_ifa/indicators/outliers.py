@@ -14,18 +14,19 @@ NEIGHBOURS = 10
 MOST_REFERENCE = 1024
 """Reference samples at most, so that the cost grows linearly with the samples."""
 
-THRESHOLD = 4.0
+THRESHOLD = 5.0
 """Score beyond which a sample is an outlier; measured share of clean samples beyond it in docs/indicators.md."""
 
 VOTE = 0.6
 """Share of neighbours that must agree on another label to call an outlier mislabelled."""
 
-CLEAR_VOTE = 0.8
+CLEAR_VOTE, NOISE_LIMIT = 0.8, 0.04
+"""Neighbours that agree on another label beyond doubt, and the share of such samples that speaks of wrong labels."""
 
 STRANGE, DAMAGED = 2.5, 3.0
 """Robust z of the distance to any class, and of the image properties, that make an outlier foreign or corrupted."""
 
-PROPERTY_SLACK, PROPERTY_WEIGHT = 2.0, 0.5
+VOTE_WEIGHT, PROPERTY_SLACK = 2.0, 3.0
 NULL_SHARE = 0.01
 EXCESS_LIMIT = 0.01
 
@@ -58,21 +59,31 @@ class OutlierScores(NamedTuple):
         disagreement: Share of the nearest reference samples, of whatever class, that agree on one other class.
         strangeness: Robust z of the distance to the nearest reference samples of any class.
         damage: Robust z of the image properties' distance to the nearest reference samples.
+        noise: Share of samples here, and among the reference samples, whose neighbours clearly agree on another
+            label; the smaller of the two, one number. Only wrong labels, or classes that overlap, raise both: an
+            overfitted network knows its training labels, right or wrong.
     """
 
     score: NDArray[np.float64]
     disagreement: NDArray[np.float64]
     strangeness: NDArray[np.float64]
     damage: NDArray[np.float64]
+    noise: float = 0.0
+
+    @property
+    def suspicious(self) -> NDArray[np.bool_]:
+        """Which samples are outliers; where many labels are wrong, the vote alone tells."""
+        far = np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD
+        return np.asarray(far | ((self.disagreement >= CLEAR_VOTE) & (self.noise > NOISE_LIMIT)))
 
 
 def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int = 0) -> OutlierScores:
     """Score samples against reference samples (the training split), or against each other without reference.
 
     The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
-    in activations and in contributions, plus the share of neighbours that agree on another class, plus half of what
-    the image properties' z exceeds 2 by. The distance finds what is unlike its class, the vote stays true where
-    many training labels are wrong, the properties see damage to which the network is blind.
+    in activations and in contributions, plus twice the share of neighbours that agree on another class, plus what
+    the image properties' z exceeds 3 by. The distance finds what is unlike its class, the vote stays true
+    where many training labels are wrong, the properties see damage to which the network is blind.
 
     Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
     samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
@@ -85,22 +96,24 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
     """
     own = reference is None
     base = _chosen(samples if reference is None else reference, None if own else seed)
-    votes, any_class, same_class = [], [], []
+    votes, any_class, same_class, base_noise = [], [], [], []
     for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
         near = _Neighbourhood(_unit(x), samples.labels, _unit(b), base.labels, own)
         same_class.append(_robust_z(near.same_class, near.base_same_class))
         any_class.append(_robust_z(near.any_class, near.base_any_class))
         votes.append(near.disagreement)
+        base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
     damage = _property_z(samples.properties, base.properties, own)
-    score = (same_class[0] + same_class[1]) / 2 + votes[0]
-    score += PROPERTY_WEIGHT * np.maximum(damage - PROPERTY_SLACK, 0.0)
-    return OutlierScores(score, votes[0], any_class[0], damage)
+    score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
+    score += np.maximum(damage - PROPERTY_SLACK, 0.0)
+    noise = min(float((votes[0] >= CLEAR_VOTE).mean()), base_noise[0])
+    return OutlierScores(score, votes[0], any_class[0], damage, noise)
 
 
 def outliers(scores: OutlierScores, twins: Twins | None = None) -> Finding:
     """Judge the validation split by its share of outliers and leaked samples beyond what clean data has.
 
-    Score: share of samples with a score above 4 or a twin in the training split, minus the 1 % that clean data may
+    Score: share of samples with a score above 5 or a twin in the training split, minus the 1 % that clean data may
     have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no class with enough reference
     samples.
 
@@ -113,11 +126,10 @@ def outliers(scores: OutlierScores, twins: Twins | None = None) -> Finding:
     if not n:
         return undecided(f"no class has more than {NEIGHBOURS} reference samples")
     leaked = np.zeros(len(judged), dtype=bool) if twins is None else twins.twin >= 0
-    suspicious = leaked | (np.nan_to_num(scores.score, nan=-np.inf) > THRESHOLD)
-    share = float(suspicious[judged].mean())
+    share = float((leaked | scores.suspicious)[judged].mean())
     z = (share - NULL_SHARE) / np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)
     kinds = outlier_kinds(scores)
-    details = {"share": share, "leaked_share": float(leaked.mean()), "vote_share": _vote_share(scores)}
+    details = {"share": share, "leaked_share": float(leaked.mean()), "label_noise": scores.noise}
     details |= {f"{kind}_share": float((kinds == kind).mean()) for kind in KINDS}
     score = max(share - NULL_SHARE, 0.0)
     return Finding(score, float(z), health(score, EXCESS_LIMIT, float(z)), details)
@@ -132,19 +144,13 @@ def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
     ``"foreign"``: far from every class; ``"corrupted"``: its image properties are out of the ordinary, though the
     network may place it well; ``"mislabelled"``: close to another class; ``"atypical"``: far from its own class only.
     """
-    far = np.nan_to_num(scores.score, nan=-np.inf) > THRESHOLD
     names = [
         (scores.strangeness > STRANGE, "foreign"),
         (scores.damage > DAMAGED, "corrupted"),
         (scores.disagreement >= VOTE, "mislabelled"),
     ]
     kinds = np.select([found for found, _ in names], [name for _, name in names], "atypical")
-    return np.where(far, kinds, "")
-
-
-def _vote_share(scores: OutlierScores) -> float:
-    """Share of samples whose neighbours nearly all agree on another label: true even if many labels are wrong."""
-    return float((scores.disagreement >= CLEAR_VOTE).mean())
+    return np.where(scores.suspicious, kinds, "")
 
 
 class _Neighbourhood:
@@ -165,7 +171,8 @@ class _Neighbourhood:
         self.base_same_class = _within_class(among, base_labels, base_labels)
         self.any_class = self.base_any_class if own else _log_distance(similarity)
         self.same_class = self.base_same_class if own else _within_class(similarity, labels, base_labels)
-        self.disagreement = _votes(similarity, labels, base_labels)
+        self.base_disagreement = _votes(among, base_labels, base_labels)
+        self.disagreement = self.base_disagreement if own else _votes(similarity, labels, base_labels)
 
 
 def _log_distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ class Reliance(NamedTuple):
 
     Attributes:
         share: Of the mean between-class evidence, in about [-1, 1]; 0 = none.
-        z: Of the share under exchange of the variable's values within classes.
+        z: Of the share under its null.
         classes: ``(k,)`` the classes that occur, sorted.
         class_shares: ``(k,)`` share of each class's own evidence.
         class_z: ``(k,)``.
@@ -37,9 +37,11 @@ def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[An
     means of the variable say how far it goes with the class. Their product, summed over classes, is set against
     the total evidence ``sum_y (L[y, y] - L[., y])`` of the class means L. Zero if either is absent.
 
-    The null exchanges the variable's values within classes. For it the statistic, a sum over samples of the centred
-    variable times a number, has mean 0 and a variance in closed form (Hoeffding 1951, combinatorial central limit
-    theorem), so that nothing is drawn at random.
+    The null is: no use or no association. Without use, values may be exchanged within classes; for it the statistic,
+    a sum over samples of the centred variable times a number, has mean 0 and a variance in closed form (Hoeffding
+    1951, combinatorial central limit theorem), so that nothing is drawn at random. Without association, the class
+    means of the variable scatter by chance. The smaller z of the two counts (an intersection-union test), so that
+    neither an associated but unused variable nor a used one that only chance ties to the class stands out.
 
     Args:
         logits: ``(n, k)``.
@@ -65,11 +67,22 @@ def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[An
     joint = use @ away
     joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], position)
     variance = float((column_products * joint_products / free[:, None, None]).sum())
-    total = max(float(evidence.sum()), _TINY)
-    z = float(through.sum()) / np.sqrt(max(variance, _TINY))
-    z_class = through / np.sqrt(np.maximum(class_variance, _TINY))
+    z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
+    slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
+    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(labels), slopes, optimize=True) / counts
+    z_association = through / np.sqrt(np.maximum(chance, _TINY))
+    joint_use = float(through.sum()) / np.sqrt(max(variance, _TINY))
+    joint_association = float(through.sum()) / np.sqrt(max(float(chance.sum()), _TINY))
+    z, z_class = _nearer_null(joint_use, joint_association), _nearer_null(z_use, z_association)
+    total = float(evidence.sum())
+    if total <= 0:  # a network whose evidence speaks against its classes
+        return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     shares = np.where(evidence > 0, through / np.where(evidence > 0, evidence, 1.0), 0.0)
-    return Reliance(float(through.sum()) / total, z, classes, shares, z_class)
+    return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))
+
+
+def _nearer_null(a: Any, b: Any) -> Any:
+    return np.where(np.abs(a) < np.abs(b), a, b)
 
 
 def regression_reliance(

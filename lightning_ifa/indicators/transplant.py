@@ -51,7 +51,9 @@ def transplant_reliance(
         total += (o * w).sum(0)
         variance += float(((o @ d.T) ** 2).sum()) / free
         class_variance += (o**2).sum(0) * (d**2).sum(0) / free
-    share = float(travelled.sum()) / max(float(total.sum()), 1e-12)
+    if total.sum() <= 0:  # a network whose evidence speaks against its classes
+        return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
+    share = float(travelled.sum() / total.sum())
     z = float(travelled.sum()) / np.sqrt(max(variance, 1e-300))
     shares = np.where(total > 0, travelled / np.where(total > 0, total, 1.0), 0.0)
     return Reliance(share, z, classes, shares, travelled / np.sqrt(np.maximum(class_variance, 1e-300)))
