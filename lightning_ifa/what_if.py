@@ -24,6 +24,7 @@ CARRIED = 0.5
 """Share of the reliance that the ablated channels carry, unless ``MOST_CHANNELS`` stops it."""
 
 MOST_CHANNELS = 0.1  # of all
+RANDOM_DRAWS = 5
 
 
 def what_if(
@@ -49,8 +50,8 @@ def what_if(
         seed: Of the random channels.
 
     Returns:
-        Three rows: ``ablated`` (``"nothing"``, ``"carriers"``, ``"random"``), ``channels``, ``accuracy``,
-        ``accuracy_aligned``, ``accuracy_conflicting``.
+        Three rows: ``ablated`` (``"nothing"``, ``"carriers"``, ``"random"``: as many, mean of five draws),
+        ``channels``, ``accuracy``, ``accuracy_aligned``, ``accuracy_conflicting``.
 
     Raises:
         DataError: There is no such column, it cannot be compared, or the task has no classes.
@@ -60,23 +61,25 @@ def what_if(
     labels = np.asarray(table.targets)
     part = channel_reliance(table.contributions[known], table.activations[known], labels[known], values)
     carriers = _carriers(part)
-    random = np.random.default_rng(seed).choice(len(part), len(carriers), replace=False)
+    rng = np.random.default_rng(seed)
+    sets = {
+        "nothing": [carriers[:0]],
+        "carriers": [carriers],
+        "random": [rng.choice(len(part), len(carriers), replace=False) for _ in range(RANDOM_DRAWS)],
+    }
     extraction = Extraction(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
-    rows = []
-    for name, channels in (("nothing", carriers[:0]), ("carriers", carriers), ("random", random)):
+
+    def accuracies(channels: NDArray[np.int64]) -> tuple[float, float, float]:
         logits = ablate_channels(extraction, val_loader, table, channels) if len(channels) else table.logits
         correct = logits[known].argmax(1) == labels[known]
-        aligned, conflicting, _ = alignment_accuracy(correct, labels[known], values)
-        rows.append(
-            {
-                "ablated": name,
-                "channels": ", ".join(map(str, channels)),
-                "accuracy": float(correct.mean()),
-                "accuracy_aligned": aligned,
-                "accuracy_conflicting": conflicting,
-            }
-        )
-    return pd.DataFrame(rows)
+        return float(correct.mean()), *alignment_accuracy(correct, labels[known], values)[:2]
+
+    rows = []
+    for name, draws in sets.items():
+        names = ", ".join(map(str, draws[0])) if len(draws) == 1 else ""
+        rows.append([name, names, *np.mean([accuracies(channels) for channels in draws], axis=0)])
+    columns = ["ablated", "channels", "accuracy", "accuracy_aligned", "accuracy_conflicting"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _values(table: FeatureTable, source: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

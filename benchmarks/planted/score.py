@@ -54,6 +54,12 @@ class Run:
         self.parts = splits(self.condition, self.seed)
         self.properties = {split: self._properties(split) for split in self.tables}
 
+    @property
+    def used(self) -> bool:
+        """Whether the network decides by the tag: it is planted, and a tag set against the label costs accuracy."""
+        drop = self.truth.get("accuracy_aligned", 0.0) - self.truth.get("accuracy_conflict", 0.0)
+        return self.condition.fault == "confounding" and drop > 0.01
+
     def _properties(self, split: str) -> pd.DataFrame:
         measured = image_properties(self.parts[split].images[:TABLE_ROWS])
         return pd.DataFrame({name: values.numpy() for name, values in measured.items()})
@@ -120,7 +126,7 @@ def columns(run: Run) -> Iterator[tuple[str, bool, pd.Series]]:
     rng = np.random.default_rng(100 + run.seed)
     labels = run.parts["validation"].labels.numpy()[:TABLE_ROWS]
     n, half = len(labels), SOURCES[run.condition.source].classes // 2
-    used = run.condition.fault == "confounding"
+    used = run.used
     tag = run.parts["validation"].tagged.numpy()[:n]
     if tag.any():
         yield "tag", used, pd.Series(tag)
@@ -148,14 +154,14 @@ def score_metadata(run: Run) -> Iterator[Row]:
             first = suspects[0]
             more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance, "worst_z": first.worst_z}
             yield run.row("metadata", name, used, n, found, seconds, **more)
-    frame = pd.DataFrame({k: v for k, v in alone.items() if run.condition.fault == "confounding" or "tag" not in k})
+    frame = pd.DataFrame({k: v for k, v in alone.items() if run.used or "tag" not in k})
     suspects, seconds = timed(find_suspects, table.logits, table.targets, {"metadata": frame})
-    yield run.row("metadata", "all columns", run.condition.fault == "confounding", 1000, confounding(suspects), seconds)
+    yield run.row("metadata", "all columns", run.used, 1000, confounding(suspects), seconds)
 
 
 def score_blind(run: Run) -> Iterator[Row]:
     """Without metadata: image properties, transplants, and both pooled."""
-    table, fault = run.tables["validation"], run.condition.fault == "confounding"
+    table, fault = run.tables["validation"], run.used
     frame = run.properties["validation"]
     frame = frame[[name for name in frame if name.startswith(BACKGROUND)]]
     for n in (200, 500, 1000):

@@ -131,7 +131,8 @@ def outliers(rows: pd.DataFrame) -> pd.DataFrame:
     part = rows[(rows["family"] == "outliers")]
     names = {
         "ap_all": "AP all", "ap_mislabelled": "AP mislabelled", "ap_corrupted": "AP corrupted",
-        "ap_foreign": "AP foreign", "flagged_bad": "flagged", "found_duplicate": "copies found", "found_near": "near copies found",
+        "ap_foreign": "AP foreign", "flagged_bad": "flagged", "found_duplicate": "copies found",
+        "found_near": "near copies found",
         "flagged_clean": "clean flagged", "twin_clean": "clean called copies",
     }  # fmt: skip
     found = []
