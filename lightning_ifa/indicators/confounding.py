@@ -22,7 +22,6 @@ CLASS_WEIGHT = 0.2
 """A single class may run through a suspect five times as far as the average of all classes."""
 
 COVERAGE_LIMIT, ASSOCIATION_LIMIT = 0.3, 0.5
-MOST_CORNERS = 3
 OFF_PATTERN = 3
 """Samples of a class that must lie off its majority level to compare within the class."""
 
@@ -160,20 +159,14 @@ def confounding(suspects: list[Suspect]) -> Finding:
 
     Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
     also significant after correction for the number of suspects and classes. Cannot be told: a metadata column
-    that leaves nothing to compare within classes; no suspect; or images without background, where evidence comes
-    from three of four corners or more, so that evidence from the border is no sign of confounding.
+    that leaves nothing to compare within classes, or no suspect.
 
     Args:
         suspects: From ``find_suspects`` and ``transplant_suspects``.
     """
-    filled = _object_fills_image(suspects)
-    tested = [s for s in suspects if s.tested and s.origin != "content" and not (filled and _is_place(s))]
+    tested = [s for s in suspects if s.tested and s.origin != "content"]
     hidden = [s.source for s in suspects if not s.identifiable]
     if not tested:
-        if filled:
-            return undecided(
-                "evidence comes from all corners alike: the object fills the image, so no place is background"
-            )
         reason = f": {hidden[0]} shows one value in every class" if hidden else ""
         return undecided(f"there is no metadata column or image property to test{reason}")
     strengths = [s.strength(len(tested)) for s in tested]
@@ -185,18 +178,6 @@ def confounding(suspects: list[Suspect]) -> Finding:
     if finding.alarm or not hidden:
         return finding
     return undecided(f"nearly every class shows one value of {', '.join(hidden)} only: use cannot be told", details)
-
-
-def _object_fills_image(suspects: list[Suspect]) -> bool:
-    """Whether evidence comes from most corners alike; a confounder sits in one, or hardly changes any by itself."""
-    corners = [s for s in suspects if s.origin == "transplant" and s.source.startswith("corner_")]
-    return sum(s.reliance > RELIANCE_LIMIT and s.z > Z_LIMIT for s in corners) >= MOST_CORNERS
-
-
-def _is_place(suspect: Suspect) -> bool:
-    return suspect.origin == "background" or (
-        suspect.origin == "transplant" and suspect.source.startswith(("corner_", "side_", "border", "background"))
-    )
 
 
 def _test(

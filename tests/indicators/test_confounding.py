@@ -124,15 +124,3 @@ def test_a_thousand_classes_of_five():
     finding = confounding(find_suspects(logits, labels, {"metadata": pd.DataFrame({"m": rng.random(5000)})}))
     assert not finding.alarm
     assert not finding.undecided
-
-
-@pytest.mark.parametrize(("corners", "undecided"), [(1, False), (4, True)])
-def test_images_without_background_cannot_be_told(corners, undecided):
-    names = [f"corner_{v}_{h}" for v in ("top", "bottom") for h in ("left", "right")]
-    places = [
-        Suspect(n, "transplant", 0.1 if i < corners else 0.001, 9.0 if i < corners else 0.5)
-        for i, n in enumerate(names)
-    ]
-    places += [Suspect("border", "transplant", 0.3, 20.0), Suspect("border", "background", 0.3, 20.0)]
-    assert confounding(places).undecided is undecided
-    assert confounding([*places, Suspect("site", "metadata", 0.2, 9.0)]).alarm
