@@ -17,23 +17,31 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Weights
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
 from lightning_ifa.features.metadata import metadata_rows, read_metadata
 from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.properties import BACKGROUND
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.indicators.confounding import Suspect, carriers, confounding, find_suspects
+from lightning_ifa.indicators.columns import read_column
+from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
 from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance, importance
-from lightning_ifa.indicators.outliers import OutlierScores, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
+from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
 from lightning_ifa.indicators.overfitting import Side, margin, overfitting
 from lightning_ifa.indicators.redundancy import redundancy
+from lightning_ifa.indicators.reliance import channel_reliance
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.indicators.strata import bin_edges, strata
 
 Strata = dict[str, NDArray[np.int64]]
+
+CARRIERS = 5  # channels named for each suspect
+TRANSPLANTABLE = ("multiclass", "binary")
+EXAMPLES = 3  # samples named for each suspect
 
 
 def analyze(
@@ -89,7 +97,10 @@ def analyze(
     }
     validation = tables["validation"]
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
-    return analyze_tables(tables, pictured, class_names=class_names, seed=seed)
+    moved = None
+    if validation.task in TRANSPLANTABLE:
+        moved = transplant_backgrounds(extraction, val_loader, validation.indices, validation.task)
+    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, seed=seed)
 
 
 def analyze_tables(
@@ -98,6 +109,7 @@ def analyze_tables(
     *,
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
+    transplants: Transplants | None = None,
     seed: int = 0,
 ) -> FeatureReport:
     """Compute every indicator from FeatureTables.
@@ -107,6 +119,7 @@ def analyze_tables(
         probes: The pictured samples.
         class_names: One a class.
         scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
+        transplants: Of parts of the validation images, to find confounders that no metadata tell of.
         seed: Of permutations and folds.
 
     Raises:
@@ -118,20 +131,20 @@ def analyze_tables(
         groups[split] = _without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], seed)
-    scores = _outlier_scores(tables, groups)
+    suspects = _suspects(validation, groups["validation"], transplants)
+    scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     findings: dict[str, Finding] = {}
     if "train" in tables:
         sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
         findings["overfitting"] = overfitting(sides[0], sides[1], seed)
     findings["confounding"] = confounding(suspects)
-    findings["outliers"] = outliers(scores["validation"])
+    findings["outliers"] = outliers(scores["validation"], twins)
     findings["redundancy"] = redundancy(validation.activations, groups["validation"])
     explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
         findings=findings,
-        samples=_sample_rows(tables, scores),
+        samples=_sample_rows(tables, scores, twins),
         confounders=_confounder_rows(validation, groups["validation"], suspects),
         importance=_importance(validation),
         tables=dict(tables),
@@ -199,7 +212,7 @@ def _side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
     return Side(_evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
 
 
-def _suspects(table: FeatureTable, labels: NDArray[np.int64], seed: int) -> list[Suspect]:
+def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None) -> list[Suspect]:
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -210,61 +223,100 @@ def _suspects(table: FeatureTable, labels: NDArray[np.int64], seed: int) -> list
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    return find_suspects(table.logits[known], labels[known], sources, targets, seed)
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets)
+    if moved is not None:
+        suspects += transplant_suspects(moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels)
+    return ranked(suspects)
 
 
-def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata) -> dict[str, OutlierScores]:
-    reference = tables.get("train", tables["validation"])
-    base = groups["train" if "train" in tables else "validation"]
-    known = base >= 0
-    found = {}
+def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:
+    samples = {
+        split: Samples(t.activations, t.contributions, t.properties.to_numpy(np.float64), groups[split])
+        for split, t in tables.items()
+    }
+    reference = samples.get("train")
+    return {split: outlier_scores(s, None if split == "train" else reference, seed) for split, s in samples.items()}
+
+
+def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
+    if "train" not in tables:
+        return None
+    copies = [Copies(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
+    return find_twins(copies[0], copies[1], seed)
+
+
+def _sample_rows(
+    tables: Mapping[str, FeatureTable], scores: Mapping[str, OutlierScores], twins: Twins | None
+) -> pd.DataFrame:
+    parts = []
     for split, table in tables.items():
-        if table is reference:
-            found[split] = outlier_scores(table.activations, groups[split])
-        else:
-            found[split] = outlier_scores(table.activations, groups[split], reference.activations[known], base[known])
-    return found
-
-
-def _sample_rows(tables: Mapping[str, FeatureTable], scores: Mapping[str, OutlierScores]) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame(
-            {
-                "sample_id": table.sample_ids,
-                "split": split,
-                "score": scores[split].score,
-                "kind": outlier_kinds(scores[split]),
-                "target": table.targets,
-                "prediction": table.predictions,
-                "evidence": _evidence(table),
-            }
+        kinds, twin = outlier_kinds(scores[split]), np.full(len(table), "", dtype=object)
+        if split == "validation" and twins is not None:
+            kinds = np.where((kinds == "") & (twins.twin >= 0), twins.kind, kinds)
+            twin = np.where(twins.twin >= 0, tables["train"].sample_ids[twins.twin], "")
+        parts.append(
+            pd.DataFrame(
+                {
+                    "sample_id": table.sample_ids,
+                    "split": split,
+                    "score": scores[split].score,
+                    "kind": kinds,
+                    "target": table.targets,
+                    "prediction": table.predictions,
+                    "evidence": _evidence(table),
+                    "twin": twin,
+                }
+            )
         )
-        for split, table in tables.items()
-    ]
     return pd.concat(parts, ignore_index=True)
 
 
 def _confounder_rows(table: FeatureTable, labels: NDArray[np.int64], suspects: list[Suspect]) -> pd.DataFrame:
-    known = labels >= 0
-    rows = []
-    for suspect in suspects:
-        column = (table.metadata if suspect.origin == "metadata" else table.properties)[suspect.source]
-        channels = carriers(table.contributions[known], labels[known], column[known])
-        rows.append(
-            {
-                "source": suspect.source,
-                "origin": suspect.origin,
-                "score": suspect.reliance,
-                "z": suspect.z,
-                "features": ", ".join(map(str, channels)),
-                "worst_class": suspect.worst_class,
-                "worst_score": suspect.worst_reliance,
-                "association": suspect.association,
-                "note": suspect.note,
-            }
-        )
-    columns = ["source", "origin", "score", "z", "features", "worst_class", "worst_score", "association", "note"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame([_confounder_row(table, labels, suspect) for suspect in suspects], columns=CONFOUNDER_COLUMNS)
+
+
+CONFOUNDER_COLUMNS = [
+    "source", "origin", "score", "z", "features", "worst_class", "worst_score", "association",
+    "accuracy_aligned", "accuracy_conflicting", "conflicting", "highest", "lowest", "note",
+]  # fmt: skip
+
+
+def _confounder_row(table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect) -> dict[str, Any]:
+    frame = table.metadata if suspect.origin == "metadata" else table.properties
+    channels, highest, lowest = [], [], []
+    if suspect.source in frame:  # a user's region has no property of its name
+        values = frame[suspect.source]
+        channels = _carriers(table, labels, values)
+        if pd.api.types.is_numeric_dtype(values):
+            order = values.dropna().astype(float).sort_values(kind="stable").index
+            highest, lowest = list(table.sample_ids[order[::-1][:EXAMPLES]]), list(table.sample_ids[order[:EXAMPLES]])
+    return {
+        "source": suspect.source,
+        "origin": suspect.origin,
+        "score": suspect.reliance,
+        "z": suspect.z,
+        "features": ", ".join(map(str, channels)),
+        "worst_class": suspect.worst_class,
+        "worst_score": suspect.worst_reliance,
+        "association": suspect.association,
+        "accuracy_aligned": suspect.accuracy_aligned,
+        "accuracy_conflicting": suspect.accuracy_conflicting,
+        "conflicting": suspect.conflicting,
+        "highest": ", ".join(highest),
+        "lowest": ", ".join(lowest),
+        "note": suspect.note or suspect.sentence(),
+    }
+
+
+def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
+    """The channels that carry a suspect into the decision, strongest first."""
+    column = read_column(values)
+    known = column.known & (labels >= 0)
+    if column.values is None or len(np.unique(labels[known])) < 2:
+        return []
+    rows = known[column.known]
+    part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
+    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
 
 
 def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:

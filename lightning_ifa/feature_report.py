@@ -29,9 +29,11 @@ class FeatureReport:
     Attributes:
         findings: Family name to its finding; families that need a training split are left out without one.
         samples: One row a sample of every split: ``sample_id``, ``split``, ``score`` (robust z of the distance to
-            its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth).
+            its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth),
+            ``twin`` (training sample that it is a copy of).
         confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
-            ``worst_class``, ``worst_score``, ``association``, ``note``.
+            ``worst_class``, ``worst_score``, ``association``, ``accuracy_aligned``, ``accuracy_conflicting``,
+            ``conflicting`` (how many), ``highest`` and ``lowest`` (samples), ``note``.
         importance: Importance matrix and its difference.
         tables: ``"validation"``, and ``"train"`` if there was one.
         scale: The common intensity scale.

@@ -91,7 +91,7 @@ class Extraction:
         )
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[list[int], NDArray[np.int64], Tensor, Any]]:
-        """Give data-set indices, input fingerprints, input and target of each batch of a reference loader."""
+        """Read a reference loader: data-set indices, input fingerprints, inputs and targets on the model's device."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         for rows, batch in loader:
             raw, _ = read_with(self.batch_fn, batch)

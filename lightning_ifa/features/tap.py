@@ -231,6 +231,21 @@ def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
     return Past(output, activation[0], calls)
 
 
+@contextmanager
+def replaced(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a function replace a layer's output for the duration of a ``with`` block.
+
+    Args:
+        layer: The module.
+        change: Takes its output, shape ``(n, c, *space)``, and gives what later layers see.
+    """
+    handle = layer.register_forward_hook(lambda module, args, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class LayerShape(NamedTuple):
     """What one module returned in a dry forward pass."""
 

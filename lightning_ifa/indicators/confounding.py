@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from lightning_ifa.indicators.columns import Column, read_column
 from lightning_ifa.indicators.finding import Z_LIMIT, Finding, health, undecided
+from lightning_ifa.indicators.reliance import Reliance, regression_reliance, reliance
 from lightning_ifa.indicators.strata import group_means
+from lightning_ifa.indicators.transplant import transplant_reliance
 
 RELIANCE_LIMIT = 0.02
-PERMUTATIONS = 100
-MOST_LEVELS = 20
-"""A column with more levels than this is taken for an identifier."""
+CLASS_WEIGHT = 0.2
+"""A single class may run through a suspect five times as far as the average of all classes."""
 
 COVERAGE_LIMIT, ASSOCIATION_LIMIT = 0.3, 0.5
 OFF_PATTERN = 3
@@ -26,103 +28,77 @@ OFF_PATTERN = 3
 
 @dataclass(frozen=True)
 class Suspect:
-    """One metadata column or image property, tested.
+    """One metadata column, image property or part of the image, tested.
 
     Attributes:
         source: Its name.
-        origin: ``"metadata"``, ``"background"`` or ``"content"``.
-        reliance: Share of the mean between-class evidence that runs through it, in [-1, 1]; NaN if untested.
-        z: Of the reliance against permutations within classes.
-        worst_class: Class with the largest share; -1 if untested.
-        worst_reliance: That share.
-        association: Share of its variance that the class explains, in [0, 1].
+        origin: ``"metadata"``, ``"background"``, ``"content"`` or ``"transplant"``.
+        reliance: Share of the mean between-class evidence that runs through it, in about [-1, 1]; NaN if untested.
+        z: Of the reliance under its null.
+        worst_class: Class that stands out most; -1 if untested.
+        worst_reliance: Share of that class's own evidence.
+        worst_z: Of that share.
+        classes: How many classes were compared.
+        association: Share of its variance that the class explains, in [0, 1]; NaN for a transplant.
+        accuracy_aligned: Among samples whose value speaks for their class, averaged within classes; NaN if untested.
+        accuracy_conflicting: Among samples whose value speaks against it.
+        conflicting: How many of those.
         identifiable: False where nearly every class shows one level only, so that use cannot be told from class.
         note: Why it was not tested, or empty.
     """
 
     source: str
     origin: str
-    reliance: float
-    z: float
-    worst_class: int
-    worst_reliance: float
-    association: float
+    reliance: float = float("nan")
+    z: float = 0.0
+    worst_class: int = -1
+    worst_reliance: float = 0.0
+    worst_z: float = 0.0
+    classes: int = 1
+    association: float = float("nan")
+    accuracy_aligned: float = float("nan")
+    accuracy_conflicting: float = float("nan")
+    conflicting: int = 0
     identifiable: bool = True
     note: str = ""
 
+    @property
+    def tested(self) -> bool:
+        """Whether there was anything to compare."""
+        return bool(np.isfinite(self.reliance))
 
-def reliance(
-    logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any], seed: int = 0
-) -> tuple[float, float, NDArray[np.float64]]:
-    """Share of the between-class evidence that runs through a variable: association times use.
+    def sentence(self) -> str:
+        """Say in plain words what was found."""
+        if not self.tested or max(self.z, self.worst_z) < Z_LIMIT or max(self.strength()[0], 0.0) <= RELIANCE_LIMIT:
+            return ""
+        how = "travels with" if self.origin == "transplant" else "runs through"
+        return (
+            f"{self.reliance:.0%} of the evidence between classes {how} {self.source}; "
+            f"most for class {self.worst_class} ({self.worst_reliance:.0%})"
+        )
 
-    Within classes, the slope of every (centred) logit on the variable says how far the network uses it; the class
-    means of the variable say how far it goes with the class. Their product, summed over classes, is set against
-    the total evidence ``sum_y (L[y, y] - L[., y])`` of the class means L. Zero if either is absent.
+    def strength(self, tests: int = 1) -> tuple[float, float]:
+        """Give the reliance, or a fifth of the worst class's if that is more telling, and its corrected z.
 
-    Args:
-        logits: ``(n, k)``.
-        labels: ``(n,)`` class of each sample, a column of ``logits``.
-        column: ``(n, p)`` numeric; one column, or the dummy columns of one categorical variable.
-        seed: Of the within-class permutations that make the null.
+        Args:
+            tests: How many suspects the z is the largest of.
+        """
+        overall = self.reliance, corrected(self.z, tests)
+        if self.origin == "background":  # an object of one class may well reach into its background
+            return overall
+        worst = CLASS_WEIGHT * self.worst_reliance, corrected(self.worst_z, tests * self.classes)
+        return min(overall, worst, key=lambda found: health(found[0], RELIANCE_LIMIT, found[1]))
 
-    Returns:
-        The share (its null's mean subtracted), its z, and the share of each class that occurs, ``(classes,)``.
+
+def corrected(z: float, tests: int) -> float:
+    """Correct a z that is the largest of several (Bonferroni), so that it compares with a single one.
+
+    >>> round(corrected(4.0, 20), 2)
+    3.22
     """
-    classes = np.unique(labels)
-    L = logits.astype(np.float64)
-    L = L - L.mean(1, keepdims=True)
-    position, class_logits = group_means(L, labels)
-    _, class_column = group_means(column.astype(np.float64), labels)
-    within_logits, within_column = L - class_logits[position], column - class_column[position]
-    spread = np.linalg.pinv(within_column.T @ within_column)
-    distance = class_column - class_column.mean(0)
-    own = np.arange(len(classes)), classes
-    evidence = class_logits[own] - class_logits.mean(0)[classes]
-    total = float(evidence.sum())
-
-    def through(cross: NDArray[np.float64]) -> NDArray[np.float64]:
-        slopes = spread @ cross  # (..., p, k)
-        return np.asarray(np.einsum("...pc,cp->...c", slopes[..., classes], distance))
-
-    observed = through(within_column.T @ within_logits)
-    shuffled = _permuted_within(labels, PERMUTATIONS, seed)
-    null = through(np.einsum("mnp,nk->mpk", within_column[shuffled], within_logits)).sum(1) / total
-    share = float(observed.sum()) / total - null.mean()
-    z = share / max(float(null.std(ddof=1)), 1e-12)
-    per_class = np.where(evidence > 0, observed / np.where(evidence > 0, evidence, 1.0), 0.0)
-    return share, z, per_class
-
-
-def regression_reliance(
-    predictions: NDArray[Any], targets: NDArray[Any], bins: NDArray[np.int64], column: NDArray[Any], seed: int = 0
-) -> tuple[float, float]:
-    """The same for a regression: share of the slope of prediction on target that runs through a variable.
-
-    With ``prediction ~ a * target + b * m`` and ``m ~ s * target``, the share is ``b * s / (a + b * s)``.
-
-    Args:
-        predictions: ``(n,)``.
-        targets: ``(n,)``.
-        bins: ``(n,)`` target bin, within which the null permutes.
-        column: ``(n, p)`` numeric.
-        seed: Of the permutations.
-
-    Returns:
-        The share, its null's mean subtracted, and its z.
-    """
-    y = targets - targets.mean()
-    p = predictions - predictions.mean()
-    total = float(y @ p)
-
-    def share(m: NDArray[Any]) -> float:
-        m = m - m.mean(0)
-        slopes = np.linalg.lstsq(np.column_stack([y, m]), p, rcond=None)[0][1:]
-        return float(slopes @ (m.T @ y)) / total
-
-    null = np.array([share(column[order]) for order in _permuted_within(bins, PERMUTATIONS, seed)])
-    value = share(column) - null.mean()
-    return value, value / max(float(null.std(ddof=1)), 1e-12)
+    if tests <= 1 or z > 30:  # beyond that the tail underflows, and the correction no longer matters
+        return z
+    return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)
 
 
 def find_suspects(
@@ -130,7 +106,6 @@ def find_suspects(
     labels: NDArray[np.int64],
     sources: Mapping[str, pd.DataFrame],
     targets: NDArray[Any] | None = None,
-    seed: int = 0,
 ) -> list[Suspect]:
     """Test every column of every source, most suspicious first.
 
@@ -140,60 +115,66 @@ def find_suspects(
         sources: Origin to a table of n rows; missing values allowed. ``"content"`` is for properties that may well
             belong to the class, such as brightness: tested and listed, but not judged.
         targets: ``(n,)`` float targets for regression (k = 1), else None.
-        seed: Of the permutations.
+
+    Raises:
+        MetadataError: A column holds values that cannot be compared; column and row are named.
     """
     suspects = [
-        _test(logits, labels, frame[name], str(name), origin, targets, seed)
-        for origin, frame in sources.items()
-        for name in frame.columns
+        _test(logits, labels, frame[name], origin, targets) for origin, frame in sources.items() for name in frame
     ]
-    return sorted(suspects, key=lambda s: -np.nan_to_num(s.reliance, nan=-2.0))
+    return ranked(suspects)
 
 
-def carriers(
-    contributions: NDArray[Any], labels: NDArray[np.int64], column: pd.Series[Any], most: int = 5
-) -> list[int]:
-    """Name the channels that carry a suspect into the decision, strongest first.
-
-    Per channel, the within-class slope of its contribution on the variable times the class's association with
-    the variable, summed over classes: for a linear head the channel's part of the reliance.
+def transplant_suspects(
+    before: NDArray[Any],
+    moved: Mapping[str, NDArray[Any]],
+    donor: NDArray[Any],
+    labels: NDArray[np.int64],
+    donor_labels: NDArray[np.int64],
+) -> list[Suspect]:
+    """Test every part of the image that was transplanted.
 
     Args:
-        contributions: ``(n, c)`` for the label class.
-        labels: ``(n,)``.
-        column: The suspect's n values; missing ones are left out.
-        most: How many channels at most.
+        before: ``(n, k)`` logits of the recipients.
+        moved: Part to the logits after it was transplanted, ``(n, k)``.
+        donor: ``(n, k)`` logits of the donors.
+        labels: ``(n,)`` class of each recipient.
+        donor_labels: ``(n,)`` class of its donor.
     """
-    known = column.notna().to_numpy()
-    values, _ = _as_numbers(column[known])
-    if values is None:
-        return []
-    part = np.zeros(contributions.shape[1])
-    for label in np.unique(labels[known]):
-        m, c = values[labels[known] == label], contributions[known][labels[known] == label].astype(np.float64)
-        slopes = np.linalg.pinv(m - m.mean(0)) @ (c - c.mean(0))
-        part += (m.mean(0) - values.mean(0)) @ slopes
-    return [int(k) for k in np.argsort(-part, kind="stable")[:most] if part[k] > 0]
+    return ranked(
+        [
+            _suspect(name, "transplant", transplant_reliance(before, after, donor, labels, donor_labels))
+            for name, after in moved.items()
+        ]
+    )
+
+
+def ranked(suspects: list[Suspect]) -> list[Suspect]:
+    """Sort suspects, most suspicious first, untested ones last."""
+    return sorted(suspects, key=lambda s: health(s.strength()[0], RELIANCE_LIMIT) if s.tested else 2.0)
 
 
 def confounding(suspects: list[Suspect]) -> Finding:
     """Judge by the suspect on which the network relies most; properties of the content are left out.
 
-    Score: the largest reliance, clipped at 0; 0.02 alarm if also significant after correction for the number of
-    suspects. Cannot be told: a metadata column that leaves nothing to compare within classes, or no suspect.
+    Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
+    also significant after correction for the number of suspects and classes. Cannot be told: a metadata column
+    that leaves nothing to compare within classes, or no suspect.
 
     Args:
-        suspects: From ``find_suspects``.
+        suspects: From ``find_suspects`` and ``transplant_suspects``.
     """
-    tested = [s for s in suspects if np.isfinite(s.reliance) and s.origin != "content"]
+    tested = [s for s in suspects if s.tested and s.origin != "content"]
     hidden = [s.source for s in suspects if not s.identifiable]
     if not tested:
-        return undecided("there is no metadata column or image property to test")
-    z_limit = max(Z_LIMIT, float(norm.isf(norm.sf(Z_LIMIT) / len(tested))))
-    worst = min(tested, key=lambda s: health(s.reliance, RELIANCE_LIMIT, s.z, z_limit))
-    details = {"suspects": float(len(tested)), "worst_class": worst.worst_reliance}
-    value = health(worst.reliance, RELIANCE_LIMIT, worst.z, z_limit)
-    finding = Finding(max(worst.reliance, 0.0), worst.z, value, details, f"strongest suspect: {worst.source}")
+        reason = f": {hidden[0]} shows one value in every class" if hidden else ""
+        return undecided(f"there is no metadata column or image property to test{reason}")
+    strengths = [s.strength(len(tested)) for s in tested]
+    values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
+    worst = int(np.argmin(values))
+    score, z = strengths[worst]
+    details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance}
+    finding = Finding(max(score, 0.0), z, values[worst], details, f"strongest suspect: {tested[worst].source}")
     if finding.alarm or not hidden:
         return finding
     return undecided(f"nearly every class shows one value of {', '.join(hidden)} only: use cannot be told", details)
@@ -202,43 +183,84 @@ def confounding(suspects: list[Suspect]) -> Finding:
 def _test(
     logits: NDArray[Any],
     labels: NDArray[np.int64],
-    column: pd.Series[Any],
-    name: str,
+    frame_column: pd.Series[Any],
     origin: str,
     targets: NDArray[Any] | None,
-    seed: int,
 ) -> Suspect:
-    known = column.notna().to_numpy()
-    values, levels = _as_numbers(column[known])
-    y = labels[known]
-    if values is None or len(np.unique(y)) < 2:
-        note = f"{levels} levels: taken for an identifier" if values is None else "fewer than two classes known"
-        return Suspect(name, origin, float("nan"), 0.0, -1, 0.0, 0.0, True, note)
-    association = _association(values, y)
-    if not _varies_within(values, y):
-        constant = float(values.std()) == 0.0
+    name, column = str(frame_column.name), read_column(frame_column)
+    y = labels[column.known]
+    if column.values is None:
+        return Suspect(name, origin, note=f"{column.levels} different values: taken for an identifier")
+    if len(np.unique(y)) < 2:
+        return Suspect(name, origin, note="fewer than two classes have a value")
+    association = _association(column.values, y)
+    if not _varies_within(column.values, y):
+        constant = float(column.values.std()) == 0.0
         note = "constant" if constant else "one value in every class: use cannot be told from class"
-        return Suspect(name, origin, float("nan"), 0.0, -1, 0.0, association, constant, note)
+        return Suspect(name, origin, association=association, identifiable=constant, note=note)
     if targets is not None:
-        share, z = regression_reliance(logits[known, 0], targets[known], y, values, seed)
-        worst, worst_share = -1, share
-    else:
-        share, z, per_class = reliance(logits[known], y, values, seed)
-        worst, worst_share = int(np.unique(y)[per_class.argmax()]), float(per_class.max())
-    open_question = levels > 0 and association > ASSOCIATION_LIMIT and _coverage(values, y) < COVERAGE_LIMIT
-    return Suspect(name, origin, share, z, worst, worst_share, association, not open_question)
+        share, z = regression_reliance(logits[column.known, 0], targets[column.known], y, column.values)
+        return Suspect(name, origin, share, z, worst_reliance=share, worst_z=z, association=association)
+    known = logits[column.known]
+    aligned, conflicting, count = alignment_accuracy(known.argmax(1) == y, y, column.values)
+    return _suspect(
+        name,
+        origin,
+        reliance(known, y, column.values),
+        association=association,
+        accuracy_aligned=aligned,
+        accuracy_conflicting=conflicting,
+        conflicting=count,
+        identifiable=not _open_question(column, y, association),
+    )
 
 
-def _as_numbers(column: pd.Series[Any]) -> tuple[NDArray[np.float64] | None, int]:
-    """Numeric columns, and the number of levels (0: continuous); None for what looks like an identifier."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        values = column.to_numpy(np.float64)[:, None]
-        levels = column.nunique()
-        return values, levels if levels <= 2 else 0
-    codes, names = pd.factorize(column.astype(str))
-    if len(names) > MOST_LEVELS:
-        return None, len(names)
-    return (np.eye(len(names))[codes][:, 1:] if len(names) > 1 else np.zeros((len(codes), 1))), len(names)
+def _suspect(name: str, origin: str, found: Reliance, **more: Any) -> Suspect:
+    limit = RELIANCE_LIMIT / CLASS_WEIGHT
+    worst = int(np.argmin([health(s, limit, z) for s, z in zip(found.class_shares, found.class_z, strict=True)]))
+    return Suspect(
+        name,
+        origin,
+        found.share,
+        found.z,
+        int(found.classes[worst]),
+        float(found.class_shares[worst]),
+        float(found.class_z[worst]),
+        len(found.classes),
+        **more,
+    )
+
+
+def alignment_accuracy(
+    correct: NDArray[np.bool_], labels: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[float, float, int]:
+    """Accuracy where a variable speaks for the sample's class, and where it speaks against it.
+
+    Within classes that have both, weighted by ``n1 n2 / (n1 + n2)``, so that easy classes do not enter.
+
+    Args:
+        correct: ``(n,)``.
+        labels: ``(n,)``.
+        values: ``(n, p)``.
+
+    Returns:
+        Both accuracies (NaN if no class has both sorts of samples), and how many samples conflict.
+    """
+    position, means = group_means(values, labels)
+    overall = values.mean(0)
+    side = np.sign(((values - overall) * (means[position] - overall)).sum(1))
+    count = [np.bincount(position, side == s, len(means)) for s in (1, -1)]
+    right = [np.bincount(position, (side == s) & correct, len(means)) for s in (1, -1)]
+    weight = count[0] * count[1] / np.maximum(count[0] + count[1], 1)
+    if not weight.any():
+        return float("nan"), float("nan"), int(count[1].sum())
+    accuracy = [float((weight * r / np.maximum(c, 1)).sum() / weight.sum()) for r, c in zip(right, count, strict=True)]
+    return accuracy[0], accuracy[1], int(count[1].sum())
+
+
+def _open_question(column: Column, labels: NDArray[np.int64], association: float) -> bool:
+    assert column.values is not None
+    return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(column.values, labels) < COVERAGE_LIMIT
 
 
 def _association(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
@@ -254,20 +276,11 @@ def _varies_within(values: NDArray[Any], labels: NDArray[np.int64]) -> bool:
 
 
 def _coverage(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """Share of classes in which enough samples lie off the class's majority level."""
+    """Share of the association that lies in classes with enough samples off the class's majority level."""
+    _, means = group_means(values, labels)
+    away = np.linalg.norm(means - means.mean(0), axis=1)
     covered = []
     for label in np.unique(labels):
         _, counts = np.unique(values[labels == label], axis=0, return_counts=True)
-        covered.append(len(values[labels == label]) - counts.max() >= OFF_PATTERN)
-    return float(np.mean(covered))
-
-
-def _permuted_within(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Row orders that shuffle samples within their class only, ``(count, n)``."""
-    rng = np.random.default_rng(seed)
-    grouped = np.argsort(labels, kind="stable")
-    keys = rng.random((count, len(labels)))
-    shuffled = np.lexsort((keys, np.broadcast_to(labels, keys.shape)), axis=1)
-    orders = np.empty_like(shuffled)
-    orders[:, grouped] = shuffled
-    return orders
+        covered.append(int((labels == label).sum()) - counts.max() >= OFF_PATTERN)
+    return float((away * covered).sum() / max(float(away.sum()), 1e-300))

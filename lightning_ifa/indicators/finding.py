@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -58,4 +59,5 @@ def health(score: float, limit: float, z: float | None = None, z_limit: float = 
     excess = max(score, 0.0) / limit
     if z is not None:
         excess = min(excess, max(z, 0.0) / z_limit)
-    return 1.0 / (1.0 + excess)
+    value = 1.0 / (1.0 + excess)
+    return value if value != UNDECIDED else math.nextafter(UNDECIDED, 1.0)  # at the limit is not beyond it

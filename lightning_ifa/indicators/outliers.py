@@ -1,4 +1,4 @@
-"""Outliers: which samples lie far from the training samples of their own class, and which look mislabelled?"""
+"""Outliers: which samples lie far from the training samples of their own class, and of which kind are they?"""
 
 from __future__ import annotations
 
@@ -6,127 +6,254 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from lightning_ifa.indicators.finding import Finding, health, undecided
+from lightning_ifa.indicators.leakage import Twins
 
 NEIGHBOURS = 10
-VOTE = 0.8
-"""Share of neighbours that must agree on another label to call a sample mislabelled."""
+MOST_REFERENCE = 1024
+"""Reference samples at most, so that the cost grows linearly with the samples."""
 
-THRESHOLD = 3.5
-"""Robust z of the log distance beyond which a sample is an outlier."""
+THRESHOLD = 5.0
+"""Score beyond which a sample is an outlier; measured share of clean samples beyond it in docs/indicators.md."""
 
+VOTE = 0.6
+"""Share of neighbours that must agree on another label to call an outlier mislabelled."""
+
+CLEAR_VOTE, NOISE_LIMIT = 0.8, 0.04
+"""Neighbours that agree on another label beyond doubt, and the share of such samples that speaks of wrong labels."""
+
+STRANGE, DAMAGED = 2.5, 3.0
+"""Robust z of the distance to any class, and of the image properties, that make an outlier foreign or corrupted."""
+
+VOTE_WEIGHT, PROPERTY_SLACK = 2.0, 3.0
 NULL_SHARE = 0.01
-"""Share of clean samples that may lie beyond the threshold; measured 0.004 to 0.009."""
-
 EXCESS_LIMIT = 0.01
 
 MAD_TO_SD = 1.4826
 ONE_SD_BELOW = 0.1587
 
 
+class Samples(NamedTuple):
+    """What is known of the samples of one split.
+
+    Attributes:
+        activations: ``(n, c)`` pooled activations.
+        contributions: ``(n, c)`` for the label class.
+        properties: ``(n, p)`` image properties; p may be 0.
+        labels: ``(n,)`` class or target bin, -1 where unlabelled.
+    """
+
+    activations: NDArray[Any]
+    contributions: NDArray[Any]
+    properties: NDArray[Any]
+    labels: NDArray[np.int64]
+
+
 class OutlierScores(NamedTuple):
     """Per sample, shape ``(n,)``.
 
     Attributes:
-        score: Robust z of the log cosine distance to the nearest reference samples of the same class; NaN where
-            the class has too few of them.
+        score: Distance to its class, votes of the neighbours and image properties in one number, in robust standard
+            deviations; NaN where the class has too few reference samples.
         disagreement: Share of the nearest reference samples, of whatever class, that agree on one other class.
+        strangeness: Robust z of the distance to the nearest reference samples of any class.
+        damage: Robust z of the image properties' distance to the nearest reference samples.
+        noise: Share of samples here, and among the reference samples, whose neighbours clearly agree on another
+            label; the smaller of the two, one number. Only wrong labels, or classes that overlap, raise both: an
+            overfitted network knows its training labels, right or wrong.
     """
 
     score: NDArray[np.float64]
     disagreement: NDArray[np.float64]
+    strangeness: NDArray[np.float64]
+    damage: NDArray[np.float64]
+    noise: float = 0.0
+
+    @property
+    def suspicious(self) -> NDArray[np.bool_]:
+        """Which samples are outliers; where many labels are wrong, the vote alone tells."""
+        far = np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD
+        return np.asarray(far | ((self.disagreement >= CLEAR_VOTE) & (self.noise > NOISE_LIMIT)))
 
 
-def outlier_scores(
-    features: NDArray[Any],
-    labels: NDArray[np.int64],
-    reference: NDArray[Any] | None = None,
-    reference_labels: NDArray[np.int64] | None = None,
-) -> OutlierScores:
+def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int = 0) -> OutlierScores:
     """Score samples against reference samples (the training split), or against each other without reference.
 
-    Centre and spread of the log distance come from the reference samples' own leave-one-out distances, so outliers
-    among the judged samples do not hide each other. Where the judged samples as a whole lie further out, as they do
-    in an overfitted network, their own median and lower half take over: that is no property of single samples.
+    The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
+    in activations and in contributions, plus twice the share of neighbours that agree on another class, plus what
+    the image properties' z exceeds 3 by. The distance finds what is unlike its class, the vote stays true
+    where many training labels are wrong, the properties see damage to which the network is blind.
+
+    Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
+    samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
+    network or after a shift, their own median and lower half take over: that is no property of single samples.
 
     Args:
-        features: ``(n, c)`` pooled activations.
-        labels: ``(n,)`` class of each sample.
-        reference: ``(m, c)``, or None.
-        reference_labels: ``(m,)``, or None.
+        samples: To be judged.
+        reference: To judge by, or None.
+        seed: Of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
     """
-    own = reference is None or reference_labels is None
-    base = _unit(features if reference is None else reference)
-    base_labels = labels if reference_labels is None else reference_labels
-    calibration = _own_class_distance(base, base_labels, base, base_labels, leave_out=True)
-    distance = calibration if own else _own_class_distance(_unit(features), labels, base, base_labels)
-    known, judged = calibration[np.isfinite(calibration)], distance[np.isfinite(distance)]
-    if not len(known) or not len(judged):
-        return OutlierScores(np.full(len(features), np.nan), np.zeros(len(features)))
-    middle = np.median(known)
-    centre = max(middle, np.median(judged))
-    lower_half = np.median(judged) - np.quantile(judged, ONE_SD_BELOW)
-    spread = max(MAD_TO_SD * np.median(np.abs(known - middle)), lower_half)
-    score = (distance - centre) / max(spread, 1e-12)
-    return OutlierScores(score, _disagreement(_unit(features), labels, base, base_labels, leave_out=own))
+    own = reference is None
+    base = _chosen(samples if reference is None else reference, None if own else seed)
+    votes, any_class, same_class, base_noise = [], [], [], []
+    for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
+        near = _Neighbourhood(_unit(x), samples.labels, _unit(b), base.labels, own)
+        same_class.append(_robust_z(near.same_class, near.base_same_class))
+        any_class.append(_robust_z(near.any_class, near.base_any_class))
+        votes.append(near.disagreement)
+        base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
+    damage = _property_z(samples.properties, base.properties, own)
+    score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
+    score += np.maximum(damage - PROPERTY_SLACK, 0.0)
+    noise = min(float((votes[0] >= CLEAR_VOTE).mean()), base_noise[0])
+    return OutlierScores(score, votes[0], any_class[0], damage, noise)
 
 
-def outliers(scores: OutlierScores) -> Finding:
-    """Judge the validation split by its share of outliers beyond what clean data has.
+def outliers(scores: OutlierScores, twins: Twins | None = None) -> Finding:
+    """Judge the validation split by its share of outliers and leaked samples beyond what clean data has.
 
-    Score: share of samples with robust z > 3.5, minus the 1 % that clean data may have, clipped at 0. Null:
-    binomial with that 1 %. Cannot be told: no class with enough reference samples.
+    Score: share of samples with a score above 5 or a twin in the training split, minus the 1 % that clean data may
+    have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no class with enough reference
+    samples.
+
+    Args:
+        scores: Of the validation split.
+        twins: Its copies in the training split, or None.
     """
-    judged = scores.score[np.isfinite(scores.score)]
-    if not len(judged):
+    judged = np.isfinite(scores.score)
+    n = int(judged.sum())
+    if not n:
         return undecided(f"no class has more than {NEIGHBOURS} reference samples")
-    n, share = len(judged), float((judged > THRESHOLD).mean())
+    leaked = np.zeros(len(judged), dtype=bool) if twins is None else twins.twin >= 0
+    share = float((leaked | scores.suspicious)[judged].mean())
     z = (share - NULL_SHARE) / np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)
-    mislabelled = float((scores.disagreement >= VOTE).mean())
+    kinds = outlier_kinds(scores)
+    details = {"share": share, "leaked_share": float(leaked.mean()), "label_noise": scores.noise}
+    details |= {f"{kind}_share": float((kinds == kind).mean()) for kind in KINDS}
     score = max(share - NULL_SHARE, 0.0)
-    return Finding(score, z, health(score, EXCESS_LIMIT, z), {"share": share, "mislabelled_share": mislabelled})
+    return Finding(score, float(z), health(score, EXCESS_LIMIT, float(z)), details)
+
+
+KINDS = ("mislabelled", "corrupted", "foreign", "atypical")
 
 
 def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
-    """Name each sample ``"mislabelled"``, ``"atypical"`` or ``""`` (no outlier), shape ``(n,)``."""
-    far = np.nan_to_num(scores.score, nan=-np.inf) > THRESHOLD
-    return np.where(scores.disagreement >= VOTE, "mislabelled", np.where(far, "atypical", ""))
+    """Name each sample's kind, or ``""`` for no outlier, shape ``(n,)``.
+
+    ``"foreign"``: far from every class; ``"corrupted"``: its image properties are out of the ordinary, though the
+    network may place it well; ``"mislabelled"``: close to another class; ``"atypical"``: far from its own class only.
+    """
+    names = [
+        (scores.strangeness > STRANGE, "foreign"),
+        (scores.damage > DAMAGED, "corrupted"),
+        (scores.disagreement >= VOTE, "mislabelled"),
+    ]
+    kinds = np.select([found for found, _ in names], [name for _, name in names], "atypical")
+    return np.where(scores.suspicious, kinds, "")
+
+
+class _Neighbourhood:
+    """Log distances to the nearest reference samples, of the same class and of any, and their votes."""
+
+    def __init__(
+        self,
+        x: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        base: NDArray[np.float32],
+        base_labels: NDArray[np.int64],
+        own: bool,
+    ) -> None:
+        among = base @ base.T
+        np.fill_diagonal(among, -np.inf)
+        similarity = among if own else x @ base.T
+        self.base_any_class = _log_distance(among)
+        self.base_same_class = _within_class(among, base_labels, base_labels)
+        self.any_class = self.base_any_class if own else _log_distance(similarity)
+        self.same_class = self.base_same_class if own else _within_class(similarity, labels, base_labels)
+        self.base_disagreement = _votes(among, base_labels, base_labels)
+        self.disagreement = self.base_disagreement if own else _votes(similarity, labels, base_labels)
+
+
+def _log_distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log of the mean cosine distance to the most similar columns, ``(n,)``."""
+    count = min(NEIGHBOURS, similarity.shape[1] - 1)
+    if count < 1:
+        return np.full(len(similarity), np.nan)
+    nearest = np.partition(similarity, -count, axis=1)[:, -count:]
+    return np.asarray(np.log(np.maximum(1 - nearest, 1e-7).mean(1, dtype=np.float64)))
+
+
+def _within_class(
+    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found = np.full(len(similarity), np.nan)
+    for label in np.unique(labels[labels >= 0]):
+        columns = np.flatnonzero(base_labels == label)
+        if len(columns) > NEIGHBOURS:
+            rows = np.flatnonzero(labels == label)
+            found[rows] = _log_distance(similarity[np.ix_(rows, columns)])
+    return found
+
+
+def _votes(
+    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Largest share of a sample's neighbours that agree on one other class, ``(n,)``."""
+    count = min(NEIGHBOURS, similarity.shape[1] - 1)
+    if count < 1:
+        return np.zeros(len(similarity))
+    nearest = np.argpartition(similarity, -count, axis=1)[:, -count:]
+    neighbours = np.sort(base_labels[nearest], axis=1)
+    other = (neighbours != labels[:, None]) & (neighbours >= 0)
+    most = np.zeros(len(similarity))
+    run = np.zeros(len(similarity))
+    for position in range(count):
+        same = position > 0 and neighbours[:, position] == neighbours[:, position - 1]
+        run = np.where(other[:, position], np.where(same, run, 0.0) + 1.0, 0.0)
+        most = np.maximum(most, run)
+    return np.asarray(most / count)
+
+
+def _property_z(properties: NDArray[Any], base: NDArray[Any], own: bool) -> NDArray[np.float64]:
+    """Robust z of the distance between rows of robustly scaled properties; 0 without properties."""
+    if not properties.shape[1] or len(base) < 3:
+        return np.zeros(len(properties))
+    middle = np.median(base, axis=0)
+    spread = MAD_TO_SD * np.median(np.abs(base - middle), axis=0) + 1e-3 * base.std(0) + 1e-12
+    x, b = (np.clip((values - middle) / spread, -20, 20) for values in (properties, base))
+    among = _distances(b, b)
+    np.fill_diagonal(among, np.inf)
+    count = min(NEIGHBOURS, len(b) - 2)
+    found, known = (
+        np.log(np.partition(d, count, axis=1)[:, :count].mean(1) + 1e-9)
+        for d in (among if own else _distances(x, b), among)
+    )
+    return _robust_z(found, known)
+
+
+def _distances(x: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.maximum((x**2).sum(1)[:, None] + (b**2).sum(1) - 2 * x @ b.T, 0.0)))
+
+
+def _robust_z(distance: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    known, judged = reference[np.isfinite(reference)], distance[np.isfinite(distance)]
+    if not len(known) or not len(judged):
+        return np.full(len(distance), np.nan)
+    middle = np.median(known)
+    centre = max(middle, np.median(judged))
+    lower_half = np.median(judged) - np.quantile(judged, ONE_SD_BELOW)
+    spread = max(MAD_TO_SD * np.median(np.abs(known - middle)), lower_half, 1e-12)
+    return np.asarray((distance - centre) / spread)
+
+
+def _chosen(samples: Samples, seed: int | None) -> Samples:
+    if seed is None or len(samples.labels) <= MOST_REFERENCE:
+        return samples
+    rows = np.random.default_rng(seed).choice(len(samples.labels), MOST_REFERENCE, replace=False)
+    return Samples(*(values[rows] for values in samples))
 
 
 def _unit(features: NDArray[Any]) -> NDArray[np.float32]:
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(length, 1e-12), dtype=np.float32)
-
-
-def _own_class_distance(
-    x: NDArray[Any], labels: NDArray[Any], base: NDArray[Any], base_labels: NDArray[Any], leave_out: bool = False
-) -> NDArray[np.float64]:
-    """Log of the mean cosine distance to the nearest base samples of the same class; NaN where they are too few."""
-    found = np.full(len(x), np.nan)
-    for label in np.unique(labels):
-        members = base[base_labels == label]
-        if len(members) <= NEIGHBOURS:
-            continue
-        similarity = x[labels == label] @ members.T
-        if leave_out:
-            np.fill_diagonal(similarity, -np.inf)
-        nearest = np.partition(similarity, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
-        found[labels == label] = np.log(np.maximum(1 - nearest, 1e-7).mean(1, dtype=np.float64))
-    return found
-
-
-def _disagreement(
-    x: NDArray[Any], labels: NDArray[Any], base: NDArray[Any], base_labels: NDArray[Any], leave_out: bool
-) -> NDArray[np.float64]:
-    extra = int(leave_out)
-    count = min(NEIGHBOURS, len(base) - extra)
-    if count < 1:
-        return np.zeros(len(x))
-    nearest = NearestNeighbors(n_neighbors=count + extra, algorithm="brute").fit(base).kneighbors(x)[1][:, extra:]
-    classes, votes = np.unique(base_labels, return_inverse=True)
-    tally = np.zeros((len(x), len(classes)))
-    np.add.at(tally, (np.arange(len(x))[:, None], votes[nearest]), 1.0 / count)
-    tally[labels[:, None] == classes[None, :]] = 0.0
-    return np.asarray(tally.max(1))

@@ -113,7 +113,7 @@ def test_volume_with_one_logit():
     table = table_of(VolumeNet(), DataLoader(data, 4))
     assert table.cams.shape == (10, 5, 6, 7)
     assert table.logits.shape == (10, 2)
-    assert {"border", "corner_top_left", "sharpness"} <= set(table.properties)
+    assert {"background", "corner_top_left", "sharpness"} <= set(table.properties)
 
 
 def test_nan_names_the_sample():

@@ -78,4 +78,4 @@ def test_parquet_holds_a_row_a_sample(table, tmp_path):
     table.to_parquet(tmp_path / "features.parquet")
     frame = pd.read_parquet(tmp_path / "features.parquet")
     assert len(frame) == 12
-    assert {"contributions_7", "activations_0", "metadata_site", "property_border", "sample_ids"} <= set(frame)
+    assert {"contributions_7", "activations_0", "metadata_site", "property_background", "sample_ids"} <= set(frame)

@@ -1,0 +1,230 @@
+"""Score every indicator on every cached network, under controls of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.planted.conditions import Condition
+from benchmarks.planted.data import SOURCES
+from benchmarks.planted.faults import SHIFTS, move
+from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
+from lightning_ifa.features.properties import BACKGROUND, image_properties
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.confounding import (
+    Suspect,
+    confounding,
+    find_suspects,
+    transplant_suspects,
+)
+from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.indicators.leakage import Copies, find_twins
+from lightning_ifa.indicators.outliers import Samples, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+
+SIZES = (50, 100, 200, 500, 1000)
+Row = dict[str, Any]
+
+
+class Run:
+    """One cached network with its tables."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        known = json.loads(path.read_text())
+        self.truth: dict[str, float] = {k: v for k, v in known.items() if k.startswith("accuracy")}
+        self.seed: int = known["seed"]
+        self.condition = Condition(**{f.name: known[f.name] for f in fields(Condition)})
+        self.place, self.folder = path.parent, folder
+        self.tables = {split: FeatureTable.load(self.place / f"{split}.npz") for split in ("train", "validation")}
+        with np.load(self.place / "extra.npz") as extra:
+            self.kinds = {split: extra[f"{split}_kinds"] for split in self.tables}
+            self.traces = {split: extra[f"{split}_trace"].astype(np.float32) for split in self.tables}
+        self.parts = splits(self.condition, self.seed)
+        self.properties = {split: self._properties(split) for split in self.tables}
+
+    @property
+    def used(self) -> bool:
+        """Whether the network decides by the tag: it is planted, and a tag set against the label costs accuracy."""
+        drop = self.truth.get("accuracy_aligned", 0.0) - self.truth.get("accuracy_conflict", 0.0)
+        return self.condition.fault == "confounding" and drop > 0.01
+
+    def _properties(self, split: str) -> pd.DataFrame:
+        measured = image_properties(self.parts[split].images[:TABLE_ROWS])
+        return pd.DataFrame({name: values.numpy() for name, values in measured.items()})
+
+    def transplants(self) -> Transplants:
+        """Made once, kept beside the tables."""
+        path = self.place / "transplants.npz"
+        names = ("labels", "donor_labels", "logits", "donor_logits")
+        if not path.exists():
+            part = self.parts["validation"]
+            net = load_net(self.condition, self.seed, self.folder)
+            data = TensorDataset(part.images[:TABLE_ROWS], part.labels[:TABLE_ROWS])
+            task = "binary" if SOURCES[self.condition.source].classes == 2 else "multiclass"
+            made = transplant_backgrounds(Extraction(net), DataLoader(data, batch_size=64), np.arange(len(data)), task)
+            np.savez_compressed(
+                path, **{n: getattr(made, n) for n in names}, **{f"m_{k}": v for k, v in made.moved.items()}
+            )
+        with np.load(path) as stored:
+            return Transplants(*(stored[n] for n in names), {k[2:]: stored[k] for k in stored.files if k[:2] == "m_"})
+
+    def row(self, family: str, variant: str, fault: bool, n: int, found: Finding, seconds: float, **more: Any) -> Row:
+        return {
+            "name": self.condition.name, "seed": self.seed, "family": family, "variant": variant, "fault": fault,
+            "n": n, "score": found.score, "z": found.z, "health": found.health, "seconds": seconds,
+            "note": found.note, **more,
+        }  # fmt: skip
+
+
+def timed(function: Any, *args: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    found = function(*args)
+    return found, time.perf_counter() - began
+
+
+def side(table: FeatureTable, n: int) -> Side:
+    t = table.take(np.arange(min(n, len(table))))
+    return Side(margin(t.logits, t.targets), t.intensity, t.activations, t.targets)
+
+
+def score_overfitting(run: Run) -> Iterator[Row]:
+    train, val, fault = run.tables["train"], run.tables["validation"], run.condition.fault == "overfitting"
+    for n in SIZES:
+        found, seconds = timed(overfitting, side(train, n), side(val, n))
+        yield run.row("overfitting", "plain", fault, n, found, seconds, shift=found.details.get("shift"))
+    if not run.condition.name.endswith("sound"):
+        return
+    net, part = load_net(run.condition, run.seed, run.folder), run.parts["validation"]
+    for name, change in SHIFTS.items():
+        shifted = extract(net, change(part.images), part.labels)
+        found, seconds = timed(overfitting, side(train, 1000), side(shifted, 1000))
+        gap = found.details["margin_gap"]
+        yield run.row(
+            "overfitting", f"shift {name}", fault, 1000, found, seconds, shift=found.details["shift"], gap=gap
+        )
+    part = run.parts["train"]
+    rng = torch.Generator().manual_seed(0)
+    moved = extract(net, move(part.images, SOURCES[run.condition.source].shift, rng), part.labels)
+    found, seconds = timed(overfitting, side(moved, 1000), side(val, 1000))
+    yield run.row("overfitting", "augmented", fault, 1000, found, seconds, shift=found.details["shift"])
+
+
+def columns(run: Run) -> Iterator[tuple[str, bool, pd.Series]]:
+    """Metadata columns: the true tag in several guises, and others that look like it."""
+    rng = np.random.default_rng(100 + run.seed)
+    labels = run.parts["validation"].labels.numpy()[:TABLE_ROWS]
+    n, half = len(labels), SOURCES[run.condition.source].classes // 2
+    used = run.used
+    tag = run.parts["validation"].tagged.numpy()[:n]
+    if tag.any():
+        yield "tag", used, pd.Series(tag)
+        yield "tag, noisy number", used, pd.Series(tag + rng.normal(0, 0.5, n))
+        category = np.where(tag, rng.choice(["a", "b"], n), rng.choice(["c", "d"], n))
+        yield "tag, four categories", used, pd.Series(category)
+        yield "tag, 30 % missing", used, pd.Series(np.where(rng.random(n) < 0.3, np.nan, tag.astype(float)))
+    yield "random", False, pd.Series(rng.random(n) < 0.5)
+    yield "random number", False, pd.Series(rng.normal(size=n))
+    yield "associated", False, pd.Series((labels >= half) ^ (rng.random(n) < 0.05))
+    yield "associated, one class", False, pd.Series((labels == 1) & (rng.random(n) < 0.9))
+    yield "associated number", False, pd.Series(labels / half + rng.normal(size=n))
+    yield "associated, category", False, pd.Series((labels + (rng.random(n) < 0.2) * rng.integers(0, 9, n)) // 2 % 4)
+
+
+def score_metadata(run: Run) -> Iterator[Row]:
+    table = run.tables["validation"]
+    alone = {}
+    for name, used, column in columns(run):
+        alone[name] = column
+        for n in (100, 200, 500, 1000):
+            frame = pd.DataFrame({name: column[:n]})
+            suspects, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"metadata": frame})
+            found = confounding(suspects)
+            first = suspects[0]
+            more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance, "worst_z": first.worst_z}
+            yield run.row("metadata", name, used, n, found, seconds, **more)
+    frame = pd.DataFrame({k: v for k, v in alone.items() if run.used or "tag" not in k})
+    suspects, seconds = timed(find_suspects, table.logits, table.targets, {"metadata": frame})
+    yield run.row("metadata", "all columns", run.used, 1000, confounding(suspects), seconds)
+
+
+def score_blind(run: Run) -> Iterator[Row]:
+    """Without metadata: image properties, transplants, and both pooled."""
+    table, fault = run.tables["validation"], run.used
+    frame = run.properties["validation"]
+    frame = frame[[name for name in frame if name.startswith(BACKGROUND)]]
+    for n in (200, 500, 1000):
+        panel, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"background": frame[:n]})
+        yield run.row("blind", "properties", fault, n, confounding(panel), seconds, **_parts(panel))
+    moved = run.transplants()
+    regions, seconds = timed(
+        transplant_suspects, moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels
+    )
+    yield run.row("blind", "transplants", fault, len(moved.labels), confounding(regions), seconds, **_parts(regions))
+    yield run.row("blind", "pooled", fault, 1000, confounding(panel + regions), seconds)
+
+
+def _parts(suspects: list[Suspect]) -> Row:
+    return {f"s:{s.source}": s.strength()[0] for s in suspects}
+
+
+def score_outliers(run: Run) -> Iterator[Row]:
+    samples = {
+        split: Samples(t.activations, t.contributions, run.properties[split].to_numpy(np.float64), t.targets)
+        for split, t in run.tables.items()
+    }
+    tables = run.tables
+    for n in SIZES:
+        cut = {split: Samples(*(values[:n] for values in s)) for split, s in samples.items()}
+        scores, seconds = timed(outlier_scores, cut["validation"], cut["train"])
+        copies = [
+            Copies(tables[s].fingerprints[:n], tables[s].activations[:n], tables[s].cams[:n])
+            for s in ("validation", "train")
+        ]
+        twins, more = timed(find_twins, *copies)
+        planted = run.kinds["validation"][:n]
+        told = outlier_kinds(scores)
+        clean, found = planted == "", outliers(scores, twins)
+        noisy = run.condition.label_noise > 0
+        measured: Row = {
+            "flagged_clean": float((told[clean] != "").mean()),
+            "twin_clean": float((twins.twin[clean] >= 0).mean()),
+        }
+        if run.condition.outliers:
+            bad = np.isin(planted, ["mislabelled", "corrupted", "foreign"])
+            score = np.nan_to_num(scores.score, nan=-9)
+            for kind in sorted(set(planted[bad])):
+                rows = (planted == kind) | ~bad
+                measured[f"ap_{kind}"] = average_precision_score(planted[rows] == kind, score[rows])
+                measured[f"told_{kind}"] = float((told[planted == kind] == kind).mean())
+            if bad.any():
+                measured["ap_all"] = average_precision_score(bad, score)
+                measured["flagged_bad"] = float((told[bad] != "").mean())
+            for kind in sorted({"duplicate", "near"} & set(planted)):
+                measured[f"found_{kind}"] = float((twins.twin[planted == kind] >= 0).mean())
+        fault = run.condition.fault == "outliers" or noisy
+        yield run.row("outliers", "noisy" if noisy else "plain", fault, n, found, seconds + more, **measured)
+
+
+def score(folder: Path, names: set[str], most_seeds: int = 99) -> pd.DataFrame:
+    """Score every cached network of the named conditions."""
+    rows: list[Row] = []
+    for path in sorted(folder.glob("*/*/truth.json")):
+        if int(path.parent.name) < most_seeds and json.loads(path.read_text())["name"] in names:
+            run = Run(path, folder)
+            rows += [row for scorer in SCORERS for row in scorer(run)]
+    return pd.DataFrame(rows)
+
+
+SCORERS = (score_overfitting, score_metadata, score_blind, score_outliers)

@@ -1,0 +1,179 @@
+"""The tables of docs/indicators.md, from the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+
+def tables(rows: pd.DataFrame) -> str:
+    """All tables as Markdown."""
+    rows = prepared(rows)
+    parts = [f"## {title}\n\n{_markdown(table)}" for title, table in _all(rows)]
+    return "\n\n".join(parts)
+
+
+def prepared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the net and data set, the plain condition, and the verdict."""
+    split = rows["name"].str.split("/")
+    return rows.assign(
+        group=split.str[0].where(split.str.len() > 1, "mnist"),
+        condition=split.str[-1],
+        alarm=rows["health"] < 0.5,
+        undecided=rows["health"] == 0.5,
+    )
+
+
+def _all(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "Overfitting: AUROC of the score within a data set and head, alarms", overfitting(rows)
+    yield "Overfitting: changed validation images", shifts(rows)
+    yield "Confounding with metadata: columns", columns(rows)
+    yield "Confounding with metadata: the true tag by condition", tags(rows)
+    yield "Confounding without metadata", blind(rows)
+    yield "Outliers", outliers(rows)
+    yield "Null: share of p-values in each fifth", nulls(rows)
+    yield "Cost in seconds at the full number of samples, median", cost(rows)
+
+
+def auroc(faulty: pd.Series, sound: pd.Series) -> float:
+    """Of a score, faulty against sound models."""
+    if not len(faulty) or not len(sound):
+        return float("nan")
+    return float(roc_auc_score([*[1] * len(faulty), *[0] * len(sound)], [*faulty, *sound]))
+
+
+def overfitting(rows: pd.DataFrame) -> pd.DataFrame:
+    """By group and condition; sound models of the same group are the negatives."""
+    plain = rows[(rows["family"] == "overfitting") & (rows["variant"] == "plain")]
+    found = []
+    for (group, condition), part in plain.groupby(["group", "condition"]):
+        row: dict[str, object] = {"data, head": group, "condition": condition}
+        for n in (200, 500, 1000):
+            of_size, now = plain[(plain["group"] == group) & (plain["n"] == n)], part[part["n"] == n]
+            negatives = of_size[~of_size["fault"] & (of_size["condition"] != "label-noise")]
+            if part["fault"].any():
+                row[f"AUROC n={n}"] = auroc(now["score"], negatives["score"])
+        last = part[part["n"] == 1000]
+        row |= {"score": last["score"].mean(), "alarms": _share(last["alarm"])}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def shifts(rows: pd.DataFrame) -> pd.DataFrame:
+    """What becomes of sound models if the validation images are changed."""
+    part = rows[(rows["family"] == "overfitting") & (rows["variant"] != "plain")]
+    grouped = part.groupby("variant")
+    return pd.DataFrame(
+        {
+            "two-sample AUC, least": grouped["shift"].min(),
+            "most": grouped["shift"].max(),
+            "cannot be told": grouped["undecided"].apply(_share),
+            "alarms": grouped["alarm"].apply(_share),
+        }
+    ).reset_index()
+
+
+def columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each kind of column, used or not, by sample size."""
+    part = rows[(rows["family"] == "metadata") & (rows["n"] > 100)]
+    found = []
+    for (used, variant), of_kind in part.groupby(["fault", "variant"]):
+        row: dict[str, object] = {"column": variant, "used": "yes" if used else "no"}
+        for n, sized in of_kind.groupby("n"):
+            row[f"alarms n={n}"] = _share(sized["alarm"])
+            row[f"cannot be told n={n}"] = _share(sized["undecided"])
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def tags(rows: pd.DataFrame) -> pd.DataFrame:
+    """AUROC against every unused column, and power."""
+    part = rows[(rows["family"] == "metadata") & (rows["variant"] != "all columns")]
+    found = []
+    for condition, of_kind in part[part["fault"] & (part["variant"] == "tag")].groupby("condition"):
+        row: dict[str, object] = {"condition": condition}
+        for n in (200, 500, 1000):
+            sized = of_kind[of_kind["n"] == n]
+            row[f"AUROC n={n}"] = auroc(sized["score"], part[~part["fault"] & (part["n"] == n)]["score"])
+            row[f"alarms n={n}"] = _share(sized["alarm"])
+        found.append(row | {"score": of_kind[of_kind["n"] == 1000]["score"].mean()})
+    return pd.DataFrame(found)
+
+
+def blind(rows: pd.DataFrame) -> pd.DataFrame:
+    """Image properties, transplants and both, by condition."""
+    part = rows[(rows["family"] == "blind")]
+    part = part[(part["variant"] == "transplants") | (part["n"] == 1000)]
+    found = []
+    for variant, of_kind in part.groupby("variant", sort=False):
+        negatives = of_kind[~of_kind["fault"]]
+        for condition, faulty in of_kind[of_kind["fault"]].groupby("condition"):
+            found.append(
+                {
+                    "test": variant,
+                    "condition": condition,
+                    "AUROC": auroc(faulty["score"], negatives["score"]),
+                    "score": faulty["score"].mean(),
+                    "alarms": _share(faulty["alarm"]),
+                }
+            )
+        found.append({"test": variant, "condition": "no confounder", "score": negatives["score"].mean(),
+                      "alarms": _share(negatives["alarm"])})  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def outliers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average precision by kind, what is flagged, and false alarms."""
+    part = rows[(rows["family"] == "outliers")]
+    names = {
+        "ap_all": "AP all", "ap_mislabelled": "AP mislabelled", "ap_corrupted": "AP corrupted",
+        "ap_foreign": "AP foreign", "flagged_bad": "flagged", "found_duplicate": "copies found",
+        "found_near": "near copies found",
+        "flagged_clean": "clean flagged", "twin_clean": "clean called copies",
+    }  # fmt: skip
+    found = []
+    for (group, n), sized in part[part["n"] >= 200].groupby(["group", "n"]):
+        planted = sized[sized["condition"] == "outliers"]
+        clean = sized[(sized["condition"] != "outliers") & (sized["variant"] == "plain")]
+        row: dict[str, object] = {"data, head": group, "n": n}
+        for key, name in names.items():
+            row[name] = (clean if "clean" in key else planted)[key].mean()
+        found.append(row | {"alarms": _share(planted["alarm"]), "false alarms": _share(clean["alarm"])})
+    return pd.DataFrame(found)
+
+
+def nulls(rows: pd.DataFrame) -> pd.DataFrame:
+    """One-sided p-values of columns that are unused for sure; calibrated is .2 each, more at the right is cautious."""
+    part = rows[(rows["family"] == "metadata") & ~rows["fault"] & ~rows["variant"].str.startswith(("tag", "all"))]
+    found = []
+    for variant, of_kind in part[part["n"] == 1000].groupby("variant"):
+        p = norm.sf(of_kind["rz"].dropna())
+        shares = np.histogram(p, bins=5, range=(0, 1))[0] / max(len(p), 1)
+        found.append({"column": variant, "models": len(p)} | {f"{i / 5:.1f}": s for i, s in enumerate(shares)})
+    return pd.DataFrame(found)
+
+
+def cost(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each family, by group."""
+    full = rows[rows["n"] == rows.groupby(["family", "variant"])["n"].transform("max")]
+    return full.groupby(["family", "group"])["seconds"].median().unstack().reset_index()
+
+
+def _share(flags: pd.Series) -> str:
+    return f"{int(flags.sum())}/{len(flags)}"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(map(str, table.columns)), ["---"] * table.shape[1]]
+    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.3f}"
+    return str(value)

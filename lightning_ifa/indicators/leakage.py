@@ -1,0 +1,91 @@
+"""Leakage: which validation samples are also in the training split, exactly or nearly?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+DUPLICATE, NEAR = "duplicate", "near-duplicate"
+
+NEAR_RATIO = 0.08
+"""Cosine distance to the nearest training sample, as a share of the usual one, below which a sample may be a copy."""
+
+MAP_COSINE = 0.9985
+"""Cosine of the two maps above which it is one."""
+
+PROJECTIONS, CANDIDATES = 8, 8
+
+
+class Twins(NamedTuple):
+    """Per validation sample, shape ``(n,)``.
+
+    Attributes:
+        kind: ``"duplicate"``, ``"near-duplicate"`` or ``""``.
+        twin: Row of the training sample; -1 if there is none.
+    """
+
+    kind: NDArray[np.str_]
+    twin: NDArray[np.int64]
+
+
+class Copies(NamedTuple):
+    """What copies are told by, of one split.
+
+    Attributes:
+        fingerprints: ``(n,)`` int64; equal inputs have equal ones.
+        activations: ``(n, c)`` pooled activations.
+        cams: ``(n, *space)`` maps.
+    """
+
+    fingerprints: NDArray[np.int64]
+    activations: NDArray[Any]
+    cams: NDArray[Any]
+
+
+def find_twins(validation: Copies, train: Copies, seed: int = 0) -> Twins:
+    """Find validation samples that are copies of training samples, by input or by features.
+
+    Exact copies have equal fingerprints. Near ones (noise, another compression, a small shift) have activations
+    much closer than any two training samples usually are, and the same map. Candidates come from a search tree over
+    a few random projections, so the cost grows as n log n.
+
+    Args:
+        validation: The split looked through.
+        train: The split that should have nothing of it.
+        seed: Of the projections.
+    """
+    kind = np.full(len(validation.fingerprints), "", dtype=f"<U{len(NEAR)}")
+    twin = np.full(len(kind), -1, dtype=np.int64)
+    x, base = _unit(validation.activations), _unit(train.activations)
+    distance, nearest = _nearest(x, base, seed)
+    usual = np.median(_nearest(base, base, seed, leave_out=True)[0]) if len(base) > 1 else 0.0
+    maps = (_unit(validation.cams.reshape(len(x), -1)) * _unit(train.cams.reshape(len(base), -1))[nearest]).sum(1)
+    near = (distance < NEAR_RATIO * usual) & (maps > MAP_COSINE)
+    kind[near], twin[near] = NEAR, nearest[near]
+    order = np.argsort(train.fingerprints, kind="stable")
+    place = np.searchsorted(train.fingerprints[order], validation.fingerprints).clip(max=len(order) - 1)
+    equal = train.fingerprints[order][place] == validation.fingerprints
+    kind[equal], twin[equal] = DUPLICATE, order[place][equal]
+    return Twins(kind, twin)
+
+
+def _nearest(
+    x: NDArray[np.float32], base: NDArray[np.float32], seed: int, leave_out: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Cosine distance to the nearest base row, and that row; exact for rows much closer than the rest."""
+    projection = np.random.default_rng(seed).normal(size=(x.shape[1], PROJECTIONS)).astype(np.float32)
+    count = min(CANDIDATES + int(leave_out), len(base))
+    _, found = cKDTree(base @ projection).query(x @ projection, k=count)
+    candidates = found.reshape(len(x), count)[:, int(leave_out) :]
+    similarity = np.einsum("nc,nkc->nk", x, base[candidates])
+    best = similarity.argmax(1)
+    rows = np.arange(len(x))
+    return np.maximum(1.0 - similarity[rows, best], 0.0).astype(np.float64), candidates[rows, best]
+
+
+def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)

@@ -1,0 +1,151 @@
+"""Reliance: which share of the evidence between classes runs through a variable, and how sure is it?"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_ifa.indicators.strata import group_means
+
+_TINY = 1e-300
+
+
+class Reliance(NamedTuple):
+    """What runs through one variable.
+
+    Attributes:
+        share: Of the mean between-class evidence, in about [-1, 1]; 0 = none.
+        z: Of the share under its null.
+        classes: ``(k,)`` the classes that occur, sorted.
+        class_shares: ``(k,)`` share of each class's own evidence.
+        class_z: ``(k,)``.
+    """
+
+    share: float
+    z: float
+    classes: NDArray[np.int64]
+    class_shares: NDArray[np.float64]
+    class_z: NDArray[np.float64]
+
+
+def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any]) -> Reliance:
+    """Share of the between-class evidence that runs through a variable: association times use.
+
+    Within classes, the slope of every (centred) logit on the variable says how far the network uses it; the class
+    means of the variable say how far it goes with the class. Their product, summed over classes, is set against
+    the total evidence ``sum_y (L[y, y] - L[., y])`` of the class means L. Zero if either is absent.
+
+    The null is: no use or no association. Without use, values may be exchanged within classes; for it the statistic,
+    a sum over samples of the centred variable times a number, has mean 0 and a variance in closed form (Hoeffding
+    1951, combinatorial central limit theorem), so that nothing is drawn at random. Without association, the class
+    means of the variable scatter by chance. The smaller z of the two counts (an intersection-union test), so that
+    neither an associated but unused variable nor a used one that only chance ties to the class stands out.
+
+    Args:
+        logits: ``(n, k)``.
+        labels: ``(n,)`` class of each sample, a column of ``logits``; at least two classes.
+        column: ``(n, p)`` numeric, varying within classes; one column, or the dummy columns of a categorical one.
+    """
+    classes, position = np.unique(labels, return_inverse=True)
+    L = logits.astype(np.float64)
+    L = L - L.mean(1, keepdims=True)
+    _, class_logits = group_means(L, labels)
+    _, class_column = group_means(column.astype(np.float64), labels)
+    inside = column - class_column[position]
+    spread = np.linalg.pinv(inside.T @ inside)
+    away = (class_column - class_column.mean(0)) @ spread  # (classes, p): how far each class's mean lies out
+    use = (L - class_logits[position])[:, classes]
+    evidence = class_logits[np.arange(len(classes)), classes] - class_logits.mean(0)[classes]
+    through = np.einsum("np,nc,cp->c", inside, use, away, optimize=True)
+    counts = np.bincount(position)
+    free = np.maximum(counts - 1, 1)
+    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], position)  # (classes, p, p)
+    lever = np.einsum("yp,cpq,yq->cy", away, column_products, away, optimize=True)
+    class_variance = (_class_sums(use**2, position) * lever / free[:, None]).sum(0)
+    joint = use @ away
+    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], position)
+    variance = float((column_products * joint_products / free[:, None, None]).sum())
+    z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
+    slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
+    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(labels), slopes, optimize=True) / counts
+    z_association = through / np.sqrt(np.maximum(chance, _TINY))
+    joint_use = float(through.sum()) / np.sqrt(max(variance, _TINY))
+    joint_association = float(through.sum()) / np.sqrt(max(float(chance.sum()), _TINY))
+    z, z_class = _nearer_null(joint_use, joint_association), _nearer_null(z_use, z_association)
+    total = float(evidence.sum())
+    if total <= 0:  # a network whose evidence speaks against its classes
+        return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
+    shares = np.where(evidence > 0, through / np.where(evidence > 0, evidence, 1.0), 0.0)
+    return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))
+
+
+def _nearer_null(a: Any, b: Any) -> Any:
+    return np.where(np.abs(a) < np.abs(b), a, b)
+
+
+def regression_reliance(
+    predictions: NDArray[Any], targets: NDArray[Any], bins: NDArray[np.int64], column: NDArray[Any]
+) -> tuple[float, float]:
+    """The same for a regression: share of the slope of prediction on target that runs through a variable.
+
+    With ``prediction ~ a * target + b * m`` and ``m ~ s * target``, the share is ``b * s / (a + b * s)``. The null
+    exchanges the variable's part that the target leaves over, within target bins.
+
+    Args:
+        predictions: ``(n,)``.
+        targets: ``(n,)``.
+        bins: ``(n,)`` target bin.
+        column: ``(n, p)`` numeric.
+
+    Returns:
+        The share and its z.
+    """
+    y, p, m = (v - v.mean(0) for v in (targets.astype(np.float64), predictions.astype(np.float64), column))
+    scale = max(float(y @ y), _TINY)
+    along = m.T @ y / scale  # (p,): slope of the variable on the target
+    _, position = np.unique(bins, return_inverse=True)
+    left, unexplained = (v - np.outer(y, v.T @ y / scale).reshape(v.shape) for v in (m, p))
+    centred = [v - group_means(v, bins)[1][position] for v in (left, unexplained)]
+    weights = np.linalg.pinv(centred[0].T @ centred[0]) @ along
+    lever = centred[0] @ weights  # one number a sample
+    statistic = float(lever @ centred[1])
+    squares = [_class_sums(v**2, position) for v in (lever, centred[1])]
+    variance = float((squares[0] * squares[1] / np.maximum(np.bincount(position) - 1, 1)).sum())
+    share = statistic * scale / (np.sign(y @ p) * max(abs(float(y @ p)), _TINY))
+    return share, statistic / np.sqrt(max(variance, _TINY))
+
+
+def channel_reliance(
+    contributions: NDArray[Any], activations: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Split a variable's reliance over channels.
+
+    A channel's part is the slope of its activation on the variable, times its weight for each class, times how far
+    the class goes with the variable. The weight is read off as contribution per activation: exact behind pooling
+    and one linear layer, where the parts sum to the reliance, an approximation behind anything else.
+
+    Args:
+        contributions: ``(n, c)`` for the label class.
+        activations: ``(n, c)`` means over space.
+        labels: ``(n,)``.
+        column: ``(n, p)``.
+
+    Returns:
+        ``(c,)``, in units of the score summed over classes.
+    """
+    A, C = activations.astype(np.float64), contributions.astype(np.float64)
+    _, position = np.unique(labels, return_inverse=True)
+    weights = _class_sums(A * C, position) / np.maximum(_class_sums(A**2, position), _TINY)
+    inside, varying = (v - group_means(v, labels)[1][position] for v in (column.astype(np.float64), A))
+    slopes = np.linalg.pinv(inside) @ varying
+    _, class_column = group_means(column.astype(np.float64), labels)
+    away = class_column - class_column.mean(0)
+    return np.asarray(((away @ slopes) * (weights - weights.mean(0))).sum(0))
+
+
+def _class_sums(values: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum rows within each class, ``(classes, ...)``."""
+    counts = np.bincount(position)
+    return np.add.reduceat(values[np.argsort(position, kind="stable")], np.cumsum(counts) - counts, axis=0)

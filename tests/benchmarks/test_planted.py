@@ -1,0 +1,87 @@
+"""A small version of the planted-truth benchmark: every fault alarms its own family and no other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+pytest.importorskip("mlxtend")
+
+from benchmarks.planted.conditions import tuning
+from benchmarks.planted.train import fit, splits
+from lightning_ifa import analyze
+from lightning_ifa.what_if import what_if
+
+ROWS = 600
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Network, splits and report of each condition, trained once."""
+    torch.set_num_threads(1)
+    found = {}
+    for condition in tuning():
+        if condition.name not in EXPECTED:
+            continue
+        small = replace(condition, width=32, epochs=min(condition.epochs, 20))
+        parts = splits(small, seed=0)
+        net, _, _ = fit(small, 0, parts)
+        loaders = {
+            name: DataLoader(TensorDataset(parts[name].images[:rows], parts[name].labels[:rows]), 200)
+            for name, rows in (("train", 1000), ("validation", ROWS))
+        }
+        metadata = {"validation": pd.DataFrame({"tag": parts["validation"].tagged.numpy()[:ROWS]})}
+        use = metadata if condition.name != "tag-corner-all" else None
+        report = analyze(net, loaders["validation"], loaders["train"], metadata=use)
+        found[condition.name] = net, parts, report, loaders["validation"]
+    return found
+
+
+EXPECTED = {
+    "sound": [],
+    "overfit-severe": ["overfitting"],
+    "tag-corner": ["confounding"],
+    "tag-corner-all": ["confounding"],
+    "tag-unused": [],
+    "outliers": ["outliers"],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_fault_alarms_its_own_family_and_no_other(runs, name):
+    families = ("overfitting", "confounding", "outliers")
+    assert [f for f in families if runs[name][2].findings[f].alarm] == EXPECTED[name]
+
+
+def test_scores_of_faulty_networks_stand_clear_of_sound_ones(runs):
+    scores = {name: {f: finding.score for f, finding in run[2].findings.items()} for name, run in runs.items()}
+    assert scores["overfit-severe"]["overfitting"] > 3 * scores["sound"]["overfitting"]
+    assert scores["tag-corner"]["confounding"] > 3 * max(scores[n]["confounding"] for n in ("sound", "tag-unused"))
+    assert scores["outliers"]["outliers"] > 0.02 > scores["sound"]["outliers"]
+
+
+def test_a_tag_in_every_sample_is_located_without_metadata(runs):
+    first = runs["tag-corner-all"][2].confounders.iloc[0]
+    assert (first["source"], first["origin"]) == ("corner_top_left", "transplant")
+
+
+def test_planted_outliers_and_copies_are_listed(runs):
+    _, parts, report, _ = runs["outliers"]
+    rows = report.samples.query("split == 'validation'")
+    told, twin = rows["kind"].to_numpy(), rows["twin"].to_numpy()
+    planted = parts["validation"].kinds[:ROWS]
+    bad = np.isin(planted, ["mislabelled", "corrupted", "foreign", "duplicate", "near"])
+    assert (told[bad] != "").mean() > 0.7
+    assert (told[~bad] != "").mean() < 0.02
+    assert (twin[planted == "duplicate"] != "").all()
+    assert (twin[planted == ""] == "").all()
+
+
+def test_ablating_the_carriers_helps_where_the_tag_misleads(runs):
+    net, _, report, loader = runs["tag-corner"]
+    table = what_if(net, loader, report, "tag").set_index("ablated")
+    gained = table["accuracy_conflicting"] - table.loc["nothing", "accuracy_conflicting"]
+    assert gained["carriers"] > max(0.02, gained["random"])

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from lightning_ifa.features.properties import BACKGROUND, image_properties
+
+
+def painted(where, level=1.0, size=28):
+    x = torch.zeros(2, 1, size, size)
+    x[1][where] = level
+    return image_properties(x)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ((slice(None), slice(0, 4), slice(0, 4)), "corner_top_left"),
+        ((slice(None), slice(-4, None), slice(-4, None)), "corner_bottom_right"),
+        ((slice(None), slice(0, 4)), "side_top"),
+        ((slice(None), slice(None), slice(-4, None)), "side_right"),
+        ((slice(None), slice(10, 14), slice(0, 4)), "edge_peak"),
+        (slice(None), "background"),
+    ],
+)
+def test_a_property_sees_what_is_there(where, name):
+    found = painted(where)[name]
+    assert found[0] == 0
+    assert found[1] == pytest.approx(1.0)
+
+
+def test_a_dark_spot_on_a_bright_border():
+    x = torch.ones(1, 1, 28, 28)
+    x[:, :, :4, 12:16] = 0
+    assert image_properties(x)["edge_pit"][0] == pytest.approx(1.0)
+
+
+def test_what_happens_in_the_middle_is_no_background():
+    found = painted((slice(None), slice(8, 20), slice(8, 20)))
+    assert all(float(v[1]) == 0 for name, v in found.items() if name.startswith(BACKGROUND))
+    assert found["brightness"][1] > 0
+
+
+def test_colour_and_extent():
+    x = torch.zeros(1, 3, 28, 28)
+    x[:, 0] = 0.6
+    x[:, 0, 4:24, 12:16] = 0.9
+    found = image_properties(x)
+    assert found["border_colour_0"][0] == pytest.approx(0.4)
+    assert found["aspect"][0] > 0.5
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 1, 40), (3, 2, 8, 8), (3, 1, 16, 15, 20), (3, 1, 5, 6, 7), (3, 12), (3, 1, 1, 1)]
+)
+def test_any_number_of_axes(shape):
+    found = image_properties(torch.rand(shape))
+    assert all(v.shape == (3,) and bool(v.isfinite().all()) for v in found.values())
+
+
+def test_small_images_have_no_border():
+    assert "border" not in image_properties(torch.rand(3, 1, 8, 8))

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from lightning_ifa.indicators.leakage import Copies, find_twins
+from lightning_ifa.indicators.outliers import KINDS, Samples, outlier_kinds, outlier_scores, outliers
+
+
+def samples(n=500, seed=0, k=5, channels=24, spread=1.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    centres = 6 * np.eye(channels)[:k]
+    features = np.abs(centres[labels] + spread * rng.normal(size=(n, channels))) + 0.5
+    return Samples(features, features.copy(), rng.normal(size=(n, 6)), labels)
+
+
+def test_clean_data_has_few_outliers():
+    shares = []
+    for seed in range(10):
+        scores = outlier_scores(samples(seed=2 * seed), samples(seed=2 * seed + 1))
+        shares.append(scores.suspicious.mean())
+        assert not outliers(scores).alarm
+    assert np.mean(shares) <= 0.01
+
+
+def planted(wrong=0.03, reference_wrong=0.03, seed=0):
+    """3 % mislabelled, 2 % foreign, 2 % with odd properties; as many wrong labels in the reference."""
+    rng = np.random.default_rng(seed)
+    judged, reference = samples(1000, seed), samples(1000, seed + 1)
+    kinds = rng.choice(["mislabelled", "foreign", "corrupted", ""], 1000, p=[wrong, 0.02, 0.02, 0.96 - wrong])
+    judged.labels[kinds == "mislabelled"] = (judged.labels[kinds == "mislabelled"] + 2) % 5
+    alien = np.abs(rng.normal(size=((kinds == "foreign").sum(), 24))) + 6 * (np.arange(24) == 20)
+    judged.activations[kinds == "foreign"], judged.contributions[kinds == "foreign"] = alien, alien
+    judged.properties[kinds == "corrupted"] += 15
+    flip = rng.random(1000) < reference_wrong
+    reference.labels[flip] = (reference.labels[flip] + 2) % 5
+    return judged, reference, kinds
+
+
+@pytest.mark.parametrize("kind", ["mislabelled", "foreign", "corrupted"])
+def test_each_kind_is_found_and_named(kind):
+    judged, reference, kinds = planted()
+    told = outlier_kinds(outlier_scores(judged, reference))
+    assert (told[kinds == kind] == kind).mean() >= 0.9
+    assert (told[kinds == ""] != "").mean() <= 0.01
+
+
+def test_a_planted_share_alarms():
+    judged, reference, _ = planted()
+    finding = outliers(outlier_scores(judged, reference))
+    assert finding.alarm
+    assert set(finding.details) >= {f"{kind}_share" for kind in KINDS}
+
+
+def test_twenty_percent_wrong_labels_on_both_sides_are_still_seen():
+    judged, reference, kinds = planted(wrong=0.2, reference_wrong=0.2)
+    scores = outlier_scores(judged, reference)
+    assert scores.noise > 0.04
+    assert outliers(scores).alarm
+    assert scores.suspicious[kinds == "mislabelled"].mean() > 0.5
+
+
+def test_a_split_that_lies_further_out_as_a_whole_has_no_more_outliers():
+    judged, reference = samples(spread=1.6), samples(seed=1)
+    assert not outliers(outlier_scores(judged, reference)).alarm
+
+
+def test_unlabelled_samples_have_no_score():
+    judged, reference = samples(), samples(seed=1)
+    judged.labels[:10] = -1
+    scores = outlier_scores(judged, reference)
+    assert np.isnan(scores.score[:10]).all()
+    assert np.isfinite(scores.score[10:]).all()
+
+
+def test_too_few_reference_samples_cannot_be_told():
+    assert outliers(outlier_scores(samples(20), samples(20, seed=1))).undecided
+
+
+def test_constant_features_and_no_properties_do_no_harm():
+    judged = samples(100)
+    constant = Samples(np.ones((100, 4)), np.zeros((100, 4)), np.empty((100, 0)), judged.labels)
+    scores = outlier_scores(constant, constant)
+    assert np.isfinite(scores.score).all()
+    assert not outliers(scores).alarm
+
+
+def copies(n, seed):
+    rng = np.random.default_rng(seed)
+    return Copies(rng.integers(0, 2**31, n), rng.random((n, 64)), rng.normal(size=(n, 7, 7)))
+
+
+def test_copies_across_splits_are_found_with_their_twin():
+    val, train = copies(400, 0), copies(600, 1)
+    val.fingerprints[:5] = train.fingerprints[100:105]
+    rng = np.random.default_rng(2)
+    for own, other in ((val.activations, train.activations), (val.cams, train.cams)):
+        own[5:15] = other[200:210] * (1 + 0.005 * rng.normal(size=other[200:210].shape))
+    twins = find_twins(val, train)
+    assert (twins.kind[:5] == "duplicate").all()
+    assert (twins.kind[5:15] == "near-duplicate").all()
+    assert (twins.kind[15:] == "").all()
+    np.testing.assert_array_equal(twins.twin[:15], [*range(100, 105), *range(200, 210)])
+
+
+def test_leaked_samples_count():
+    judged, reference = samples(), samples(seed=1)
+    val, train = copies(500, 0), copies(500, 1)
+    scores = outlier_scores(judged, reference)
+    val.fingerprints[:50] = train.fingerprints[:50]
+    assert outliers(scores, find_twins(val, train)).details["leaked_share"] == 0.1
+    assert outliers(scores, find_twins(val, train)).alarm
