@@ -26,11 +26,14 @@ from matplotlib.figure import Figure
 from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
-from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis, gate, log_model
 from lightning_ifa.report.overlay import overlay
+from lightning_ifa.tracking.view import install_view
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"
+MODEL = "ifa-mnist"
+POLICY = Path(__file__).resolve().parents[1] / "configs" / "gate.yaml"
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
 
@@ -50,7 +53,7 @@ def train(
     analysis = IntegratedFeatureAnalysis(on_error="raise", baseline_run_id=baseline)
     trainer = pl.Trainer(
         max_epochs=EPOCHS[condition],
-        check_val_every_n_epoch=EPOCHS[condition] // 4,
+        check_val_every_n_epoch=4,
         logger=logger,
         callbacks=[analysis],
         default_root_dir=folder,
@@ -59,6 +62,7 @@ def train(
         enable_model_summary=False,
     )
     trainer.fit(SmallCNN(), Digits(condition, seed))
+    trainer.save_checkpoint(checkpoint(f"{condition}-{seed}", folder))
     assert analysis.report is not None
     return analysis.report, float(trainer.callback_metrics["val_accuracy"]), str(logger.run_id)
 
@@ -66,6 +70,22 @@ def train(
 def tracking_uri(folder: Path) -> str:
     """The embedded MLflow store of the demo."""
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The last weights of a run, with the analysis of these weights in them."""
+    return folder / "checkpoints" / f"{name}.ckpt"
+
+
+def judge(name: str, folder: Path) -> str:
+    """Register a run's network as the next version of one model, and let the gate decide; what it said, as text."""
+    store = tracking_uri(folder)
+    packages = ["torch", "pytorch-lightning"]
+    version = log_model(SmallCNN(), checkpoint(name, folder), MODEL, tracking_uri=store, pip_requirements=packages)
+    uri = f"models:/{MODEL}/{version.version}"
+    verdict = gate.gate(uri, POLICY, promote="champion", tracking_uri=store)
+    decision = "promoted to champion" if verdict.passed else "refused"
+    return "\n".join([f"{uri}, {name}: {decision}", *(f"    {c.name}: {c.reason}" for c in verdict.failures)])
 
 
 def row(report: FeatureReport, accuracy: float) -> dict[str, str]:
@@ -124,7 +144,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     torch.set_num_threads(max(1, (os.cpu_count() or 2)))
-    create_experiment(folder)
+    experiment = experiment_id(folder)
     columns: dict[str, dict[str, str]] = {}
     reports: dict[str, FeatureReport] = {}
     baseline: str | None = None
@@ -141,18 +161,22 @@ def main() -> None:
     first = {name: report for name, report in reports.items() if name.endswith(f"-{options.seeds[0]}")}
     picture(first, folder / "three_runs.png")
     print(f"The same digits in {', '.join(first)}: {folder / 'three_runs.png'}\n")
-    experiment = mlflow.MlflowClient(tracking_uri(folder)).get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
+    print("The gate, by configs/gate.yaml:\n")
+    for name in reports:
+        print(judge(name, folder))
+    print()
     print("Compare the runs in MLflow:\n")
     print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
-    print(f"    http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}?compareRunsMode=CHART")
+    print(f"    http://127.0.0.1:5000/{install_view(mlflow.MlflowClient(tracking_uri(folder)), experiment)}")
 
 
-def create_experiment(folder: Path) -> None:
-    """Keep the artifacts beside the data base, wherever the demo is started from."""
+def experiment_id(folder: Path) -> str:
+    """The demo's experiment; its artifacts lie beside the data base, wherever the demo is started from."""
     client = mlflow.MlflowClient(tracking_uri(folder))
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        client.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(client.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri()))
 
 
 if __name__ == "__main__":

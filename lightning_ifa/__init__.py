@@ -7,15 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_ifa import gate
     from lightning_ifa.analysis import analyze
     from lightning_ifa.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.decomposition import check_maps, decompose
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
+    from lightning_ifa.logged_model import log_model
 
 __version__ = "0.1.0"
 
-__all__ = ["FeatureReport", "FeatureTable", "IFAError", "IFAWarning", "IntegratedFeatureAnalysis", "analyze"]
+__all__ = [
+    "FeatureReport",
+    "FeatureTable",
+    "IFAError",
+    "IFAWarning",
+    "IntegratedFeatureAnalysis",
+    "analyze",
+    "check_maps",
+    "decompose",
+    "gate",
+    "log_model",
+]
 
 _HOME = {
     "FeatureReport": "feature_report",
@@ -24,10 +38,15 @@ _HOME = {
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
     "analyze": "analysis",
+    "check_maps": "decomposition",
+    "decompose": "decomposition",
+    "log_model": "logged_model",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "gate":  # a package of its own: gate.gate(...), gate.decide(...)
+        return import_module(f"{__name__}.gate")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

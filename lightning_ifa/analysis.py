@@ -139,7 +139,7 @@ def analyze_tables(
         findings["overfitting"] = overfitting(sides[0], sides[1], seed)
     findings["confounding"] = confounding(suspects)
     findings["outliers"] = outliers(scores["validation"], twins)
-    findings["redundancy"] = redundancy(validation.activations)
+    findings["redundancy"] = redundancy(validation.activations, groups["validation"])
     explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
@@ -319,10 +319,15 @@ def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[
     return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
 
 
+def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:
+    """Which rows count for the importance of features: those classified correctly, or all for regression, ``(n,)``."""
+    if table.targets.dtype.kind == "f":
+        return np.ones(len(table), dtype=bool)
+    return np.asarray(table.correct & (table.explained == table.targets))
+
+
 def _importance(table: FeatureTable) -> Importance:
-    regression = table.targets.dtype.kind == "f"
-    included = np.ones(len(table), dtype=bool) if regression else table.correct & (table.explained == table.targets)
-    return importance(table.contributions, table.explained, included)
+    return importance(table.contributions, table.explained, importance_mask(table))
 
 
 def _class_names(table: FeatureTable, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
 from lightning_ifa.analysis import analyze_tables, probe_rows, with_metadata
+from lightning_ifa.checkpoint import KEY, Record, record
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
@@ -24,6 +25,7 @@ from lightning_ifa.features.probes import take_probes
 from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.publish import Moment, write_files, write_job
 from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
@@ -32,7 +34,7 @@ from lightning_ifa.tracking.sink import Sink
 log = logging.getLogger(__name__)
 
 
-class IntegratedFeatureAnalysis(pl.Callback):
+class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.Callback, whichever package asks
     """Analyses the network's features at every validation end and logs the result to the run you already have.
 
     Metrics go through ``pl_module.log_dict`` to every logger, so ``ModelCheckpoint`` and ``EarlyStopping`` may
@@ -106,7 +108,10 @@ class IntegratedFeatureAnalysis(pl.Callback):
         self.metadata = metadata
         self.report: FeatureReport | None = None
         """The latest report; on rank 0 only."""
+        self.stands_back = False
+        """Whether to leave the work to another instance in the same trainer, if there is one."""
         self._fresh = False
+        self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
         self._logged_to: str | None = None
         self._scale: IntensityScale | None = None
         self._sink: Sink | None = None
@@ -115,7 +120,13 @@ class IntegratedFeatureAnalysis(pl.Callback):
     @property
     def state_key(self) -> str:
         """Tells two instances in one trainer apart."""
-        return self._generate_state_key(layer=self.layer, cam=self.cam)
+        return str(self._generate_state_key(layer=self.layer, cam=self.cam))
+
+    @property
+    def model_tags(self) -> dict[str, str]:
+        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``."""
+        found = self._record()
+        return found.tags if found else {}
 
     def state_dict(self) -> dict[str, Any]:
         """The run's id, so that a resumed training can say if it logs elsewhere."""
@@ -127,7 +138,7 @@ class IntegratedFeatureAnalysis(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
+        if trainer.sanity_checking or not self._is_due(trainer):
             return
         metrics = self._analyse(trainer, pl_module)
         if metrics:
@@ -142,6 +153,14 @@ class IntegratedFeatureAnalysis(pl.Callback):
             except Exception as error:
                 self._failed(error)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Record the analysis of the very weights that are saved; those of other steps get no record."""
+        found = self._record()
+        if found and self._analysed and self._analysed[0] == trainer.global_step:
+            checkpoint[KEY] = found.to_dict()
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now."""
         self._close_sink()
@@ -149,6 +168,13 @@ class IntegratedFeatureAnalysis(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
         self._close_sink()
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
+        others = [c for c in access.callbacks(trainer) if isinstance(c, IntegratedFeatureAnalysis) and c is not self]
+        if self.stands_back and others:
+            return False
+        return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Analyse on every rank or on none: a rank that failed alone would leave the others waiting."""
@@ -217,6 +243,7 @@ class IntegratedFeatureAnalysis(pl.Callback):
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
         self.report = analyze_tables(tables, pictured, class_names=self.class_names, scale=self._scale, seed=self.seed)
         self._fresh = True
+        self._analysed = (trainer.global_step, access.logged_step(trainer))
         for text in self.report.warnings:
             self._warn(text)
         return self.report.metrics
@@ -237,6 +264,9 @@ class IntegratedFeatureAnalysis(pl.Callback):
         if self._sink is None:
             self._sink = Sink(folder / run.run_id, run.tracking_uri)
         self._sink.put(name, partial(write_job, report, run=run, moment=moment))
+
+    def _record(self) -> Record | None:
+        return record(self.report, self._analysed[1], self._logged_to) if self.report and self._analysed else None
 
     def _run(self, trainer: pl.Trainer) -> Run | None:
         run = find_run(trainer.loggers, self.run_id, self.tracking_uri)

@@ -9,7 +9,9 @@
     ├── DataError       the samples: none, one class only, not finite, not indexable
     │   └── MetadataError   the user's table about the samples
     ├── FileError       a file that is not what it should be
-    └── TrackingError   the tracking run or its store
+    ├── TrackingError   the tracking run or its store
+    ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
+    └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
 
 ``IFAWarning`` is the category of every warning: what the analysis had to leave out, and why.
 """
@@ -45,6 +47,14 @@ class FileError(IFAError):
 
 class TrackingError(IFAError):
     """The tracking run cannot be found, read or written."""
+
+
+class PolicyError(IFAError):
+    """The gate's policy cannot be used; the message gives the line."""
+
+
+class UndecidableError(IFAError):
+    """The gate could not decide: neither a pass nor a fail, and nothing was promoted."""
 
 
 class IFAWarning(UserWarning):

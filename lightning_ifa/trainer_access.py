@@ -51,6 +51,16 @@ def forward_context(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: trainer.precision_plugin.forward_context()
 
 
+def callbacks(trainer: Any) -> list[Any]:
+    """All callbacks of the trainer."""
+    return list(trainer.callbacks)
+
+
+def is_fitting(trainer: Any) -> bool:
+    """Whether this validation belongs to a training."""
+    return str(trainer.state.fn.value) == "fit"
+
+
 def is_fast_dev_run(trainer: Any) -> bool:
     """Whether this is a test drive, for which Lightning replaces the loggers by dummies."""
     return bool(trainer.fast_dev_run)

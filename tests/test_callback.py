@@ -114,8 +114,10 @@ def test_every_n_epochs(monkeypatch):
     seen = []
     callback = IntegratedFeatureAnalysis(every_n_epochs=2)
     monkeypatch.setattr(callback, "_analyse", lambda trainer, module: seen.append(trainer.current_epoch) or {})
-    fit([callback], max_epochs=5)
-    assert seen == [0, 2, 4]
+    trainer, module = fit([callback], max_epochs=5)
+    assert seen == [1, 3]
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert seen == [1, 3, 5]
 
 
 def test_validation_after_training_runs_in_inference_mode():

@@ -22,6 +22,7 @@ from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.properties import image_properties
 from lightning_ifa.features.sampling import Indices, reference_loader, sample_ids
+from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tap import Tap, gradients_allowed, normal
 from lightning_ifa.features.targets import ScoreFunction, explained_class, infer_task, read_output
@@ -80,6 +81,8 @@ class Extraction:
                     rows, crc, x, y = next(batches)
                 except StopIteration:
                     break
+        assert collected.first is not None
+        require_sound_capture(self.model, target.module, target.name, collected.first)
         return collected.table(
             sample_ids=sample_ids(loader.dataset, indices),
             layer=target.name,
@@ -88,7 +91,7 @@ class Extraction:
         )
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[list[int], NDArray[np.int64], Tensor, Any]]:
-        """Read a reference loader: data-set indices, input fingerprints, inputs and targets on the model's device."""
+        """Give data-set indices, input fingerprints, input and target of each batch of a reference loader."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         for rows, batch in loader:
             raw, _ = read_with(self.batch_fn, batch)
@@ -117,6 +120,8 @@ class Extraction:
             score = readout.logits.gather(1, explained[:, None])[:, 0]
         A, G = (t.float() for t in tap.gradient(score))
         _check_finite(A, rows)
+        if not collected.parts:
+            collected.first = Captured(x, A, G, score.detach(), explained)
         collected.add(
             contributions=contributions(A, G),
             activations=A.flatten(2).mean(2),
@@ -137,6 +142,7 @@ class _Columns:
 
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
+    first: Captured | None = None
 
     def add(self, **columns: Tensor) -> None:
         for name, values in columns.items():

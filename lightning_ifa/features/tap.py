@@ -5,7 +5,7 @@ The only place in the package that registers forward hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from types import TracebackType
@@ -47,6 +47,7 @@ class Tap:
         model: The network, already in evaluation mode.
         layer: The module to cut at, one of ``model.modules()``.
         name: What error messages call the layer.
+        state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
 
     Example::
 
@@ -55,14 +56,16 @@ class Tap:
             A, G = tap.gradient(logits[:, 0])
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module, name: str) -> None:
-        self._model, self._layer, self._name = model, layer, name
+    def __init__(
+        self, model: nn.Module, layer: nn.Module, name: str, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._model, self._layer, self._name, self._given = model, layer, name, state
         self._leaf: Tensor | None = None
         self._handle: RemovableHandle | None = None
-        self._state: dict[str, Tensor] | None = None
+        self._state: Mapping[str, Tensor] | None = None
 
     def __enter__(self) -> Tap:
-        self._state = _state_made_in_inference_mode(self._model)
+        self._state = self._given or _state_made_in_inference_mode(self._model)
         self._handle = self._layer.register_forward_hook(self._cut)
         return self
 
@@ -103,20 +106,17 @@ class Tap:
         """
         self._leaf = None
         with gradients_allowed(), _inference_tensors_explained():
-            x = normal(x)
-            if self._state is None:
-                output = self._model(x)
-            else:
-                output = torch.func.functional_call(self._model, self._state, (x,))
+            output = _run(self._model, self._state, normal(x))
         self._require_leaf()
         return output
 
-    def gradient(self, score: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, score: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
         """Give the activation and the gradient of the score, and drop the graph.
 
         Args:
             score: One number a sample, shape ``(n,)``, computed from what ``forward`` returned, with gradients
                 on and inference mode off.
+            keep: Keep the graph, for the gradient of another score of the same pass.
 
         Returns:
             Activation ``A`` and gradient ``G``, both detached, shape ``(n, c, *space)``.
@@ -124,14 +124,15 @@ class Tap:
         Raises:
             OutputError: The score does not depend on the layer.
         """
-        leaf, self._leaf = self._require_leaf(), None
+        leaf = self._require_leaf()
+        self._leaf = leaf if keep else None
         if not score.requires_grad:
             raise OutputError(
                 f'the score does not depend on layer "{self._name}": it runs under no_grad, its output is '
                 "detached, or the model returns class indices instead of logits"
             )
         with torch.inference_mode(False), _inference_tensors_explained():
-            (grad,) = torch.autograd.grad(score.sum(), leaf, allow_unused=True)
+            (grad,) = torch.autograd.grad(score.sum(), leaf, retain_graph=keep, allow_unused=True)
         if grad is None:
             raise OutputError(f'the score does not depend on layer "{self._name}"; name a layer before the output')
         return leaf.detach(), grad
@@ -155,6 +156,94 @@ def replaced(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
         yield
     finally:
         handle.remove()
+
+
+class Splice:
+    """One layer's output replaced, for the duration of a ``with`` block: the network run from any activation.
+
+    Args:
+        model: The network, already in evaluation mode.
+        layer: The module whose output is replaced; it runs once in a forward pass.
+
+    Example::
+
+        with Splice(model, model.layer4) as splice:
+            logits = splice.run(images, A * mask)
+    """
+
+    def __init__(self, model: nn.Module, layer: nn.Module) -> None:
+        self._model, self._layer = model, layer
+        self._handle: RemovableHandle | None = None
+        self._state: Mapping[str, Tensor] | None = None
+        self._activation: Tensor | None = None
+
+    def __enter__(self) -> Splice:
+        self._state = _state_made_in_inference_mode(self._model)
+        self._handle = self._layer.register_forward_hook(lambda module, args, output: self._activation)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = self._activation = self._state = None
+
+    def run(self, x: Tensor, activation: Tensor) -> Any:
+        """Run the network on ``x``, ``(n, ...)``, with the layer's output replaced by ``activation``, ``(n, c, ...)``.
+
+        What follows the layer may change ``activation`` in place. Returns the network's own output, without a graph.
+        """
+        self._activation = activation
+        with gradients_allowed(), _inference_tensors_explained():
+            return _run(self._model, self._state, normal(x))
+
+
+class Past(NamedTuple):
+    """What a forward pass had done when the layer returned.
+
+    Attributes:
+        output: Of the whole network.
+        activation: The layer's output, ``(n, c, *space)``.
+        calls: The outermost module calls that had ended, the layer's own among them, and what they returned.
+    """
+
+    output: Any
+    activation: Tensor
+    calls: list[tuple[nn.Module, Any]]
+
+
+def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
+    """Run a forward pass and note which module calls lie before the layer's end.
+
+    Args:
+        model: The network, already in evaluation mode.
+        layer: A module that runs once and returns a tensor.
+        x: Input, ``(n, ...)``.
+    """
+    ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
+    calls: list[tuple[nn.Module, Any]] = []
+    activation: list[Tensor] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        ended.append([])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        ended.pop()
+        ended[-1].append((module, output))
+        if module is layer:
+            activation.append(output.clone())  # what follows may change it in place
+            calls.extend(chain.from_iterable(ended))
+
+    handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
+    handles += [module.register_forward_hook(leave) for module in model.modules()]
+    try:
+        with gradients_allowed(), _inference_tensors_explained():
+            output = _run(model, _state_made_in_inference_mode(model), normal(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Past(output, activation[0], calls)
 
 
 class LayerShape(NamedTuple):
@@ -206,6 +295,10 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 def plain_name(name: str) -> str:
     """Remove what ``torch.compile`` adds to a module's name."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _run(model: nn.Module, state: Mapping[str, Tensor] | None, x: Tensor) -> Any:
+    return model(x) if state is None else torch.func.functional_call(model, dict(state), (x,))
 
 
 def _state_made_in_inference_mode(model: nn.Module) -> dict[str, Tensor] | None:

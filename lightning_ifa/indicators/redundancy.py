@@ -2,72 +2,183 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.linalg.lapack import dpstrf
 from scipy.spatial.distance import squareform
 
 from lightning_ifa.indicators.finding import Finding, health, undecided
+from lightning_ifa.indicators.strata import group_means
 
+DUPLICATE_CORRELATION = 0.99
 MERGE_CORRELATION = 0.9
-SHARE_LIMIT = 0.6
-"""Sound networks of 64 to 512 channels have mergeable shares of 0.19 to 0.45; planted duplicates 0.54 to 0.77."""
+DEPENDENT_RESIDUE = 1e-4
+"""A channel whose variance the others leave unexplained by less than this share is a linear mix of them."""
 
 DEAD_RANGE = 1e-7
 """A channel that varies by less than this share of the largest one is dead."""
 
+SHARE_LIMIT = 0.4
+"""Sound networks of 8 to 512 channels score at most 0.02 with ten classes and at most 0.14 with two."""
 
-def channel_groups(activations: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+FEWEST = 10
+SAMPLES_A_CHANNEL = 2
+"""Below that many samples a channel, sampling alone makes channels look like mixes of each other."""
+
+
+class Needed(NamedTuple):
+    """The channels that a layer needs, and what the others are.
+
+    Attributes:
+        kept: ``(q,)`` channels of which none is dead, a copy, or a linear mix of the others, sorted.
+        dead: How many channels do not vary.
+        duplicates: How many live channels repeat a kept one.
+        dependent: How many of the rest are linear mixes; 0 where there are too few samples to tell.
+    """
+
+    kept: NDArray[np.int64]
+    dead: int
+    duplicates: int
+    dependent: int
+
+
+def channel_groups(
+    activations: NDArray[Any], labels: NDArray[np.int64] | None = None, correlation: float = MERGE_CORRELATION
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Group channels whose pooled activations say the same.
 
     Args:
         activations: ``(n, c)`` pooled activations.
+        labels: ``(n,)`` class or target bin. If given, channels must agree within classes as well: two channels
+            that merely respond to the same class are no copies of each other.
+        correlation: Least absolute correlation of any pair in a group (complete linkage).
 
     Returns:
-        Group of each channel, ``(c,)``, -1 for dead ones: complete linkage, so that within a group every pair
-        has an absolute correlation of at least 0.9; and which channels are dead, ``(c,)``.
+        Group of each channel, ``(c,)``, -1 for dead ones; and which channels are dead, ``(c,)``.
     """
-    spread = activations.std(0)
-    dead = spread <= DEAD_RANGE * max(float(spread.max(initial=0.0)), 1e-30)
+    dead = _dead(activations)
     groups = np.full(activations.shape[1], -1, dtype=np.int64)
     alive = np.flatnonzero(~dead)
     if len(alive) < 2:
         groups[alive] = 0
         return groups, dead
-    correlation = np.corrcoef(activations[:, alive].astype(np.float64), rowvar=False)
-    distance = np.clip(1 - np.abs(correlation), 0, 1)
+    distance = np.clip(1 - _agreement(activations[:, alive], labels), 0, 1)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), method="complete")
-    groups[alive] = fcluster(tree, t=1 - MERGE_CORRELATION, criterion="distance") - 1
+    groups[alive] = fcluster(tree, t=1 - correlation, criterion="distance") - 1
     return groups, dead
 
 
-def redundancy(activations: NDArray[Any]) -> Finding:
-    """Judge redundancy by the mergeable share of channels.
+def needed_channels(activations: NDArray[Any], labels: NDArray[np.int64] | None = None) -> Needed:
+    """Leave out the channels that are dead, copies, or linear mixes of others.
 
-    Score: ``1 - groups / channels`` with dead channels counted as mergeable, in [0, 1); 0.6 alarm. It needs no
-    null beyond its limit, since independent channels have no group. ``components_95`` (components that carry
-    95 % of the activations' variance) and ``participation_ratio`` mostly echo the number of classes: context,
-    not a gate.
+    Copies are found first (see ``channel_groups``, correlation 0.99; the channel of largest variance stays), mixes
+    by a pivoted Cholesky factorisation of what remains.
 
     Args:
         activations: ``(n, c)`` pooled activations.
+        labels: ``(n,)`` class or target bin, or None.
+    """
+    groups, dead = channel_groups(activations, labels, DUPLICATE_CORRELATION)
+    by_variance = np.argsort(-activations.std(0), kind="stable")
+    by_variance = by_variance[~dead[by_variance]]
+    _, first = np.unique(groups[by_variance], return_index=True)
+    unique = by_variance[np.sort(first)]
+    kept = unique
+    if len(activations) >= SAMPLES_A_CHANNEL * len(unique) > 0:
+        kept = unique[_independent(_correlation(activations[:, unique].astype(np.float64)))]
+    return Needed(np.sort(kept), int(dead.sum()), len(by_variance) - len(unique), len(unique) - len(kept))
+
+
+def redundancy(activations: NDArray[Any], labels: NDArray[np.int64] | None = None) -> Finding:
+    """Judge how much of the layer could go without loss.
+
+    Score: share of channels that are dead, copies (absolute correlation of at least 0.99, over all samples and
+    within classes) or exact linear mixes of others, in [0, 1); 0.4 alarm. Channels of sound networks of any width
+    come that close to each other hardly ever, so the score needs no null that depends on the width.
+
+    What grows with width, and mostly echoes the number of classes, stands beside it and judges nothing:
+    ``mergeable_share`` (groups at a correlation of 0.9), ``components_95`` / ``components_99`` (principal
+    components that carry 95 % / 99 % of the activations' variance), ``participation_ratio``
+    (``(sum v)^2 / sum v^2`` of the component variances v) and ``effective_rank`` (exponential of the entropy of
+    their shares; Roy & Vetterli 2007, with variances in place of singular values, which needs fewer samples).
+
+    Args:
+        activations: ``(n, c)`` pooled activations.
+        labels: ``(n,)`` class or target bin, or None.
     """
     n, channels = activations.shape
-    if n < 10 or channels < 2:
-        return undecided(f"{n} samples of {channels} channels; needed are 10 and 2")
-    groups, dead = channel_groups(activations)
-    share = 1 - len(np.unique(groups[groups >= 0])) / channels
-    centred = activations.astype(np.float64) - activations.mean(0)
-    variance = np.linalg.svd(centred, compute_uv=False) ** 2
-    total = max(float(variance.sum()), 1e-30)
-    components = int(np.searchsorted(np.cumsum(variance) / total, 0.95) + 1)
+    if n < FEWEST or channels < 2:
+        return undecided(f"{n} samples of {channels} channels; needed are {FEWEST} and 2")
+    needed = needed_channels(activations, labels)
+    groups, _ = channel_groups(activations)
+    share = 1 - len(needed.kept) / channels
     details = {
-        "mergeable_share": share,
-        "dead_fraction": float(dead.mean()),
-        "components_95": float(components),
-        "participation_ratio": total**2 / max(float((variance**2).sum()), 1e-30),
+        "duplicate_share": needed.duplicates / channels,
+        "dependent_share": needed.dependent / channels,
+        "dead_fraction": needed.dead / channels,
+        "mergeable_share": 1 - len(np.unique(groups[groups >= 0])) / channels,
+        **spectrum_numbers(component_variances(activations)),
     }
-    return Finding(share, 0.0, health(share, SHARE_LIMIT), details)
+    too_few = n < SAMPLES_A_CHANNEL * (channels - needed.dead - needed.duplicates)
+    note = f"{n} samples are too few to find linear mixes among {channels} channels" if too_few else ""
+    return Finding(share, 0.0, health(share, SHARE_LIMIT), details, note)
+
+
+def component_variances(activations: NDArray[Any]) -> NDArray[np.float64]:
+    """Variance along each principal component, falling, ``(min(n, c),)``, in squared units of the activations."""
+    centred = activations.astype(np.float64) - activations.mean(0, dtype=np.float64)
+    gram = centred.T @ centred if centred.shape[0] > centred.shape[1] else centred @ centred.T  # the smaller one
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0) / len(activations)
+
+
+def spectrum_numbers(variances: NDArray[np.float64]) -> dict[str, float]:
+    """Summarise a spectrum; see ``redundancy``.
+
+    >>> numbers = spectrum_numbers(np.array([1.0, 1.0, 0.0]))
+    >>> [round(numbers[name], 6) for name in ("components_95", "participation_ratio", "effective_rank")]
+    [2.0, 2.0, 2.0]
+    """
+    total = max(float(variances.sum()), 1e-300)
+    shares = variances / total
+    reached = np.cumsum(shares)
+    present = shares[shares > 0]
+    return {
+        "components_95": float((reached < 0.95).sum() + 1),
+        "components_99": float((reached < 0.99).sum() + 1),
+        "participation_ratio": 1 / max(float((shares**2).sum()), 1e-300) if len(present) else 0.0,
+        "effective_rank": float(np.exp(-(present * np.log(present)).sum())) if len(present) else 0.0,
+    }
+
+
+def _dead(activations: NDArray[Any]) -> NDArray[np.bool_]:
+    spread = activations.std(0)
+    return np.asarray(spread <= DEAD_RANGE * max(float(spread.max(initial=0.0)), 1e-30))
+
+
+def _agreement(activations: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Absolute correlation of each pair of channels; with labels the smaller of that over all and within classes."""
+    values = activations.astype(np.float64)
+    overall = np.abs(_correlation(values))
+    if labels is None:
+        return overall
+    position, means = group_means(values, labels)
+    within = np.abs(_correlation(values - means[position]))
+    return np.asarray(np.minimum(overall, within))
+
+
+def _correlation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson correlation of columns, ``(c, c)``; 0 with a column that does not vary."""
+    centred = values - values.mean(0)
+    norm = np.sqrt((centred**2).sum(0))
+    unit = centred / np.where(norm > 0, norm, 1.0)
+    return np.asarray(unit.T @ unit)
+
+
+def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the channels that a pivoted Cholesky factorisation takes until nothing is left to explain."""
+    _, pivots, rank, _ = dpstrf(correlation, tol=DEPENDENT_RESIDUE)
+    return np.asarray(pivots[:rank] - 1, dtype=np.int64)

@@ -28,7 +28,7 @@ class Job:
     Attributes:
         run_id: The run.
         tracking_uri: Its store, without credentials.
-        step: The step at which Lightning logs the same analysis' metrics.
+        step: The step of the images.
         images: File in the folder to image key.
         tables: Root-level JSON tables that the UI should list.
         tags: Run tags.

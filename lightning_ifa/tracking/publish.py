@@ -29,7 +29,7 @@ class Moment:
     """When an analysis was made.
 
     Attributes:
-        epoch: Zero-based.
+        epoch: Zero-based; the step of images, since epochs compare between runs of different batch sizes.
         step: At which Lightning logs the same analysis' metrics.
     """
 
@@ -82,7 +82,7 @@ def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> 
         "ifa.dataset_digest": report.digest,
     }
     images = _write_probes(report, folder)
-    Job(run.run_id, run.tracking_uri, moment.step, images, [OUTLIERS_FILE, CONFOUNDERS_FILE], tags).save(folder)
+    Job(run.run_id, run.tracking_uri, moment.epoch, images, [OUTLIERS_FILE, CONFOUNDERS_FILE], tags).save(folder)
 
 
 def _write_probes(report: FeatureReport, folder: Path) -> dict[str, str]:

@@ -1,0 +1,141 @@
+"""The command line; every command imports what it needs when it runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+NO, UNDECIDED = 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lightning-ifa")
+def main() -> None:
+    """Integrated feature analysis for PyTorch Lightning, tracked in MLflow.
+
+    Exit codes: 0 yes, 1 no, 2 could not decide.
+    """
+
+
+@main.command()
+@click.argument("model")
+@click.option("--policy", required=True, type=FILE, help="YAML file with the limits; see docs/gate.md.")
+@click.option("--promote", metavar="ALIAS", help="Move this alias to the version if it passes.")
+@click.option("--to", metavar="NAME", help="Copy a passing version to this protected registered model first.")
+@click.option("--recompute", is_flag=True, help="Analyse the registered model anew; runs the code it brings.")
+@click.option("--data", metavar="MODULE:NAME", help="Loaders for --recompute: a LightningDataModule, or a function.")
+@click.option("--junit", type=FILE, help="Write the verdict as JUnit XML.")
+@click.option("--json", "json_file", type=FILE, help="Write the verdict as JSON.")
+@click.option("--dry-run", is_flag=True, help="Write nothing to MLflow.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
+def gate(
+    model: str,
+    policy: Path,
+    promote: str | None,
+    to: str | None,
+    recompute: bool,
+    data: str | None,
+    junit: Path | None,
+    json_file: Path | None,
+    dry_run: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Judge MODEL, given as models:/NAME/VERSION, and promote it if it passes.
+
+    Exit codes: 0 pass, 1 fail (a missing, infinite or foreign number is a fail), 2 could not decide.
+    """
+    if recompute != bool(data):
+        raise click.UsageError("--recompute and --data MODULE:NAME belong together")
+    if to and not promote:
+        raise click.UsageError("--to NAME needs --promote ALIAS")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 13 s, not 4 minutes, until a dead server is told
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.gate import render
+    from lightning_ifa.gate.run import gate as judge
+
+    try:
+        remeasure = None
+        if data:
+            from lightning_ifa.recompute import remeasure as analyser
+
+            remeasure = analyser(data, tracking_uri)
+        verdict = judge(
+            model, policy, promote=promote, to=to, dry_run=dry_run, remeasure=remeasure, tracking_uri=tracking_uri
+        )
+    except IFAError as error:
+        if junit:
+            junit.write_text(render.junit_undecided(model, str(error)), encoding="utf-8")
+        click.secho(f"could not decide: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+    if junit:
+        junit.write_text(render.junit(verdict), encoding="utf-8")
+    if json_file:
+        json_file.write_text(render.to_json(verdict), encoding="utf-8")
+    click.echo(render.terminal(verdict))
+    if promote and verdict.passed:
+        click.echo(f"{'would promote' if dry_run else 'promoted'}: {to or model} {promote}")
+    raise SystemExit(0 if verdict.passed else NO)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--tracking-uri", metavar="URI", help="MLflow store to use instead of the recorded one.")
+def sync(folder: Path, tracking_uri: str | None) -> None:
+    """Upload the analyses that wait in FOLDER since the tracking server was away.
+
+    Exit codes: 0 all uploaded, 2 some are still waiting.
+    """
+    from lightning_ifa.tracking.job import pending
+
+    waiting = [job for job in pending(folder) if not _uploaded(job, tracking_uri)]
+    raise SystemExit(UNDECIDED if waiting else 0)
+
+
+@main.group()
+def view() -> None:
+    """The saved view of an experiment."""
+
+
+@view.command()
+@click.argument("experiment")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
+def install(experiment: str, tracking_uri: str | None) -> None:
+    """Save a view in EXPERIMENT (its name) that opens on health, probe maps and scores of its runs.
+
+    Exit codes: 0 saved, 2 not: the experiment, the server or its version is not known.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from lightning_ifa.errors import TrackingError
+    from lightning_ifa.tracking.view import install_view
+
+    client = MlflowClient(tracking_uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            raise TrackingError(f"there is no experiment {experiment!r}")
+        click.echo(f"saved; open it behind the server's address: {install_view(client, found.experiment_id)}")
+    except (TrackingError, MlflowException) as error:
+        click.secho(f"nothing was changed: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+
+
+def _uploaded(job: Path, tracking_uri: str | None) -> bool:
+    from lightning_ifa.tracking.job import upload
+
+    try:
+        upload(job, tracking_uri)
+    except Exception as error:  # whatever a server or its client throws: the job stays in the spool
+        click.secho(f"waits     {job}: {type(error).__name__}", fg="yellow")
+        return False
+    click.echo(f"uploaded  {job}")
+    return True
+
+
+if __name__ == "__main__":
+    main()

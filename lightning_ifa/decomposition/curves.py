@@ -1,0 +1,201 @@
+"""Selection curves: accuracy and maps as functions of the share of the features that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lightning_ifa.decomposition.reduced_maps import ReducedMaps
+from lightning_ifa.features.rerun import Held, Reduction, linear, masked, nested, run_reduced, seen_by
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.tail import Tail
+from lightning_ifa.indicators import selection
+from lightning_ifa.indicators.importance import order, preference
+from lightning_ifa.indicators.performance import Performance
+from lightning_ifa.indicators.selection import Moments, Refill
+
+PICTURED = 128
+"""Samples whose maps are compared; performance is measured on all."""
+
+Measured = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Performance and mean map similarity, each ``(r,)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What every reduction is measured with.
+
+    Attributes:
+        tail: The tail, entered.
+        held: The samples to measure on.
+        table: The same samples' features.
+        fit: Moments of other samples, to which refills are fitted.
+        maps: Compares maps of a few of the samples.
+        few: Which ones.
+        perform: The measure.
+        full: The full network's performance.
+    """
+
+    tail: Tail
+    held: Held
+    table: FeatureTable
+    fit: Moments
+    maps: ReducedMaps
+    few: slice
+    perform: Performance
+    full: float
+
+    def performance(self, reduce: Reduction) -> NDArray[np.float64]:
+        """Performance of each version of the network, ``(r,)``."""
+        return self.perform(*run_reduced(self.tail, self.held, reduce))
+
+    def refill(self, refills: Sequence[Refill]) -> Measured:
+        """Measure refills."""
+        reduce = linear([one.into @ one.out for one in refills], [one.offset for one in refills])
+        return self.performance(reduce), self.maps.refilled(refills).mean(1)
+
+    def mask(self, masks: NDArray[np.bool_], rule: str) -> Measured:
+        """Measure masks ``(r, c)``, the same for every class."""
+        fill = selection.fill_value(self.fit, rule)
+        return self.performance(masked(masks, fill)), self.maps.masked(masks, fill).mean(1)
+
+
+def start_trial(tail: Tail, held: Held, table: FeatureTable, train: FeatureTable | None) -> Trial:
+    """Choose what refills are fitted to: the training split's means where they suffice, else every other sample."""
+    if tail.reach == "means" and train is not None:
+        fit, rows = selection.moments(train.activations), slice(0, None)
+    else:
+        seen, _ = seen_by(tail, held.take(slice(0, None, 2)))
+        fit, rows = selection.moments(seen.movedim(1, 2).flatten(0, 1).numpy()), slice(1, None, 2)
+    held, table = held.take(rows), table.take(np.arange(len(table))[rows])
+    channels = held.A.shape[1]
+    logits, predictions = run_reduced(tail, held, masked(np.ones((1, channels), dtype=bool), np.zeros(channels)))
+    perform = Performance(table.task, table.targets, logits[0], predictions[0])
+    few = slice(None, None, -(-len(held.A) // PICTURED))
+    full = float(perform(logits, predictions)[0])
+    return Trial(tail, held, table, fit, ReducedMaps(held.A[few], held.G[few]), few, perform, full)
+
+
+def selection_curves(
+    trial: Trial,
+    ranked: FeatureTable,
+    included: NDArray[np.bool_],
+    shares: NDArray[np.float64],
+    modes: Sequence[str],
+    draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Measure every curve; see ``Decomposition.curves``.
+
+    Args:
+        trial: What to measure with.
+        ranked: The samples that rank the channels.
+        included: Which of them count.
+        shares: ``(r,)`` rising.
+        modes: Rankings beside the random control.
+        draws: Of the control.
+        seed: Of the draws.
+    """
+    counts = selection.kept_counts(shares, len(trial.fit.mean))
+
+    def wanted(mode: str, draw: int = 0) -> NDArray[np.float64]:
+        return preference(mode, ranked.contributions, ranked.explained, included, seed + draw)
+
+    frames = []
+
+    def add(name: str, *measured: Measured) -> None:
+        frames.append(_frame(name, shares, counts, measured))
+
+    for mode in modes:
+        taken = order(wanted(mode))
+        for rule in ("zero", "mean"):
+            add(f"channels, {mode}, {rule}", trial.mask(channel_masks(taken, counts), rule))
+        add(f"channels, {mode}, refill", trial.refill(_refills(trial.fit, taken, counts)))
+    draws_taken = [order(wanted("random", draw)) for draw in range(draws)]
+    for rule in ("zero", "mean"):
+        add(f"channels, random, {rule}", *(trial.mask(channel_masks(taken, counts), rule) for taken in draws_taken))
+    add("channels, random, refill", *(trial.refill(_refills(trial.fit, taken, counts)) for taken in draws_taken))
+    add("channels, pivoted, refill", trial.refill(_refills(trial.fit, selection.pivoted_order(trial.fit), counts)))
+    add("channels, greedy, refill", trial.refill(_refills(trial.fit, selection.greedy_order(trial.fit), counts)))
+    add("components, joint, mean", component_curve(trial, counts))
+    for mode in modes:
+        add(f"channels per class, {mode}, zero", _per_class(trial, wanted(mode), ranked, included, counts))
+    chance = range(draws if trial.tail.reach == "means" else 1)  # the tail runs once a class here
+    per_class = [_per_class(trial, wanted("random", draw), ranked, included, counts) for draw in chance]
+    add("channels per class, random, zero", *per_class)
+    return pd.concat(frames, ignore_index=True)
+
+
+def enough(curves: pd.DataFrame, full: float) -> pd.DataFrame:
+    """Read the smallest sufficient shares off every curve; see ``Decomposition.enough``."""
+    rows = {
+        name: selection.enough(
+            part["share"].to_numpy(), part["performance"].to_numpy(), part["similarity"].to_numpy(), full
+        )
+        for name, part in curves.groupby("curve", sort=False)
+    }
+    return pd.DataFrame(rows, index=pd.Index(["performance", "both"])).T.rename_axis("curve")
+
+
+def component_curve(trial: Trial, counts: NDArray[np.int64]) -> Measured:
+    """Measure what the first principal components keep, for rising counts."""
+    axes = selection.principal_axes(trial.fit)
+    kept = counts.tolist()
+    similar = trial.maps.nested(trial.fit.mean, axes, kept).mean(1)
+    return trial.performance(nested(trial.fit.mean, axes, kept)), similar
+
+
+def _per_class(
+    trial: Trial,
+    wanted: NDArray[np.float64],
+    ranked: FeatureTable,
+    included: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+) -> Measured:
+    """Each class keeps its own channels.
+
+    The logit of each class is computed with that class's channels, and the largest wins: masking a sample by its
+    own label's channels would tell the network the answer. Maps are those of the explained class.
+    """
+    classes = trial.table.logits.shape[1]
+    row_of = {int(name): row for row, name in enumerate(np.unique(ranked.explained[included]))}
+    masks = np.stack([channel_masks(order(wanted, row_of.get(k)), counts) for k in range(classes)], axis=1)  # (r, k, c)
+    fill = np.zeros(masks.shape[2])
+    own = trial.table.explained[trial.few]
+    similar = trial.maps.masked(masks[:, own], fill).mean(1)
+    versions = masks.reshape(-1, masks.shape[2])
+    logits, predictions = run_reduced(trial.tail, trial.held, masked(versions, fill))
+    logits = logits.reshape(len(counts), classes, len(trial.held.A), classes)
+    own_logit = np.stack([logits[:, k, :, k] for k in range(classes)], axis=2)
+    if classes > 1:
+        return trial.perform(own_logit, own_logit.argmax(2)), similar
+    return trial.perform(own_logit, predictions), similar
+
+
+def channel_masks(taken: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Keep the first channels of an order, one mask a count, ``(r, c)``."""
+    place = np.empty_like(taken)
+    place[taken] = np.arange(len(taken))
+    return place[None, :] < counts[:, None]
+
+
+def _refills(fit: Moments, taken: NDArray[np.int64], counts: NDArray[np.int64]) -> list[Refill]:
+    return [selection.channel_refill(fit, taken[:count]) for count in counts]
+
+
+def _frame(
+    name: str, shares: NDArray[np.float64], counts: NDArray[np.int64], measured: Sequence[Measured]
+) -> pd.DataFrame:
+    columns: dict[str, object] = {"curve": name, "share": shares, "kept": counts}
+    for what, values in zip(("performance", "similarity"), zip(*measured, strict=True), strict=True):
+        stacked = np.stack(values)
+        columns |= {
+            what: stacked.mean(0),
+            f"{what}_low": np.quantile(stacked, 0.05, axis=0),
+            f"{what}_high": np.quantile(stacked, 0.95, axis=0),
+        }
+    return pd.DataFrame(columns)

@@ -1,0 +1,190 @@
+"""How many features are enough, what pruning costs, and what the principal features look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_ifa.analysis import importance_mask
+from lightning_ifa.decomposition.curves import Trial, enough, selection_curves, start_trial
+from lightning_ifa.decomposition.principal import PrincipalFeatures, principal_features
+from lightning_ifa.errors import DataError, OutputError
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.batches import BatchFunction
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.rerun import hold
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.tail import Reach, Tail
+from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.indicators import selection
+from lightning_ifa.indicators.redundancy import channel_groups, needed_channels
+from lightning_ifa.indicators.strata import bin_edges, strata
+
+SHARES = (
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.125,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.75,
+    0.8,
+    0.9,
+    0.95,
+    1.0,
+)
+"""Shares of the features that are kept, by default."""
+
+DRAWS = 10
+MEMORY = 2**30
+"""Bytes that held activations and gradients may take; more samples than fit are thinned out evenly."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """The result of ``decompose``.
+
+    Attributes:
+        curves: One row a curve and share: ``curve``, ``share``, ``kept``, ``performance``, ``similarity``, and the
+            5th and 95th percentile of both over draws (``performance_low``, ``..._high``, ``similarity_low``,
+            ``..._high``; equal to the value where nothing is random).
+        enough: One row a curve: smallest share that keeps 99 % of the performance (``performance``), and that and a
+            map similarity of 0.95 (``both``); NaN where none does.
+        pruning: One row a pruning tried: ``advice``, ``kept``, ``removed_share``, ``performance`` if what was
+            removed is predicted linearly from what was kept, as the next layer's weights can do for good,
+            ``without_refill`` if it is replaced by its mean, ``random`` for as many channels at random with refill.
+        measure: What ``performance`` is.
+        full: The whole network's.
+        reach: What was run again: ``"means"``, ``"tail"`` or ``"network"``; see ``features.tail``.
+        evaluated: How many samples performance was measured on.
+        principal: ``"pca"`` and ``"nmf"`` of the contributions.
+    """
+
+    curves: pd.DataFrame
+    enough: pd.DataFrame
+    pruning: pd.DataFrame
+    measure: str
+    full: float
+    reach: Reach
+    evaluated: int
+    principal: dict[str, PrincipalFeatures]
+
+
+def decompose(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    report: FeatureReport,
+    *,
+    task: str | ScoreFunction | None = None,
+    batch_fn: BatchFunction | None = None,
+    shares: Sequence[float] = SHARES,
+    modes: Sequence[str] = ("difference", "reverse"),
+    draws: int = DRAWS,
+    components: int = 8,
+    seed: int = 0,
+) -> Decomposition:
+    """Find out how many features are enough, what pruning costs, and what the principal features look like.
+
+    Rankings and refills come from the training split where the report has one; otherwise, and for refills of a tail
+    that sees positions, from every other validation sample, and the rest is evaluated.
+
+    Args:
+        model: The network that the report was made from; stays as it is.
+        loader: The report's validation loader.
+        report: Names the layer, the samples and the classes.
+        task: Needed only if the report was made with a task function: that function.
+        batch_fn: As given to ``analyze``.
+        shares: Of the features kept, rising, in (0, 1].
+        modes: Rankings to try besides the random control; see ``indicators.importance.MODES``.
+        draws: Of the random control.
+        components: How many principal features.
+        seed: Of every random draw.
+
+    Raises:
+        OutputError: The report was made with a task function, and it is not given.
+        DataError: Model and loader are not the report's, or no sample is classified correctly.
+    """
+    table, train = report.tables["validation"], report.tables.get("train")
+    if table.task == "custom" and task is None:
+        raise OutputError("the report was made with a task function; pass it as task=")
+    extraction = Extraction(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
+    table = table.take(_that_fit(table))
+    ranked = train or table.take(np.arange(0, len(table), 2))
+    if not importance_mask(ranked).any():
+        raise DataError("no sample is classified correctly, so no feature can be ranked by class")
+    with undisturbed(model, seed), torch.inference_mode(False), torch.no_grad():
+        held = hold(extraction, loader, table)
+        probes = hold(extraction, loader, report.probes.table)
+        with Tail(model, held.layer, held.x[:8].to(_device(model))) as tail:
+            trial = start_trial(tail, held, table, train)
+            curves = selection_curves(
+                trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
+            )
+            pruning = _pruning(trial, ranked, seed)
+    return Decomposition(
+        curves=curves,
+        enough=enough(curves, trial.full),
+        pruning=pruning,
+        measure=trial.perform.measure,
+        full=trial.full,
+        reach=tail.reach,
+        evaluated=len(trial.held.A),
+        principal=principal_features(table, held, probes, report.probes.images is not None, components, seed),
+    )
+
+
+def _pruning(trial: Trial, ranked: FeatureTable, seed: int) -> pd.DataFrame:
+    """Try what the redundancy numbers advise, and as a control as many channels at random."""
+    channels = len(trial.fit.mean)
+    labels = strata(ranked.targets, bin_edges(ranked.targets))
+    strict = needed_channels(ranked.activations, labels).kept
+    groups, _ = channel_groups(ranked.activations)
+    merged = np.sort(np.array([np.flatnonzero(groups == g)[0] for g in np.unique(groups[groups >= 0])], dtype=int))
+    rng = np.random.default_rng(seed)
+    rows = []
+    for advice, kept in (("needed channels", strict), ("one a group of correlation 0.9", merged)):
+        if not len(kept):
+            continue
+        chance = [np.sort(rng.choice(channels, len(kept), replace=False)) for _ in range(DRAWS)]
+        tried = trial.refill([selection.channel_refill(trial.fit, one) for one in (kept, *chance)])[0]
+        dropped = trial.mask(np.isin(np.arange(channels), kept)[None], "mean")[0]
+        rows.append(
+            {
+                "advice": advice,
+                "kept": len(kept),
+                "removed_share": 1 - len(kept) / channels,
+                "performance": tried[0],
+                "without_refill": dropped[0],
+                "random": tried[1:].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _that_fit(table: FeatureTable) -> NDArray[np.int64]:
+    """Rows whose activations and gradients fit into memory, evenly spread."""
+    a_sample = 8 * table.contributions.shape[1] * int(np.prod(table.cams.shape[1:]))
+    count = max(min(len(table), MEMORY // a_sample), min(len(table), 4))
+    return np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,63 @@
+"""Principal features of a report's validation samples, with what is needed to look at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_ifa.features.rerun import Held
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.principal import Components, nonnegative_components, principal_components
+
+LISTED, SHOWN = 5, 3
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalFeatures:
+    """Components of contributions, and where they can be seen.
+
+    Attributes:
+        components: The decomposition, q components.
+        serves: Classes that each component serves, best first; of q lists. Empty lists for regression.
+        maps: ``(p, q, *space)`` each component's own map of each of the report's probes; sums to its score.
+        strongest: ``(q, 5)`` sample ids with the largest scores, largest first.
+        images: ``(q, 3, channels, *space)`` inputs of the first three; None if the report keeps no pixel.
+    """
+
+    components: Components
+    serves: list[list[int]]
+    maps: NDArray[np.float64]
+    strongest: NDArray[np.str_]
+    images: NDArray[np.float32] | None
+
+
+def principal_features(
+    table: FeatureTable, held: Held, probes: Held, keep_images: bool, count: int, seed: int
+) -> dict[str, PrincipalFeatures]:
+    """Decompose a table's contributions by ``"pca"`` and ``"nmf"``.
+
+    Args:
+        table: The samples.
+        held: The same samples' inputs.
+        probes: Activations and gradients of the pictured samples.
+        keep_images: Whether inputs may be kept.
+        count: How many components.
+        seed: Of NMF's solver.
+    """
+    contributions = (probes.A * probes.G).numpy()
+    found = {}
+    for components in (
+        principal_components(table.contributions, count),
+        nonnegative_components(table.contributions, count, seed),
+    ):
+        rows = np.stack([components.strongest(j, LISTED) for j in range(len(components.shares))])
+        found[components.method] = PrincipalFeatures(
+            components,
+            [[] for _ in rows] if table.targets.dtype.kind == "f" else components.serves(table.explained),
+            components.maps(contributions),
+            table.sample_ids[rows],
+            held.x[rows[:, :SHOWN]].float().numpy() if keep_images else None,
+        )
+    return found

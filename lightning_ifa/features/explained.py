@@ -1,0 +1,79 @@
+"""Batches with their activations and any class's gradient, for what a FeatureTable does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.sampling import Indices, reference_loader
+from lightning_ifa.features.tap import Tap, gradients_allowed
+from lightning_ifa.features.targets import Readout, ScoreFunction, infer_task, read_output
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedBatch:
+    """One batch after its forward pass.
+
+    Attributes:
+        x: Input, ``(n, ...)``.
+        y: Target as the loader gives it, or None.
+        readout: Logits with a graph, targets, predictions.
+        task: The task, found out if it was ``"auto"``.
+        layer: The layer's module.
+    """
+
+    x: Tensor
+    y: Any
+    readout: Readout
+    task: str | ScoreFunction
+    layer: nn.Module
+    _tap: Tap
+
+    def gradient(self, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Activation and gradient of each sample's logit of a class, both ``(n, c, *space)`` float32.
+
+        Args:
+            classes: ``(n,)`` one class a sample. May be called again until the next batch is taken.
+        """
+        with torch.enable_grad():
+            score = self.readout.logits.gather(1, classes[:, None])[:, 0]
+        A, G = self._tap.gradient(score, keep=True)
+        return A.float(), G.float()
+
+
+def explained_batches(
+    extraction: Extraction, loader: DataLoader[Any], indices: Indices, state: Mapping[str, Tensor] | None = None
+) -> Iterator[ExplainedBatch]:
+    """Run a model over samples of a loader's data set; to be consumed inside ``undisturbed``.
+
+    Args:
+        extraction: The model, its layer, and how its output is read.
+        loader: The user's loader.
+        indices: Data-set indices, ``(n,)``.
+        state: Weights to run with in place of the model's own.
+    """
+    tap, task, layer = None, extraction.task, None
+    try:
+        for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
+            if tap is None:
+                with extraction.forward_context(), gradients_allowed():
+                    target = find_layer(extraction.model, x, extraction.layer)
+                task = infer_task(target.output, y) if task == "auto" else task
+                layer = target.module
+                tap = Tap(extraction.model, layer, target.name, state).__enter__()
+            with extraction.forward_context():
+                output = tap.forward(x)
+            with torch.enable_grad():
+                readout = read_output(output, y, task, torch.tensor(rows))
+            assert layer is not None
+            yield ExplainedBatch(x, y, readout, task, layer, tap)
+    finally:
+        if tap is not None:
+            tap.__exit__(None, None, None)

@@ -1,0 +1,154 @@
+"""The decision: a pure function of policy and numbers. Fails closed: what is not known to be good is not good."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from lightning_ifa.gate.numbers import Numbers
+from lightning_ifa.gate.policy import Limit, Policy, family_keys, health_key
+from lightning_ifa.gate.verdict import Check, Verdict
+
+UNDECIDED = 0.5  # a health of exactly this says "cannot be told", see indicators/finding.py
+
+_LARGEST = 1.7e308  # SQL stores give infinity back as 1.797e308
+_WORDS = {"at_most": "at most", "below": "below", "at_least": "at least", "above": "above"}
+
+
+def decide(policy: Policy, candidate: Numbers, champion: Numbers | None) -> Verdict:
+    """Judge a candidate.
+
+    Args:
+        policy: What it must satisfy.
+        candidate: What is known of it.
+        champion: What is known of the alias' holder; None if there is none.
+
+    Returns:
+        The verdict; a missing, NaN or infinite number fails its check, as does one measured on other data.
+    """
+    checks = [_data_set(policy, candidate)]
+    checks += [_family(family, candidate) for family in policy.families]
+    for limit in policy.checks:
+        if limit.operator:
+            checks.append(_absolute(limit, limit.operator, candidate))
+        if limit.vs_champion:
+            checks.append(_relative(limit, policy, candidate, champion))
+    return Verdict(
+        policy=policy.label,
+        subject=candidate.subject,
+        champion=champion.subject if champion else None,
+        dataset_digest=candidate.dataset_digest,
+        step=candidate.step,
+        origin=candidate.origin,
+        checks=tuple(checks),
+    )
+
+
+def usable(value: float | None) -> bool:
+    """Whether there is a finite number.
+
+    >>> usable(0.3), usable(None), usable(float("nan")), usable(1.7976931348623157e308)
+    (True, False, False, False)
+    """
+    return value is not None and math.isfinite(value) and abs(value) < _LARGEST
+
+
+def _data_set(policy: Policy, candidate: Numbers) -> Check:
+    found, demanded = candidate.dataset_digest, policy.dataset_digest
+    if demanded is None:
+        return Check("data set", True, found, "any", "the policy names no data set")
+    if found is None:
+        return Check("data set", False, None, demanded, candidate.problem or "the data set is not recorded")
+    reason = "" if found == demanded else "the numbers speak of other data"
+    return Check("data set", found == demanded, found, demanded, reason)
+
+
+def _family(family: str, candidate: Numbers) -> Check:
+    name, limit = f"family {family}", "analysed and decided"
+    score, health = (candidate.metrics.get(key) for key in family_keys(family))
+    for what, value in (("score", score), ("health", health)):
+        if not usable(value):
+            return Check(name, False, value, limit, _why(candidate, what, value))
+    if health == UNDECIDED:
+        return Check(name, False, health, limit, "cannot be told from this data")
+    return Check(name, True, health, limit)
+
+
+def _absolute(limit: Limit, operator: str, candidate: Numbers) -> Check:
+    bar = float(getattr(limit, operator))
+    words = _WORDS[operator] + f" {bar:g}" + _bound_words(limit)
+    value, problem = _value(limit, candidate)
+    if value is None or problem:
+        return Check(limit.metric, False, value, words, problem)
+    slack = _slack(value)
+    met = {
+        "at_most": value <= bar + slack,
+        "below": value < bar - slack,
+        "at_least": value >= bar - slack,
+        "above": value > bar + slack,
+    }[operator]
+    return Check(limit.metric, met, value, words, "" if met else f"{value:.6g} is not {words}")
+
+
+def _relative(limit: Limit, policy: Policy, candidate: Numbers, champion: Numbers | None) -> Check:
+    assert limit.vs_champion is not None
+    words = _worsening_words(limit)
+    value, problem = _value(limit, candidate)
+    if value is None or problem:
+        return Check(limit.metric, False, value, words, problem)
+    if champion is None:
+        accepted = policy.champion.missing == "accept"
+        return Check(limit.metric, accepted, value, words, "there is no champion yet")
+    if champion.model == candidate.model:
+        return Check(limit.metric, True, value, words, "it is the champion itself")
+    other = champion.metrics.get(limit.metric)
+    if other is None or not usable(other):
+        return Check(limit.metric, False, value, words, f"the champion: {_why(champion, limit.metric, other)}")
+    if candidate.dataset_digest is None or champion.dataset_digest != candidate.dataset_digest:
+        reason = f"the champion's number speaks of other data ({champion.dataset_digest})"
+        return Check(limit.metric, False, value, words, reason)
+    worse = value - other if limit.lower_is_better else other - value
+    shares = (limit.vs_champion.abs, None if limit.vs_champion.rel is None else limit.vs_champion.rel * abs(other))
+    allowed = max(share for share in shares if share is not None)
+    met = worse <= allowed + _slack(value)
+    return Check(limit.metric, met, value, words, f"champion {other:.6g}, worse by {worse:.6g}, allowed {allowed:.6g}")
+
+
+def _value(limit: Limit, numbers: Numbers) -> tuple[float | None, str]:
+    """The number to judge and, if it must not be used, why."""
+    value, health = numbers.metrics.get(limit.metric), numbers.metrics.get(health_key(limit.metric))
+    if value is None or not usable(value):
+        return value, _why(numbers, limit.metric, value)
+    if health == UNDECIDED and health_key(limit.metric) != limit.metric:
+        return value, "its family cannot be told from this data"
+    if limit.bound is None:
+        return value, ""
+    z = numbers.metrics.get(limit.bound.z)
+    error = value / z if z is not None and usable(z) and z != 0 else 0.0
+    if not usable(error) or error <= 0:
+        return value, f"no standard error: {limit.bound.z} is {z}"
+    margin = NormalDist().inv_cdf(limit.bound.level) * error
+    return value + margin if limit.lower_is_better else value - margin, ""
+
+
+def _slack(value: float) -> float:
+    """Room for float32: Lightning logs 0.1 as 0.10000000149. Depends on the value only, never on the limit."""
+    return 1e-6 * abs(value) + 1e-9
+
+
+def _why(numbers: Numbers, what: str, value: float | None = None) -> str:
+    if value is None:
+        return f"{what} is missing" + (f": {numbers.problem}" if numbers.problem else "")
+    return f"{what} is {'not a number' if math.isnan(value) else 'infinite'}"
+
+
+def _bound_words(limit: Limit) -> str:
+    side = "upper" if limit.lower_is_better else "lower"
+    return f" ({side} {limit.bound.level:.0%} bound)" if limit.bound else ""
+
+
+def _worsening_words(limit: Limit) -> str:
+    assert limit.vs_champion is not None
+    parts = [] if limit.vs_champion.abs is None else [f"{limit.vs_champion.abs:g}"]
+    parts += [] if limit.vs_champion.rel is None else [f"{limit.vs_champion.rel:.3%}".replace(".000%", "%")]
+    return f"at most {' or '.join(parts)} worse than the champion" + _bound_words(limit)

@@ -1,0 +1,142 @@
+"""What the gate reads from and writes to the model registry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from lightning_ifa.errors import IFAWarning, UndecidableError
+from lightning_ifa.gate.numbers import logged_model_id, subject
+from lightning_ifa.gate.render import markdown
+from lightning_ifa.gate.verdict import Verdict
+from lightning_ifa.tracking.names import slug
+
+VERDICT_TAG, POLICY_TAG, SUBJECT_TAG = "ifa.gate", "ifa.gate.policy", "ifa.gate.subject"
+
+HEAD, TAIL = "IFA gate: ", "<!-- end of the gate's verdict -->"
+
+LONGEST_WAIT = 600.0
+
+
+@contextmanager
+def serialised(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
+    """Let one gate at a time work on a registered model; holds on one machine, for one user, and not across machines.
+
+    Args:
+        name: Of the registered model whose alias may move.
+        longest: Seconds to wait for another gate.
+
+    Raises:
+        UndecidableError: The other gate did not finish in time.
+    """
+    mark = hashlib.sha256(name.encode()).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    path = Path(tempfile.gettempdir()) / f"lightning-ifa-gate-{user}-{mark}.lock"
+    try:
+        with FileLock(path, timeout=longest):
+            yield
+    except Timeout as error:
+        raise UndecidableError(f"another gate has been working on {name} for {longest:.0f} s ({path})") from error
+
+
+def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that holds an alias; None if nobody does.
+
+    Raises:
+        MlflowException: The registered model does not exist, or the server refused or was not reached.
+    """
+    aliases = client.get_registered_model(name).aliases
+    return client.get_model_version(name, aliases[alias]) if alias in aliases else None
+
+
+def standing_verdict(client: MlflowClient, name: str, version: str) -> str | None:
+    """The verdict that a version carries, ``"pass"`` or ``"fail"``.
+
+    Returns:
+        None if there is none, or if it speaks of another subject: MLflow copies tags with a version.
+
+    Raises:
+        MlflowException: There is no such version, or no server.
+    """
+    found = client.get_model_version(name, version)
+    model = logged_model_id(client, found) or str(found.source)
+    return found.tags.get(VERDICT_TAG) if found.tags.get(SUBJECT_TAG) == subject(found, model) else None
+
+
+def write_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict, rewrite: bool = True) -> None:
+    """Write the verdict to its version: description, artifact, three tags; nothing where it stands already.
+
+    Whoever reads in between never finds a pass that is not meant: a fail is written first, a pass last.
+
+    Args:
+        client: Of the store.
+        version: The version.
+        verdict: Of this very version.
+        rewrite: False: a description under the same three tags stays; the champion, judged again, has nobody left
+            to be compared with, and its first verdict says more.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    name, number = str(version.name), str(version.version)
+    tags = {POLICY_TAG: verdict.policy, SUBJECT_TAG: verdict.subject, VERDICT_TAG: verdict.word}
+    description = described(version.description or "", verdict)
+    standing = tags.items() <= version.tags.items()
+    if standing and (not rewrite or description == version.description):
+        return
+    if not verdict.passed:
+        client.set_model_version_tag(name, number, VERDICT_TAG, verdict.word)
+    client.update_model_version(name, number, description)
+    _write_artifact(client, version, verdict)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+
+
+def described(description: str, verdict: Verdict) -> str:
+    """Put the verdict before what the user wrote, in place of an earlier verdict.
+
+    Its first line is plain text, since lists show only the beginning.
+    """
+    earlier = re.compile(re.escape(HEAD) + ".*?" + re.escape(TAIL) + r"\s*", re.DOTALL)
+    own = earlier.sub("", description)
+    return f"{HEAD}{markdown(verdict)}\n\n{TAIL}\n\n{own}".rstrip() + "\n"
+
+
+def destination(client: MlflowClient, version: ModelVersion, to: str) -> ModelVersion:
+    """The version that would hold the alias: itself, or its copy in the protected registered model.
+
+    Raises:
+        MlflowException: The protected model does not exist, or may not be written.
+    """
+    if to == version.name:
+        return version
+    source = f"models:/{version.name}/{version.version}"
+    copies = [v for v in client.search_model_versions(f"name='{to}'") if v.source == source]
+    return copies[0] if copies else client.copy_model_version(source, to)
+
+
+def same_version(a: ModelVersion | None, b: ModelVersion | None) -> bool:
+    """Whether two registry entries are the same one; two absent ones are."""
+    return (a and (a.name, str(a.version))) == (b and (b.name, str(b.version)))
+
+
+def _write_artifact(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
+    """Best effort: the run may belong to an experiment that the gate may only read."""
+    if not version.run_id:
+        return
+    path = f"ifa/gate/{slug(str(version.name))}-v{version.version}.json"
+    try:
+        client.log_dict(version.run_id, verdict.to_dict(), path)
+    except (MlflowException, OSError) as error:
+        warnings.warn(f"the verdict was not stored as {path}: {type(error).__name__}", IFAWarning, stacklevel=2)

@@ -1,0 +1,72 @@
+"""The verdict: every check with value, limit and reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One demand and what became of it.
+
+    Attributes:
+        name: What was checked: a metric's key, or ``data set``, ``family ...``, ``champion``.
+        passed: Whether it is met.
+        value: What was found; None if nothing was.
+        limit: What was demanded, in words.
+        reason: Why it passed or failed, in words.
+    """
+
+    name: str
+    passed: bool
+    value: float | str | None
+    limit: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision about one model version.
+
+    Attributes:
+        policy: Name, version and digest of the policy.
+        subject: The version, and the logged model behind it: a copy elsewhere is another subject.
+        champion: The version it was compared with, or None.
+        dataset_digest: Of the validation data behind the numbers, or None.
+        step: Training step of the numbers, or None.
+        origin: Where the numbers come from, in words.
+        checks: In the policy's order.
+    """
+
+    policy: str
+    subject: str
+    champion: str | None
+    dataset_digest: str | None
+    step: int | None
+    origin: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed, and there was one."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def word(self) -> str:
+        """``"pass"`` or ``"fail"``."""
+        return "pass" if self.passed else "fail"
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON, which knows no NaN: such a value is given in words."""
+        content = asdict(self) | {"verdict": self.word}
+        for check in content["checks"]:
+            if isinstance(check["value"], float) and not math.isfinite(check["value"]):
+                check["value"] = str(check["value"])
+        return content

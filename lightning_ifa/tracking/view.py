@@ -1,0 +1,149 @@
+"""A saved view of an experiment: health and scores of its runs, and the same probes side by side.
+
+MLflow keeps saved views as experiment tags since 3.15. Their format is internal, so nothing is written for a version
+on which it was not tried.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import zlib
+from collections import Counter
+from typing import Any
+
+import requests
+from mlflow import MlflowClient
+from mlflow import __version__ as installed
+from packaging.version import Version
+
+from lightning_ifa.errors import TrackingError
+from lightning_ifa.feature_report import FAMILIES
+
+FIRST_KNOWN, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
+VIEW_ID = "lightning-ifa"
+TAG = f"mlflow.sharedViewState.{VIEW_ID}"
+IMAGE_NAME = re.compile(r"(?P<key>ifa~xai~[^+]+)\+step\+(?P<epoch>\d+)\+")
+MOST_PROBES, MOST_RUNS = 8, 10
+
+
+def install_view(client: MlflowClient, experiment_id: str) -> str:
+    """Save the view in an experiment; an earlier one is replaced.
+
+    Args:
+        client: Of the experiment's store.
+        experiment_id: The experiment.
+
+    Returns:
+        The view's address, to be put behind the server's.
+
+    Raises:
+        TrackingError: The server's MLflow keeps saved views in a form that is not known.
+    """
+    version = _server_version(client.tracking_uri)
+    if not FIRST_KNOWN <= version < FIRST_UNKNOWN:
+        raise TrackingError(
+            f"the server runs MLflow {version}; saved views are known from {FIRST_KNOWN} to before {FIRST_UNKNOWN}, "
+            "so nothing was changed"
+        )
+    state = _state(*_probes(client, experiment_id))
+    client.set_experiment_tag(experiment_id, TAG, _packed("Feature analysis", state))
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
+
+
+def _server_version(uri: str) -> Version:
+    if not uri.startswith(("http://", "https://")):
+        return Version(installed)
+    try:
+        answer = requests.get(uri.rstrip("/") + "/version", timeout=10)
+        answer.raise_for_status()
+        return Version(answer.text.strip())
+    except (requests.RequestException, ValueError) as error:
+        raise TrackingError(f"the tracking server does not tell its version: {type(error).__name__}") from error
+
+
+def _probes(client: MlflowClient, experiment_id: str) -> tuple[list[str], int]:
+    """Image keys of the probes, and the latest epoch that most of the newest runs have pictures of."""
+    keys: set[str] = set()
+    epochs: Counter[int] = Counter()
+    for run in client.search_runs([experiment_id], max_results=MOST_RUNS):
+        names = [file.path.rpartition("/")[2] for file in client.list_artifacts(run.info.run_id, "images")]
+        found = [match for name in names if (match := IMAGE_NAME.match(name))]
+        keys |= {match["key"].replace("~", "/") for match in found}
+        epochs.update({int(match["epoch"]) for match in found})
+    shared = [epoch for epoch, count in epochs.items() if count == max(epochs.values())]
+    return sorted(keys)[:MOST_PROBES], max(shared, default=0)
+
+
+def _packed(name: str, state: dict[str, Any]) -> str:
+    now = int(time.time() * 1000)
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
+
+
+def _state(probes: list[str], epoch: int) -> dict[str, Any]:
+    health = [f"ifa/health/{family}" for family in FAMILIES]
+    scores = [f"ifa/{family}/score" for family in FAMILIES]
+    charts = [_chart("BAR", "health", key, metricKey=key) for key in health]
+    charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
+    charts += [_line(key) for key in scores]
+    return {
+        "searchFilter": "",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "columnOrder": [],
+        "columnWidths": {},
+        "selectedColumns": [f"metrics.`{key}`" for key in health + scores],
+        "compareRunCharts": charts,
+        "compareRunSections": [
+            _section("health", "Health: 1 = good, below 0.5 = alarm", 3, 300),
+            _section("maps", "The same probes in every run, on the common intensity scale", 1, 640),
+            _section("scores", "Scores over training: 0 = nothing found", 3, 300),
+        ],
+        "isAccordionReordered": True,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]:
+    return {
+        "uuid": f"{section}-{name}",
+        "type": kind,
+        "metricSectionId": section,
+        "displayName": name,
+        "runsCountToCompare": 10,
+        "deleted": False,
+        "isGenerated": False,
+    } | options
+
+
+def _line(key: str) -> dict[str, Any]:
+    return _chart(
+        "LINE", "scores", key, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
+        scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",
+        ignoreOutliers=False, useGlobalLineChartConfig=True,
+    )  # fmt: skip
+
+
+def _section(uuid: str, name: str, columns: int, height: int) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "name": name,
+        "display": True,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": columns,
+        "cardHeight": height,
+    }

@@ -1,0 +1,199 @@
+"""The command line: exit codes, files, lightness. No command is mocked."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from PIL import Image
+
+from lightning_ifa.cli import main
+from lightning_ifa.tracking.job import Job
+
+sys.path.insert(0, str(Path(__file__).parent / "gate"))
+
+from registries import FAMILIES, Store, sound_metrics
+
+ROOT = Path(__file__).parents[1]
+GATE, STRICT = str(ROOT / "configs" / "gate.yaml"), str(ROOT / "configs" / "gate_strict.yaml")
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("cli"))
+    store.client.create_registered_model("leafnet")
+    store.register("leafnet", sound_metrics())
+    for family in FAMILIES:
+        store.register("leafnet", sound_metrics() | {f"ifa/health/{family}": 0.5})
+        store.register("leafnet", sound_metrics() | {f"ifa/health/{family}": 0.49})
+    return store
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, list(arguments), color=True)
+
+
+def gate(store, version, *options, policy=GATE):
+    return run("gate", f"models:/leafnet/{version}", "--policy", policy, "--tracking-uri", store.uri, *options)
+
+
+def test_the_default_policy_passes_the_sound_one_and_promotes_it(registered, tmp_path):
+    files = tmp_path / "junit.xml", tmp_path / "verdict.json"
+    result = gate(registered, 1, "--promote", "champion", "--junit", str(files[0]), "--json", str(files[1]))
+    assert result.exit_code == 0, result.output
+    assert "PASS" in result.output
+    assert "promoted: models:/leafnet/1 champion" in result.output
+    assert registered.holder("leafnet") == "1"
+    assert ElementTree.parse(files[0]).getroot().get("failures") == "0"
+    assert json.loads(files[1].read_text())["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("policy", [GATE, STRICT])
+@pytest.mark.parametrize("version", range(2, 2 + 2 * len(FAMILIES)))
+def test_the_shipped_policies_refuse_each_alarm_and_each_family_that_cannot_be_told(registered, policy, version):
+    result = gate(registered, version, "--dry-run", policy=policy)
+    assert result.exit_code == 1, result.output
+    assert FAMILIES[(version - 2) // 2] in result.output
+
+
+def test_the_strict_policy_wants_a_champion_and_then_passes(registered):
+    refused = gate(registered, 1, "--dry-run", "--promote", "strict-champion", policy=STRICT)
+    assert refused.exit_code == 1
+    assert "there is no champion yet" in refused.output
+    registered.client.set_registered_model_alias("leafnet", "strict-champion", "1")
+    again = registered.register("leafnet", sound_metrics())
+    result = gate(registered, again, "--dry-run", "--promote", "strict-champion", policy=STRICT)
+    assert result.exit_code == 0, result.output
+    assert "would promote" in result.output
+    assert registered.holder("leafnet", "strict-champion") == "1"
+
+
+def test_undecidable_is_two_and_says_why(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    junit = tmp_path / "junit.xml"
+    unknown = gate(registered, 99, "--junit", str(junit))
+    assert unknown.exit_code == 2
+    assert "could not decide" in unknown.output
+    assert ElementTree.parse(junit).getroot().get("errors") == "1"
+    assert run("gate", "models:/leafnet/1", "--policy", GATE, "--tracking-uri", DEAD).exit_code == 2
+
+
+def test_a_faulty_policy_is_two_and_names_the_line(registered, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(Path(GATE).read_text().replace("above: 0.5", "abvoe: 0.5", 1))
+    line = policy.read_text().splitlines().index("    abvoe: 0.5") + 1
+    result = gate(registered, 1, policy=str(policy))
+    assert result.exit_code == 2
+    assert f"line {line}: checks.0.abvoe" in result.output
+
+
+@pytest.mark.parametrize("options", [["--recompute"], ["--data", "a:b"], ["--to", "protected"], ["--nonsense"]])
+def test_wrong_usage_is_two(registered, options):
+    assert gate(registered, 1, *options).exit_code == 2
+
+
+def test_data_that_cannot_be_imported_is_two(registered):
+    result = gate(registered, 1, "--recompute", "--data", "no_such_module:loaders")
+    assert result.exit_code == 2
+    assert "expected MODULE:NAME" in result.output
+
+
+def python(code, **environment):
+    """Run code in a process of its own; what it printed."""
+    environment = os.environ | environment
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    heavy = python(
+        "import sys\nfrom lightning_ifa.cli import main\n"
+        "try:\n    main(['gate', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'mlflow', 'numpy', 'pandas', 'pytorch_lightning'} & set(sys.modules)))"
+    )
+    assert heavy.endswith("[]\n")
+    assert "--promote ALIAS" in heavy
+
+
+def test_the_gate_imports_neither_torch_nor_lightning(registered):
+    code = (
+        "import sys\nfrom lightning_ifa.cli import main\n"
+        f"try:\n    main(['gate', 'models:/leafnet/1', '--policy', {GATE!r}, '--dry-run'])\n"
+        "except SystemExit as end: print('exit', end.code)\n"
+        "print(sorted({'torch', 'pytorch_lightning', 'lightning', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert python(code, MLFLOW_TRACKING_URI=registered.uri).endswith("exit 0\n[]\n")
+
+
+# sync
+
+
+def job(spool, name, store, run_id):
+    folder = spool / name
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "artifacts" / "note.txt").write_text(name)
+    Image.new("RGB", (4, 4)).save(folder / "probe.png")
+    Job(run_id, store.uri, 7, images={"probe.png": "ifa/xai/0"}, tags={"ifa.step": "7"}).save(folder)
+    return folder
+
+
+def test_sync_uploads_what_waits(registered, tmp_path):
+    run_id = registered.run()
+    folders = [job(tmp_path, name, registered, run_id) for name in ("a", "b")]
+    result = run("sync", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("uploaded") == 2
+    assert not any(folder.exists() for folder in folders)
+    client = MlflowClient(registered.uri)
+    assert client.get_run(run_id).data.tags["ifa.step"] == "7"
+    assert "note.txt" in [artifact.path for artifact in client.list_artifacts(run_id)]
+    assert run("sync", str(tmp_path)).exit_code == 0
+
+
+def test_sync_keeps_what_cannot_be_uploaded_and_goes_on(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    lost = job(tmp_path, "a", registered, "0" * 32)
+    good = job(tmp_path, "b", registered, registered.run())
+    result = run("sync", str(tmp_path))
+    assert result.exit_code == 2
+    assert "waits" in result.output
+    assert "uploaded" in result.output
+    assert lost.exists()
+    assert not good.exists()
+    assert run("sync", str(tmp_path), "--tracking-uri", DEAD).exit_code == 2
+    assert lost.exists()
+
+
+def test_sync_needs_a_folder(tmp_path):
+    assert run("sync", str(tmp_path / "none")).exit_code == 2
+
+
+def test_the_gate_decides_within_a_second_and_a_half_of_mlflows_client(registered):
+    """In CPU time, which other work on the machine does not change; a gate waits for next to nothing."""
+    clock = "import time\n"
+    client = clock + "from mlflow import MlflowClient\nprint(time.process_time())"
+    whole = (
+        clock + "from lightning_ifa.cli import main\n"
+        f"try:\n    main(['gate', 'models:/leafnet/1', '--policy', {GATE!r}, '--dry-run'])\nexcept SystemExit: pass\n"
+        "print(time.process_time())"
+    )
+    alone, both = (float(python(code, MLFLOW_TRACKING_URI=registered.uri).split()[-1]) for code in (client, whole))
+    assert both - alone < 1.5
+
+
+def test_view_is_saved_in_an_experiment_that_exists(registered):
+    name = registered.client.search_experiments()[0].name
+    result = run("view", "install", name, "--tracking-uri", registered.uri)
+    assert result.exit_code == 0, result.output
+    assert "viewStateShareKey=lightning-ifa" in result.output
+    missing = run("view", "install", "nowhere", "--tracking-uri", registered.uri)
+    assert missing.exit_code == 2
+    assert "there is no experiment 'nowhere'" in missing.output

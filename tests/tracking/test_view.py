@@ -1,0 +1,66 @@
+"""The saved view is written in the known form only, and shows the probes that the runs have."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+import mlflow
+import pytest
+from PIL import Image
+
+from lightning_ifa.errors import TrackingError
+from lightning_ifa.tracking import view
+
+
+@pytest.fixture
+def experiment(store):
+    """Two runs: epochs 0 and 3 in both, epoch 7 in one."""
+    client = mlflow.MlflowClient(store)
+    name = client.create_experiment("x")
+    for epochs in ((0, 3), (0, 3, 7)):
+        run = client.create_run(name).info.run_id
+        for epoch in epochs:
+            for probe in ("b", "a"):
+                client.log_image(run, Image.new("RGB", (4, 4)), key=f"ifa/xai/{probe}", step=epoch)
+    return client, name
+
+
+def saved(client, name):
+    content = json.loads(client.get_experiment(name).tags[view.TAG])
+    kind, _, packed = content["state"].partition(";")
+    assert kind == "deflate"
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def test_view_shows_the_probes_of_the_latest_shared_epoch(experiment):
+    address = view.install_view(*experiment)
+    assert "viewStateShareKey=lightning-ifa" in address
+    state = saved(*experiment)
+    (images,) = [chart for chart in state["compareRunCharts"] if chart["type"] == "IMAGE"]
+    assert images["imageKeys"] == ["ifa/xai/a", "ifa/xai/b"]
+    assert images["step"] == 3
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
+    assert len(experiment[0].get_experiment(experiment[1]).tags[view.TAG]) < 20_000
+
+
+def test_an_experiment_without_pictures_gets_no_grid(store):
+    client = mlflow.MlflowClient(store)
+    name = client.create_experiment("x")
+    view.install_view(client, name)
+    assert "IMAGE" not in {chart["type"] for chart in saved(client, name)["compareRunCharts"]}
+
+
+@pytest.mark.parametrize("version", ["3.14.0", "3.18.0", "4.0"])
+def test_unknown_versions_are_left_alone(experiment, monkeypatch, version):
+    monkeypatch.setattr(view, "installed", version)
+    with pytest.raises(TrackingError, match="nothing was changed"):
+        view.install_view(*experiment)
+    assert view.TAG not in experiment[0].get_experiment(experiment[1]).tags
+
+
+def test_server_that_is_away():
+    with pytest.raises(TrackingError, match="does not tell its version"):
+        view._server_version("http://127.0.0.1:9")
