@@ -20,7 +20,7 @@ from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
 from lightning_ifa.features.metadata import metadata_rows, read_metadata
 from lightning_ifa.features.probes import Probes, take_probes
-from lightning_ifa.features.properties import BACKGROUND
+from lightning_ifa.features.properties import BACKGROUND, has_background
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
@@ -58,6 +58,7 @@ def analyze(
     metadata: Mapping[str, pd.DataFrame] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
+    transplants: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
     """Look inside a trained network: overfitting, confounding, outliers, redundancy, comparable maps.
@@ -77,6 +78,8 @@ def analyze(
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        transplants: Also look for confounders by exchanging borders, corners and background level between images:
+            ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw.
 
     Returns:
@@ -97,9 +100,7 @@ def analyze(
     }
     validation = tables["validation"]
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
-    moved = None
-    if validation.task in TRANSPLANTABLE:
-        moved = transplant_backgrounds(extraction, val_loader, validation.indices, validation.task)
+    moved = transplant(extraction, val_loader, validation) if transplants else None
     return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, seed=seed)
 
 
@@ -163,6 +164,13 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
     return replace(table, metadata=metadata_rows(frame, table.indices, length, split))
 
 
+def transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTable) -> Transplants | None:
+    """Exchange backgrounds between a table's images; None for tasks without classes to compare."""
+    if table.task not in TRANSPLANTABLE:
+        return None
+    return transplant_backgrounds(extraction, loader, table.indices, table.task)
+
+
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:
     """Choose the rows to picture, class by class."""
     return choose_probes(strata(table.targets, bin_edges(table.targets)), count)
@@ -216,7 +224,8 @@ def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants
     if table.task == "custom":
         return []
     known = labels >= 0
-    background = [name for name in table.properties if str(name).startswith(BACKGROUND)]
+    judged = moved is not None or has_background(table.properties)
+    background = [name for name in table.properties if judged and str(name).startswith(BACKGROUND)]
     sources = {
         "metadata": table.metadata[known],
         "background": table.properties[background][known],

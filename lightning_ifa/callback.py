@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import analyze_tables, probe_rows, with_metadata
+from lightning_ifa.analysis import analyze_tables, probe_rows, transplant, with_metadata
 from lightning_ifa.checkpoint import KEY, Record, record
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
@@ -52,6 +52,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             CSV or Parquet file with the columns ``split`` and ``index``.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        transplants: Also look for confounders by exchanging borders, corners and background level between images:
+            ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw of the analysis.
         every_n_epochs: Analyse at every n-th epoch.
         train_dataloader: Training samples without augmentation; by default the trainer's own loader.
@@ -83,6 +85,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         metadata: Mapping[str, pd.DataFrame] | str | None = None,
         class_names: Sequence[str] | None = None,
         batch_fn: BatchFunction | None = None,
+        transplants: bool = False,
         seed: int = 0,
         every_n_epochs: int = 1,
         train_dataloader: DataLoader[Any] | None = None,
@@ -101,7 +104,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             raise ValueError(f"on_error={on_error!r}; choose 'warn' or 'raise'")
         self.layer, self.task, self.explain, self.cam = layer, task, explain, cam
         self.max_samples, self.probes, self.seed = max_samples, probes, seed
-        self.class_names, self.batch_fn = class_names, batch_fn
+        self.class_names, self.batch_fn, self.transplants = class_names, batch_fn, transplants
         self.every_n_epochs, self.train_dataloader = every_n_epochs, train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
         self.run_id, self.tracking_uri = run_id, tracking_uri
@@ -241,7 +244,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         validation, loader = tables["validation"], access.validation_loader(trainer)
         rows = probe_rows(validation, self.probes)
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
-        self.report = analyze_tables(tables, pictured, class_names=self.class_names, scale=self._scale, seed=self.seed)
+        moved = transplant(extraction, loader, validation) if self.transplants else None
+        self.report = analyze_tables(
+            tables, pictured, class_names=self.class_names, scale=self._scale, transplants=moved, seed=self.seed
+        )
         self._fresh = True
         self._analysed = (trainer.global_step, access.logged_step(trainer))
         for text in self.report.warnings:

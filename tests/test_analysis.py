@@ -123,11 +123,12 @@ def test_metadata_of_a_planted_confounder():
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(data.images), data.labels).backward()
         optimizer.step()
-    report = analyze(model.eval(), DataLoader(held_out, 32), DataLoader(data, 32), metadata=metadata)
+    loaders = DataLoader(held_out, 32), DataLoader(data, 32)
+    report = analyze(model.eval(), *loaders, metadata=metadata)
     assert "confounding" in report.alarms
     suspects = report.confounders.set_index("source")["score"]
     assert suspects["site"] > 0.05 > abs(suspects["noise"])
-    assert report.confounders.query("origin == 'metadata'").iloc[0]["source"] == "site"
+    assert report.confounders.query("origin != 'content'").iloc[0]["source"] == "site"
 
 
 TASKS = {

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
@@ -118,10 +119,11 @@ class Extraction:
             readout = read_output(output, y, task, positions)
             explained = explained_class(readout, self.explain)
             score = readout.logits.gather(1, explained[:, None])[:, 0]
-        A, G = (t.float() for t in tap.gradient(score))
+        raw, G = tap.gradient(score)
+        A, G = raw.float(), G.float()
         _check_finite(A, rows)
         if not collected.parts:
-            collected.first = Captured(x, A, G, score.detach(), explained)
+            collected.first = Captured(x, A, G, score.detach(), explained, _coarsest(raw, output))
         collected.add(
             contributions=contributions(A, G),
             activations=A.flatten(2).mean(2),
@@ -155,6 +157,12 @@ class _Columns:
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         properties = pd.concat(self.properties, ignore_index=True)
         return FeatureTable(**columns, properties=properties, metadata=pd.DataFrame(index=properties.index), **labels)
+
+
+def _coarsest(*values: Any) -> torch.dtype:
+    """The least precise floating-point type among some tensors, however nested."""
+    found = {leaf.dtype for leaf in tree_leaves(values) if torch.is_tensor(leaf) and leaf.is_floating_point()}
+    return max(found, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _to(device: torch.device, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
@@ -13,6 +14,9 @@ BACKGROUND = ("border", "corner", "background")
 """First words of the properties that lie outside the usual place of an object, and are judged."""
 
 EDGE = 1 / 7  # strip and corner width as a share of each axis: 4 of 28 pixels, 32 of 224
+
+PLAIN = 0.6
+"""A border with less than this share of the whole image's texture is background; see ``has_background``."""
 
 LEAST_SIZE = 14  # fewer pixels along an axis leave no strip that an object does not fill
 
@@ -58,6 +62,19 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
     found.update((f"border_colour_{i}", x[:, i][:, outside].mean(1) - found["border"]) for i in colours)
     found.update((f"side_{name}", part.flatten(1).mean(1)) for name, part in _sides(gray))
     return found | _standing_out(gray, outside)
+
+
+def has_background(properties: pd.DataFrame) -> bool:
+    """Whether the images have a plain border, so that what happens there is no part of the object.
+
+    Where scenes and textures fill the image, its border rightly belongs to the class.
+
+    Args:
+        properties: ``image_properties`` of a data set, one row an image.
+    """
+    if "border_texture" not in properties:
+        return True
+    return float(properties["border_texture"].median()) < PLAIN * float(properties["sharpness"].median())
 
 
 def _low_level(gray: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def confounding(suspects: list[Suspect]) -> Finding:
     hidden = [s.source for s in suspects if not s.identifiable]
     if not tested:
         reason = f": {hidden[0]} shows one value in every class" if hidden else ""
-        return undecided(f"there is no metadata column or image property to test{reason}")
+        return undecided(f"there is no metadata column to test, and no plain background{reason}")
     strengths = [s.strength(len(tested)) for s in tested]
     values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
     worst = int(np.argmin(values))

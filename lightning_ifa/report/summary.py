@@ -8,8 +8,8 @@ from lightning_ifa.indicators.finding import Finding
 MEANING = {
     "overfitting": "evidence on training samples beyond that on validation samples, in standard deviations",
     "confounding": "share of the evidence between classes that runs through the strongest suspect",
-    "outliers": "share of validation samples far from their class, beyond the 1 % that clean data has",
-    "redundancy": "share of channels that say what another one says, or nothing",
+    "outliers": "share of validation samples unlike their class, or copied from training, beyond 1 %",
+    "redundancy": "share of channels that are dead, copies, or linear mixes of others",
     "consistency": "share of the logit's variance that the map's sum misses",
 }
 

@@ -34,8 +34,9 @@ def runs():
             for name, rows in (("train", 1000), ("validation", ROWS))
         }
         metadata = {"validation": pd.DataFrame({"tag": parts["validation"].tagged.numpy()[:ROWS]})}
-        use = metadata if condition.name != "tag-corner-all" else None
-        report = analyze(net, loaders["validation"], loaders["train"], metadata=use)
+        blind = condition.name == "tag-corner-all"
+        known = None if blind else metadata
+        report = analyze(net, loaders["validation"], loaders["train"], metadata=known, transplants=blind)
         found[condition.name] = net, parts, report, loaders["validation"]
     return found
 

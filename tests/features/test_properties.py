@@ -1,7 +1,8 @@
+import pandas as pd
 import pytest
 import torch
 
-from lightning_ifa.features.properties import BACKGROUND, image_properties
+from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
 
 
 def painted(where, level=1.0, size=28):
@@ -58,3 +59,13 @@ def test_any_number_of_axes(shape):
 
 def test_small_images_have_no_border():
     assert "border" not in image_properties(torch.rand(3, 1, 8, 8))
+
+
+def test_a_plain_border_is_background_and_a_textured_one_is_not():
+    generator = torch.Generator().manual_seed(0)
+    textured = torch.rand(20, 1, 28, 28, generator=generator)
+    framed = torch.zeros(20, 1, 28, 28)
+    framed[:, :, 6:-6, 6:-6] = textured[:, :, 6:-6, 6:-6]
+    noisy = framed + 0.02 * torch.randn(framed.shape, generator=generator)
+    found = [has_background(pd.DataFrame(image_properties(x))) for x in (textured, framed, noisy)]
+    assert found == [False, True, True]
