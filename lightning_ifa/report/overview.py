@@ -20,6 +20,7 @@ from lightning_ifa.report.style import BAD, DIVERGING, FAINT, GOOD, HEAT, INK, S
 
 MOST_CHANNELS = 24
 MOST_SUSPECTS = 8
+SHORT_BAR = 0.3  # a bar that its text would not fit in
 
 
 def overview_png(report: FeatureReport, title: str) -> bytes:
@@ -62,7 +63,9 @@ def draw_health(axes: Axes, report: FeatureReport) -> None:
         colour = BAD if finding.alarm else UNKNOWN if finding.undecided else GOOD
         axes.barh(row, finding.health, color=colour, height=0.62)
         text = "cannot be told" if finding.undecided else f"score {finding.score:.3f}"
-        axes.text(0.02, row, text, va="center", fontsize=8, color="white", fontweight="bold")
+        beside = finding.health < SHORT_BAR
+        x, ink = (finding.health + 0.02, INK) if beside else (0.02, "white")
+        axes.text(x, row, text, va="center", fontsize=8, color=ink, fontweight="bold")
     axes.axvline(0.5, color=INK, lw=1, ls="--")
     axes.set_yticks(range(len(families)), families)
     axes.set_xlim(0, 1)
@@ -80,12 +83,18 @@ def draw_evidence(axes: Axes, report: FeatureReport) -> None:
     axes.legend(fontsize=8, frameon=False)
     finding = report.findings.get("overfitting")
     verdict = "" if finding is None or finding.undecided else f": gap {finding.score:.2f} sd, z {finding.z:.1f}"
-    dress(axes, f"Evidence for the true class{verdict}", "margin over the next class, in logits")
+    dress(
+        axes,
+        f"Evidence for the true class{verdict}",
+        "margin over the next class; for regression, minus the absolute error",
+    )
 
 
 def draw_suspects(axes: Axes, report: FeatureReport) -> None:
     """Share of the evidence that runs through each suspect; faint ones may well belong to the class."""
-    frame = report.confounders.dropna(subset="score").head(MOST_SUSPECTS)[::-1]
+    frame = report.confounders.dropna(subset="score")
+    frame = frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable")
+    frame = frame.head(MOST_SUSPECTS)[::-1]
     labels = []
     for row, (source, origin, score) in enumerate(zip(frame["source"], frame["origin"], frame["score"], strict=True)):
         colour = FAINT if origin == "content" else BAD if score > RELIANCE_LIMIT else GOOD
@@ -97,7 +106,7 @@ def draw_suspects(axes: Axes, report: FeatureReport) -> None:
 
 
 def draw_outliers(axes: Axes, report: FeatureReport) -> None:
-    """Distance of each sample to its own class, in robust standard deviations."""
+    """Outlier score of each sample, in robust standard deviations."""
     # the colours of the splits are explained beside the evidence
     for split, rows in report.samples.groupby("split"):
         values = np.sort(rows["score"].dropna().to_numpy())[::-1]
@@ -110,7 +119,7 @@ def draw_outliers(axes: Axes, report: FeatureReport) -> None:
             color=SPLIT_COLOURS[str(split)],
         )
     axes.axhline(THRESHOLD, color=INK, lw=1, ls="--")
-    dress(axes, f"Outliers: {len(report.outliers)} listed", "share of samples", "distance to own class, robust sd")
+    dress(axes, f"Outliers: {len(report.outliers)} listed", "share of samples", "outlier score, robust sd")
 
 
 def draw_importance(axes: Axes, report: FeatureReport) -> None:
