@@ -27,7 +27,7 @@ from lightning_ifa.features.targets import ScoreFunction
 from lightning_ifa.indicators.columns import read_column
 from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
 from lightning_ifa.indicators.consistency import consistency
-from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
 from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
@@ -39,6 +39,10 @@ from lightning_ifa.indicators.strata import bin_edges, strata
 
 Strata = dict[str, NDArray[np.int64]]
 
+AUGMENTED = (
+    "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
+    "training, or give a clean training loader (train_dataloader= of the callback)"
+)
 CARRIERS = 5  # channels named for each suspect
 TRANSPLANTABLE = ("multiclass", "binary")
 EXAMPLES = 3  # samples named for each suspect
@@ -101,7 +105,8 @@ def analyze(
     validation = tables["validation"]
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
     moved = transplant(extraction, val_loader, validation) if transplants else None
-    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, seed=seed)
+    augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
+    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, augmented=augmented, seed=seed)
 
 
 def analyze_tables(
@@ -111,6 +116,7 @@ def analyze_tables(
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
     transplants: Transplants | None = None,
+    augmented: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
     """Compute every indicator from FeatureTables.
@@ -121,6 +127,7 @@ def analyze_tables(
         class_names: One a class.
         scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
         transplants: Of parts of the validation images, to find confounders that no metadata tell of.
+        augmented: Whether the training table was made from randomly augmented inputs.
         seed: Of permutations and folds.
 
     Raises:
@@ -137,7 +144,8 @@ def analyze_tables(
     findings: dict[str, Finding] = {}
     if "train" in tables:
         sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
-        findings["overfitting"] = overfitting(sides[0], sides[1], seed)
+        found = overfitting(sides[0], sides[1], seed)
+        findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
     findings["confounding"] = confounding(suspects)
     findings["outliers"] = outliers(scores["validation"], twins)
     findings["redundancy"] = redundancy(validation.activations, groups["validation"])

@@ -245,8 +245,16 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         rows = probe_rows(validation, self.probes)
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
         moved = transplant(extraction, loader, validation) if self.transplants else None
+        train = access.training_loader(trainer, self.train_dataloader)
+        augmented = train is not None and "train" in tables and extraction.is_augmented(train, tables["train"].indices)
         self.report = analyze_tables(
-            tables, pictured, class_names=self.class_names, scale=self._scale, transplants=moved, seed=self.seed
+            tables,
+            pictured,
+            class_names=self.class_names,
+            scale=self._scale,
+            transplants=moved,
+            augmented=augmented,
+            seed=self.seed,
         )
         self._fresh = True
         self._analysed = (trainer.global_step, access.logged_step(trainer))

@@ -101,6 +101,15 @@ def test_without_training_split_overfitting_is_left_out(model):
     assert set(report.tables) == {"validation"}
 
 
+def test_augmented_training_inputs_hide_a_gap(model):
+    clean = analyze(model, loader(60, seed=5), loader(90, seed=1)).findings["overfitting"]
+    augmented = analyze(model, loader(60, seed=5), loader(90, seed=1, augmented=True)).findings["overfitting"]
+    assert not clean.undecided
+    assert augmented.undecided
+    assert "augmented at random" in augmented.note
+    assert "margin_gap" in augmented.details
+
+
 def test_probes_are_the_same_whatever_the_model(model, report):
     other = analyze(PoolNet().eval(), loader(60, seed=5))
     assert other.probes.table.sample_ids.tolist() == report.probes.table.sample_ids.tolist()

@@ -22,7 +22,7 @@ from lightning_ifa.features.cam import Weights, cam, cam_weights, contributions
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.properties import image_properties
-from lightning_ifa.features.sampling import Indices, reference_loader, sample_ids
+from lightning_ifa.features.sampling import Indices, drawn_twice, reference_loader, sample_ids
 from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tap import Tap, gradients_allowed, normal
@@ -67,6 +67,12 @@ class Extraction:
         """
         with undisturbed(self.model, self.seed), torch.inference_mode(False), torch.no_grad():
             return self._table(loader, indices)
+
+    def is_augmented(self, loader: DataLoader[Any], indices: Indices) -> bool:
+        """Whether the loader's data set gives different inputs for one and the same index."""
+        with undisturbed(self.model, self.seed):
+            first, second = (read_with(self.batch_fn, b)[0] for b in drawn_twice(loader, indices, self.seed))
+        return first.shape != second.shape or not torch.equal(first, second)
 
     def _table(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         batches = self.batches(reference_loader(loader, indices, self.seed))

@@ -22,6 +22,8 @@ from lightning_ifa.features.isolation import seed_host
 
 Indices = NDArray[np.int64]
 
+DRAWS = 8
+STRIDE = 1_000_003  # between the states of two seeds: a prime beyond most data sets
 BATCH_SIZE = 32  # where the user's loader has none of its own
 
 
@@ -79,6 +81,20 @@ def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int) -> Da
     )
 
 
+def drawn_twice(loader: DataLoader[Any], indices: Indices, seed: int) -> tuple[Any, Any]:
+    """Collate a few samples twice, under different random states; they differ where the data set augments.
+
+    Args:
+        loader: The user's loader.
+        indices: Data-set indices; up to eight of them are drawn, since an augmentation may leave some alone.
+        seed: Of the draws.
+    """
+    few = indices[:DRAWS]
+    draws = (_Indexed(loader.dataset, few, state) for state in (seed, seed + 1))
+    first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
+    return first, second
+
+
 def sample_ids(dataset: Dataset[Any], indices: Indices) -> NDArray[np.str_]:
     """Name samples: by the data set's own ``sample_ids`` if it has them, else by index.
 
@@ -130,7 +146,7 @@ class _Indexed(Dataset[tuple[int, Any]]):
 
     def __getitem__(self, row: int) -> tuple[int, Any]:
         index = int(self._indices[row])
-        seed_host((self._seed << 32) ^ index)
+        seed_host((self._seed * STRIDE + index) % 2**32)  # the generators read 32 bits only
         return index, self._dataset[index]
 
 
