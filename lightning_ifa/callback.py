@@ -165,8 +165,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             checkpoint[KEY] = found.to_dict()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Keep what was found until now."""
-        self._close_sink()
+        """Keep what was found until now; who interrupts a training does not want to wait."""
+        self._close_sink(timeout=10.0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
@@ -192,9 +192,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self._failed(error or IFAError("the analysis failed on another rank"))
             return {}
         metrics: dict[str, float] = {}
-        tables = {split: access.gathered(trainer, share) for split, share in shares.items()}
+        parts = {split: access.gathered(trainer, share) for split, share in shares.items()}
         if trainer.is_global_zero:
             try:
+                tables = {split: FeatureTable.concatenate(found) for split, found in parts.items() if found}
                 metrics = self._report(trainer, extraction, tables)
             except Exception as failure:
                 error = failure
@@ -235,12 +236,11 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         return shares
 
     def _report(
-        self, trainer: pl.Trainer, extraction: Extraction, gathered: Mapping[str, FeatureTable | None]
+        self, trainer: pl.Trainer, extraction: Extraction, tables: Mapping[str, FeatureTable]
     ) -> dict[str, float]:
         if self.baseline_run_id and self._scale is None:
             here = self._run(trainer)
             self._scale = baseline_scale(self.baseline_run_id, here.tracking_uri if here else self.tracking_uri)
-        tables = {split: table for split, table in gathered.items() if table is not None}
         validation, loader = tables["validation"], access.validation_loader(trainer)
         rows = probe_rows(validation, self.probes)
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
@@ -301,15 +301,16 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         if self.on_error == "raise":
             raise error
         reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
-        self._warn(f"feature analysis left out, training goes on: {reason}")
+        self._warn(f"feature analysis left out, training goes on: {reason}", once_for=type(error).__name__)
         log.debug("feature analysis failed", exc_info=error)
 
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
+    def _warn(self, text: str, once_for: str | None = None) -> None:
+        key = once_for or text
+        if key not in self._warned:
+            self._warned.add(key)
             warnings.warn(text, IFAWarning, stacklevel=3)
 
-    def _close_sink(self) -> None:
+    def _close_sink(self, timeout: float = 60.0) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
-            sink.close()
+            sink.close(timeout)

@@ -81,13 +81,13 @@ def all_succeeded(trainer: Any, succeeded: bool) -> bool:
     return bool(trainer.strategy.reduce_boolean_decision(succeeded, all=True))
 
 
-def gathered(trainer: Any, table: FeatureTable | None) -> FeatureTable | None:
-    """Join the ranks' tables on rank 0; None on the others. Every rank must ask."""
-    if trainer.world_size == 1:
-        return table
-    tables: list[FeatureTable | None] | None = [None] * trainer.world_size if trainer.is_global_zero else None
-    torch.distributed.gather_object(table, tables)
-    return FeatureTable.concatenate([t for t in tables if t is not None]) if tables else None
+def gathered(trainer: Any, table: FeatureTable | None) -> list[FeatureTable]:
+    """Bring the ranks' tables to rank 0; nothing on the others. Every rank must ask."""
+    tables: list[FeatureTable | None] | None = [table]
+    if trainer.world_size > 1:
+        tables = [None] * trainer.world_size if trainer.is_global_zero else None
+        torch.distributed.gather_object(table, tables)
+    return [part for part in tables or [] if part is not None]
 
 
 def _loaders(found: Any) -> Iterator[DataLoader[Any]]:

@@ -21,7 +21,7 @@ PLAIN = 0.6
 LEAST_SIZE = 14  # fewer pixels along an axis leave no strip that an object does not fill
 
 _POOLS = {2: avg_pool1d, 3: avg_pool2d, 4: avg_pool3d}
-_MOST_PIXELS = 4096  # a quantile over that many evenly chosen pixels is exact enough, and bounds its memory
+_MOST_PIXELS = 4096  # a percentile of that many evenly chosen pixels is exact enough
 _MOST_COLOURS = 4  # more channels than that are no colours
 
 
@@ -79,7 +79,8 @@ def has_background(properties: pd.DataFrame) -> bool:
 
 def _low_level(gray: Tensor) -> Tensor:
     flat = gray.flatten(1)
-    return flat[:, :: max(1, flat.shape[1] // _MOST_PIXELS)].quantile(0.1, dim=1)
+    evenly = flat[:, :: max(1, flat.shape[1] // _MOST_PIXELS)]
+    return evenly.kthvalue(max(1, round(0.1 * evenly.shape[1])), dim=1).values  # a third of quantile's time
 
 
 def _mean_step(gray: Tensor) -> Tensor:

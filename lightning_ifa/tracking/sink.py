@@ -55,7 +55,7 @@ class Sink:
         except queue.Full:
             _render(folder, render)
 
-    def close(self, timeout: float = 60.0) -> None:
+    def close(self, timeout: float) -> None:
         """Finish what waits, as far as the time allows, and say where the rest lies.
 
         Args:

@@ -79,7 +79,7 @@ def test_everything_arrives_and_the_spool_is_gone(report, run, tmp_path):
     sink = Sink(tmp_path / "spool", run.tracking_uri)
     for moment in MOMENTS:
         put(sink, report, run, moment)
-    sink.close()
+    sink.close(60)
     assert_complete(run, MOMENTS)
     assert not (tmp_path / "spool").exists()
 
@@ -91,7 +91,7 @@ def test_nothing_is_lost_where_the_server_is_away(report, run, tmp_path, nowhere
         put(sink, report, Run(run.run_id, nowhere), moment)
     assert time.perf_counter() - began < 0.1
     with pytest.warns(IFAWarning, match=r"2 analyses could not be uploaded .* sync"):
-        sink.close()
+        sink.close(60)
     for folder in pending(tmp_path / "spool"):
         upload(folder, run.tracking_uri)
     assert_complete(run, MOMENTS)
@@ -125,7 +125,7 @@ def test_pictures_that_cannot_be_made_stop_nothing(report, run, tmp_path):
     sink = Sink(tmp_path / "spool", run.tracking_uri)
     sink.put("broken", lambda folder: 1 / 0)
     put(sink, report, run, MOMENTS[0])
-    sink.close()
+    sink.close(60)
     assert_complete(run, MOMENTS[:1])
 
 
