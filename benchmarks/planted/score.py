@@ -21,7 +21,7 @@ from benchmarks.planted.faults import SHIFTS, move
 from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
-from lightning_ifa.features.properties import BACKGROUND, image_properties
+from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.confounding import (
     Suspect,
@@ -163,10 +163,12 @@ def score_blind(run: Run) -> Iterator[Row]:
     """Without metadata: image properties, transplants, and both pooled."""
     table, fault = run.tables["validation"], run.used
     frame = run.properties["validation"]
+    plain = has_background(frame)
     frame = frame[[name for name in frame if name.startswith(BACKGROUND)]]
     for n in (200, 500, 1000):
         panel, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"background": frame[:n]})
-        yield run.row("blind", "properties", fault, n, confounding(panel), seconds, **_parts(panel))
+        judged = panel if plain else []
+        yield run.row("blind", "properties", fault, n, confounding(judged), seconds, **_parts(judged))
     moved = run.transplants()
     regions, seconds = timed(
         transplant_suspects, moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels
