@@ -64,7 +64,6 @@ class Tail:
     def __enter__(self) -> Tail:
         past = observe_past(self._model, self._layer, self._few)
         self._space, self._dtype = past.activation.dim() - 2, past.activation.dtype
-        self._shortcut.enter_context(self._splice)
         self.reach = "network"
         moved = self._few.roll(1, 0)
         if _same(self._splice.run(moved, past.activation.clone()), past.output):
@@ -135,8 +134,7 @@ def depends_on_layer_only(model: nn.Module, layer: nn.Module, x: Tensor) -> bool
         x: Inputs, ``(n, ...)``, n >= 2.
     """
     past = observe_past(model, layer, x)
-    with Splice(model, layer) as splice:
-        return _same(splice.run(x.roll(1, 0), past.activation), past.output)
+    return _same(Splice(model, layer).run(x.roll(1, 0), past.activation), past.output)
 
 
 def _holds(check: Callable[[], bool]) -> bool:

@@ -144,7 +144,7 @@ class Tap:
 
 
 class Splice:
-    """One layer's output replaced, for the duration of a ``with`` block: the network run from any activation.
+    """The network run from any activation of one layer.
 
     Args:
         model: The network, already in evaluation mode.
@@ -152,35 +152,19 @@ class Splice:
 
     Example::
 
-        with Splice(model, model.layer4) as splice:
-            logits = splice.run(images, A * mask)
+        logits = Splice(model, model.layer4).run(images, A * mask)
     """
 
     def __init__(self, model: nn.Module, layer: nn.Module) -> None:
         self._model, self._layer = model, layer
-        self._handle: RemovableHandle | None = None
-        self._state: Mapping[str, Tensor] | None = None
-        self._activation: Tensor | None = None
-
-    def __enter__(self) -> Splice:
-        self._state = _state_made_in_inference_mode(self._model)
-        self._handle = self._layer.register_forward_hook(lambda module, args, output: self._activation)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = self._activation = self._state = None
+        self._state = _state_made_in_inference_mode(model)
 
     def run(self, x: Tensor, activation: Tensor) -> Any:
         """Run the network on ``x``, ``(n, ...)``, with the layer's output replaced by ``activation``, ``(n, c, ...)``.
 
         What follows the layer may change ``activation`` in place. Returns the network's own output, without a graph.
         """
-        self._activation = activation
-        with gradients_allowed(), _inference_tensors_explained():
+        with gradients_allowed(), _inference_tensors_explained(), replaced(self._layer, lambda output: activation):
             return _run(self._model, self._state, normal(x))
 
 
