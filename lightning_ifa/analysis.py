@@ -34,7 +34,7 @@ from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
 from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
 from lightning_ifa.indicators.outside import Outside, outside
-from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+from lightning_ifa.indicators.overfitting import Side, margin, overfitting, standardised_gap
 from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.reliance import channel_reliance
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
@@ -150,6 +150,7 @@ def analyze_tables(
     transplants: Transplants | None = None,
     elsewhere: Elsewhere | None = None,
     augmented: bool = False,
+    augmented_train: FeatureTable | None = None,
     seed: int = 0,
 ) -> FeatureReport:
     """Compute every indicator from FeatureTables.
@@ -162,6 +163,7 @@ def analyze_tables(
         transplants: Of parts of the validation images, to find confounders that no metadata tell of.
         elsewhere: What lies outside the regions where the evidence should be, if those are known.
         augmented: Whether the training table was made from randomly augmented inputs.
+        augmented_train: Some of the training samples again, as augmentation changes them.
         seed: Of permutations and folds.
 
     Raises:
@@ -179,6 +181,8 @@ def analyze_tables(
     if "train" in tables:
         sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
         found = overfitting(sides[0], sides[1], seed)
+        if augmented_train is not None:
+            found = replace(found, details={**found.details, **_augmentation(tables["train"], augmented_train)})
         findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
     findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
     findings["outliers"] = outliers(scores["validation"], twins)
@@ -279,6 +283,16 @@ def _evidence(table: FeatureTable) -> NDArray[Any]:
 def _side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
     known = labels >= 0
     return Side(_evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
+
+
+def _augmentation(clean: FeatureTable, augmented: FeatureTable) -> dict[str, float]:
+    """How far augmentation alone moves the evidence of the same samples, in units of the gap between the splits."""
+    same = clean.take(np.searchsorted(clean.indices, augmented.indices))
+    if not np.array_equal(same.targets, augmented.targets) or clean.task == "custom":
+        return {}
+    labels = _strata({"train": same})["train"]
+    gap, _ = standardised_gap(_evidence(same), labels, _evidence(augmented), labels)
+    return {"augmentation_gap": gap} if np.isfinite(gap) else {}
 
 
 def _suspects(
