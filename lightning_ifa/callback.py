@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._fresh = False
         self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
         self._logged_to: str | None = None
+        self._trend: list[tuple[int, float, float]] = []
         self._regions: Regions | None = None  # remembers masks between epochs
         self._scale: IntensityScale | None = None
         self._sink: Sink | None = None
@@ -138,12 +140,14 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         return found.tags if found else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The run's id, so that a resumed training can say if it logs elsewhere."""
-        return {"run_id": self._logged_to} if self._logged_to else {}
+        """The run's id, so that a resumed training can say if it logs elsewhere, and the trend so far."""
+        run = {"run_id": self._logged_to} if self._logged_to else {}
+        return run | ({"trend": [list(point) for point in self._trend]} if self._trend else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember which run the interrupted training logged to."""
+        """Remember which run the interrupted training logged to, and how far it had come."""
         self._logged_to = state_dict.get("run_id")
+        self._trend = [(int(epoch), score, z) for epoch, score, z in state_dict.get("trend", [])]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
@@ -255,7 +259,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         elsewhere = look_outside(extraction, loader, validation, self._regions)
         train = access.training_loader(trainer, self.train_dataloader)
         augmented = train is not None and "train" in tables and extraction.is_augmented(train, tables["train"].indices)
-        self.report = analyze_tables(
+        report = analyze_tables(
             tables,
             pictured,
             class_names=self.class_names,
@@ -265,6 +269,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             augmented=augmented,
             seed=self.seed,
         )
+        if "overfitting" in report.findings and access.is_fitting(trainer):
+            found = report.findings["overfitting"]
+            self._trend.append((trainer.current_epoch, found.score, found.z))
+        self.report = replace(report, trend=tuple(self._trend))
         self._fresh = True
         self._analysed = (trainer.global_step, access.logged_step(trainer))
         for text in self.report.warnings:
