@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Any, Literal
@@ -131,6 +132,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.stands_back = False
         """Whether to leave the work to another instance in the same trainer, if there is one."""
         self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
+        self._trend: list[tuple[int, float, float]] = []
         self._checkpoint: Moment | None = None
         self._clock = time.monotonic
         self._budget: Budget | None = None
@@ -152,12 +154,14 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         return found.tags if found else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The run's id, so that a resumed training can say if it logs elsewhere."""
-        return {"run_id": self._outbox.logged_to} if self._outbox.logged_to else {}
+        """The run's id, so that a resumed training can say if it logs elsewhere, and the trend so far."""
+        run = {"run_id": self._outbox.logged_to} if self._outbox.logged_to else {}
+        return run | ({"trend": [list(point) for point in self._trend]} if self._trend else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember which run the interrupted training logged to."""
+        """Remember which run the interrupted training logged to, and how far it had come."""
         self._outbox.logged_to = state_dict.get("run_id")
+        self._trend = [(int(epoch), score, z) for epoch, score, z in state_dict.get("trend", [])]
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -365,11 +369,17 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Make a report and keep it until it is sent; give its metrics as they are logged."""
         report = analysis()
         if number == 0:
-            self.report = report
+            report = self.report = self._with_trend(trainer, report)
             self._outbox.place = self._own_place(trainer, report.tables["validation"].layer)
         for text in report.warnings:
             self._warn(text)
         return self._outbox.put(report, self._moment(trainer), trainer.global_step, number)
+
+    def _with_trend(self, trainer: pl.Trainer, report: FeatureReport) -> FeatureReport:
+        found = report.findings.get("overfitting")
+        if found is not None and access.is_fitting(trainer):
+            self._trend.append((trainer.current_epoch, found.score, found.z))
+        return replace(report, trend=tuple(self._trend))
 
     def _own_place(self, trainer: pl.Trainer, layer: str) -> str:
         """Nothing for the first instance in a trainer; the layer's name for further ones."""
