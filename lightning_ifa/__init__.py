@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.zero_code import autolog
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "IFAWarning",
     "IntegratedFeatureAnalysis",
     "analyze",
+    "autolog",
     "check_maps",
     "decompose",
     "gate",
@@ -38,6 +40,7 @@ _HOME = {
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
     "analyze": "analysis",
+    "autolog": "zero_code",
     "check_maps": "decomposition",
     "decompose": "decomposition",
     "log_model": "logged_model",

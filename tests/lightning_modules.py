@@ -1,9 +1,10 @@
-"""A Lightning module with everything that an analysis could disturb: dropout, batch norm, augmentation."""
+"""Lightning modules: one with everything that an analysis could disturb, and a small one for either package."""
 
 from __future__ import annotations
 
 import hashlib
 
+import lightning.pytorch
 import pytorch_lightning as pl
 import torch
 from models import CLASSES, PoolNet, loader
@@ -30,6 +31,37 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
+
+
+class Steps:
+    """What a module of either Lightning package does, beside its base class."""
+
+    def __init__(self, rate=0.01):
+        super().__init__()
+        self.net, self.rate = PoolNet(), rate
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), self.rate)
+
+
+class Net(Steps, pl.LightningModule):
+    pass
+
+
+class OtherNet(Steps, lightning.pytorch.LightningModule):
+    pass
+
+
+PACKAGES = {"pytorch_lightning": (pl, Net), "lightning.pytorch": (lightning.pytorch, OtherNet)}
 
 
 def loaders(n_train=48, n_val=24, **options):

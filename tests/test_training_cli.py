@@ -15,8 +15,9 @@ from lightning_ifa.training_cli import explained, train
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
 CLASSES = """
-import torch, {package} as pl
-from models import PoolNet, loader
+import {package} as pl
+from lightning_modules import Steps
+from models import loader
 
 class Data(pl.LightningDataModule):
     def __init__(self, samples: int = 24):
@@ -27,20 +28,11 @@ class Data(pl.LightningDataModule):
     def val_dataloader(self):
         return loader(self.samples, seed=2, batch_size=8)
 
-class Net(pl.LightningModule):
+class Net(Steps, pl.LightningModule):
     def __init__(self, rate: float = 0.01, broken: bool = False):
-        super().__init__()
+        super().__init__(rate)
         if broken:
             raise KeyError("no such backbone")
-        self.net, self.rate = PoolNet(), rate
-    def forward(self, x):
-        return self.net(x)
-    def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def validation_step(self, batch, batch_idx):
-        return None
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), self.rate)
 """
 
 CONFIG = {
