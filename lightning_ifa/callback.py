@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
@@ -30,6 +29,9 @@ from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.publish import Moment, write_files, write_job
 from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
 from lightning_ifa.tracking.sink import Sink
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl  # or lightning.pytorch: one of them is enough
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import hashlib
 import lightning.pytorch
 import pytorch_lightning as pl
 import torch
-from models import CLASSES, PoolNet, loader
+from models import CLASSES, PoolNet, Steps, loader
 from torch import nn
 
 
@@ -31,26 +31,6 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
-
-
-class Steps:
-    """What a module of either Lightning package does, beside its base class."""
-
-    def __init__(self, rate=0.01):
-        super().__init__()
-        self.net, self.rate = PoolNet(), rate
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), self.rate)
 
 
 class Net(Steps, pl.LightningModule):

@@ -152,6 +152,7 @@ def test_functions_that_make_model_and_data(trained, tmp_path):
     assert report.metrics == pytest.approx(expected.metrics, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

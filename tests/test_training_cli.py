@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
 CLASSES = """
 import {package} as pl
-from lightning_modules import Steps
-from models import loader
+from models import Steps, loader
 
 class Data(pl.LightningDataModule):
     def __init__(self, samples: int = 24):
@@ -85,6 +86,30 @@ def test_validate_analyses_a_checkpoint(config):
     train("fit", [config]).trainer.save_checkpoint("x.ckpt")
     (analysis,) = analyses(train("validate", [config, "--ckpt_path=x.ckpt"]))
     assert analysis.report is not None
+
+
+ALONE = """
+import sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == {hidden!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+from lightning_ifa.training_cli import train
+(analysis,) = [c for c in train("fit", ["--config=x.yaml"]).trainer.callbacks if hasattr(c, "model_tags")]
+assert {hidden!r} not in sys.modules
+print(sorted(analysis.report.tables))
+"""
+
+
+def test_one_lightning_package_is_enough(config):
+    hidden = "pytorch_lightning" if "lightning_pytorch" in Path("x.yaml").read_text() else "lightning"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    code = [sys.executable, "-c", ALONE.format(hidden=hidden)]
+    done = subprocess.run(code, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("['train', 'validation']\n")
 
 
 def run(*arguments):
