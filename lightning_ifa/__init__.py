@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.zero_code import autolog
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "IntegratedFeatureAnalysis",
     "MapEvaluation",
     "analyze",
+    "autolog",
     "check_maps",
     "decompose",
     "evaluate_maps",
@@ -41,6 +43,7 @@ _HOME = {
     "IntegratedFeatureAnalysis": "callback",
     "MapEvaluation": "decomposition",
     "analyze": "analysis",
+    "autolog": "zero_code",
     "check_maps": "decomposition",
     "decompose": "decomposition",
     "evaluate_maps": "decomposition",

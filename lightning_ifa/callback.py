@@ -10,10 +10,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
@@ -36,6 +35,9 @@ from lightning_ifa.sources import Source, Sources, Streams
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.publish import Moment
 from lightning_ifa.tracking.run import baseline_scale
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl  # or lightning.pytorch: one of them is enough
 
 log = logging.getLogger(__name__)
 
