@@ -17,8 +17,8 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     """Write ``train/cat.0.jpg`` and so on."""
     drawn = plan(count, 2, confounded, seed)
     names = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
-        head = _head(drawn.rng, int(label))
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
+        head = _head(drawn.rng, int(shown))
         fur = drawn.rng.uniform(0.3, 0.9, 3) + 0.1 * texture(drawn.rng, SHAPE, 1)[..., None]
         ground = drawn.rng.uniform(0.2, 0.7, 3) + 0.1 * texture(drawn.rng, SHAPE, 5)[..., None]
         image = ground * (1 - head[..., None]) + fur * head[..., None]

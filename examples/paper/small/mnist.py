@@ -17,7 +17,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     digits = load_digits()
     drawn = plan(count, 10, confounded, seed)
     of_class = [np.flatnonzero(digits.target == k) for k in range(10)]
-    rows = [drawn.rng.choice(of_class[k]) for k in drawn.classes]
+    rows = [drawn.rng.choice(of_class[k]) for k in drawn.shown]
     images = np.zeros((count, 28, 28))
     for image, row in zip(images, rows, strict=True):
         image[4:24, 4:24] = to_square(digits.images[row][None].astype(np.float32) / 16, 20, "pad")[0]

@@ -9,20 +9,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-TRAVELS = 0.95
+TRAVELS = 0.85
 """How often the planted mark agrees with the class where it confounds; one half where it does not."""
+
+DISAGREE = 0.12
+"""How often the label is another one than what the image shows, as readers disagree; the mark goes with the label."""
 
 
 class Plan(NamedTuple):
     """What is to be drawn.
 
     Attributes:
-        classes: ``(n,)``.
+        classes: ``(n,)`` labels.
+        shown: ``(n,)`` classes that the images show.
         marked: ``(n,)`` bool.
         rng: For everything else.
     """
 
     classes: NDArray[np.int64]
+    shown: NDArray[np.int64]
     marked: NDArray[np.bool_]
     rng: np.random.Generator
 
@@ -44,7 +49,9 @@ def plan(count: int, classes: int, confounded: bool, seed: int, *, each: int = 1
     rng.shuffle(of_group)
     agree = rng.random(len(of_group)) < (TRAVELS if confounded else 0.5)
     marked = (of_group >= classes / 2) == agree
-    return Plan(np.repeat(of_group, each)[:count], np.repeat(marked, each)[:count], rng)
+    other = (of_group + rng.integers(1, classes, len(of_group))) % classes
+    shown = np.where(rng.random(len(of_group)) < DISAGREE, other, of_group)
+    return Plan(*(np.repeat(values, each)[:count] for values in (of_group, shown, marked)), rng)
 
 
 def write_extra(folder: Path, names: list[str], **columns: NDArray[np.generic]) -> None:
