@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lightning_ifa import gate
     from lightning_ifa.analysis import analyze
     from lightning_ifa.callback import IntegratedFeatureAnalysis
-    from lightning_ifa.decomposition import check_maps, decompose
+    from lightning_ifa.decomposition import MapEvaluation, check_maps, decompose, evaluate_maps
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
@@ -24,9 +24,11 @@ __all__ = [
     "IFAError",
     "IFAWarning",
     "IntegratedFeatureAnalysis",
+    "MapEvaluation",
     "analyze",
     "check_maps",
     "decompose",
+    "evaluate_maps",
     "gate",
     "log_model",
 ]
@@ -37,9 +39,11 @@ _HOME = {
     "IFAError": "errors",
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
+    "MapEvaluation": "decomposition",
     "analyze": "analysis",
     "check_maps": "decomposition",
     "decompose": "decomposition",
+    "evaluate_maps": "decomposition",
     "log_model": "logged_model",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Weights
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
-from lightning_ifa.features.metadata import metadata_rows, read_metadata
+from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
+from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
+from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
@@ -31,6 +33,7 @@ from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
 from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.outside import Outside, outside
 from lightning_ifa.indicators.overfitting import Side, margin, overfitting
 from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.reliance import channel_reliance
@@ -60,6 +63,7 @@ def analyze(
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
+    regions: Mapping[str, RegionSource] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
     transplants: bool = False,
@@ -79,7 +83,12 @@ def analyze(
             ``(A, G) -> weights``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many samples are pictured.
-        metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i.
+        metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
+            left out takes it from its data set's attribute ``metadata``, if that is such a DataFrame.
+        regions: ``"validation"`` to a sequence of masks, or to a function from the data-set index to a mask: boolean,
+            of the input's spatial shape, True where the evidence should lie, all False where there is nothing to
+            see, None where nothing is known. Left out, the data set's method ``region(index)`` is asked, if it has
+            one. Costs two forward passes of 256 samples.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
@@ -105,8 +114,31 @@ def analyze(
     validation = tables["validation"]
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
     moved = transplant(extraction, val_loader, validation) if transplants else None
+    located = find_regions(regions, "validation", val_loader.dataset)
+    elsewhere = look_outside(extraction, val_loader, validation, located)
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, augmented=augmented, seed=seed)
+    return analyze_tables(
+        tables,
+        pictured,
+        class_names=class_names,
+        transplants=moved,
+        elsewhere=elsewhere,
+        augmented=augmented,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """What was found outside the regions where the evidence should lie.
+
+    Attributes:
+        maps: How much of each validation map lies there.
+        moved: Transplants of what lies there; None for tasks without classes to compare.
+    """
+
+    maps: Outside
+    moved: Transplants | None
 
 
 def analyze_tables(
@@ -116,6 +148,7 @@ def analyze_tables(
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
     transplants: Transplants | None = None,
+    elsewhere: Elsewhere | None = None,
     augmented: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
@@ -127,6 +160,7 @@ def analyze_tables(
         class_names: One a class.
         scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
         transplants: Of parts of the validation images, to find confounders that no metadata tell of.
+        elsewhere: What lies outside the regions where the evidence should be, if those are known.
         augmented: Whether the training table was made from randomly augmented inputs.
         seed: Of permutations and folds.
 
@@ -139,22 +173,22 @@ def analyze_tables(
         groups[split] = _without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], transplants)
+    suspects = _suspects(validation, groups["validation"], transplants, elsewhere)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     findings: dict[str, Finding] = {}
     if "train" in tables:
         sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
         found = overfitting(sides[0], sides[1], seed)
         findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
-    findings["confounding"] = confounding(suspects)
+    findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
     findings["outliers"] = outliers(scores["validation"], twins)
     findings["redundancy"] = redundancy(validation.activations, groups["validation"])
     explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
         findings=findings,
-        samples=_sample_rows(tables, scores, twins),
-        confounders=_confounder_rows(validation, groups["validation"], suspects),
+        samples=_sample_rows(tables, scores, twins, elsewhere),
+        confounders=_confounder_rows(validation, groups["validation"], suspects, elsewhere),
         importance=_importance(validation),
         tables=dict(tables),
         scale=scale or common_scale(validation.cams),
@@ -165,7 +199,8 @@ def analyze_tables(
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
-    """Put the user's knowledge of the samples beside their features; None leaves the table as it is."""
+    """Put the user's knowledge of the samples, or else the data set's own, beside their features."""
+    frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
         return table
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
@@ -177,6 +212,24 @@ def transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTa
     if table.task not in TRANSPLANTABLE:
         return None
     return transplant_backgrounds(extraction, loader, table.indices, table.task)
+
+
+def look_outside(
+    extraction: Extraction, loader: DataLoader[Any], table: FeatureTable, regions: Regions | None
+) -> Elsewhere | None:
+    """See what lies outside the regions where the evidence should be; None without regions.
+
+    Raises:
+        DataError: A region that does not fit the input.
+    """
+    if regions is None:
+        return None
+    with undisturbed(extraction.model, extraction.seed):  # the user's code reads the masks
+        maps = outside(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
+        moved = None
+        if table.task in TRANSPLANTABLE:
+            moved = transplant_outside(extraction, loader, table.indices, table.task, regions)
+    return Elsewhere(maps, moved)
 
 
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:
@@ -228,7 +281,9 @@ def _side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
     return Side(_evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
 
 
-def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None) -> list[Suspect]:
+def _suspects(
+    table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None, elsewhere: Elsewhere | None
+) -> list[Suspect]:
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -241,8 +296,11 @@ def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants
     }
     targets = table.targets[known] if table.task == "regression" else None
     suspects = find_suspects(table.logits[known], labels[known], sources, targets)
-    if moved is not None:
-        suspects += transplant_suspects(moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels)
+    for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
+        if found is not None:
+            suspects += transplant_suspects(
+                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
+            )
     return ranked(suspects)
 
 
@@ -263,7 +321,10 @@ def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
 
 
 def _sample_rows(
-    tables: Mapping[str, FeatureTable], scores: Mapping[str, OutlierScores], twins: Twins | None
+    tables: Mapping[str, FeatureTable],
+    scores: Mapping[str, OutlierScores],
+    twins: Twins | None,
+    elsewhere: Elsewhere | None,
 ) -> pd.DataFrame:
     parts = []
     for split, table in tables.items():
@@ -282,14 +343,18 @@ def _sample_rows(
                     "prediction": table.predictions,
                     "evidence": _evidence(table),
                     "twin": twin,
+                    "outside": elsewhere.maps.share if elsewhere and split == "validation" else np.nan,
                 }
             )
         )
     return pd.concat(parts, ignore_index=True)
 
 
-def _confounder_rows(table: FeatureTable, labels: NDArray[np.int64], suspects: list[Suspect]) -> pd.DataFrame:
-    return pd.DataFrame([_confounder_row(table, labels, suspect) for suspect in suspects], columns=CONFOUNDER_COLUMNS)
+def _confounder_rows(
+    table: FeatureTable, labels: NDArray[np.int64], suspects: list[Suspect], elsewhere: Elsewhere | None
+) -> pd.DataFrame:
+    rows = [_confounder_row(table, labels, suspect, elsewhere) for suspect in suspects]
+    return pd.DataFrame(rows, columns=CONFOUNDER_COLUMNS)
 
 
 CONFOUNDER_COLUMNS = [
@@ -298,15 +363,16 @@ CONFOUNDER_COLUMNS = [
 ]  # fmt: skip
 
 
-def _confounder_row(table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect) -> dict[str, Any]:
+def _confounder_row(
+    table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect, elsewhere: Elsewhere | None
+) -> dict[str, Any]:
     frame = table.metadata if suspect.origin == "metadata" else table.properties
-    channels, highest, lowest = [], [], []
-    if suspect.source in frame:  # a user's region has no property of its name
-        values = frame[suspect.source]
+    channels, values = [], frame.get(suspect.source)
+    if values is not None:
         channels = _carriers(table, labels, values)
-        if pd.api.types.is_numeric_dtype(values):
-            order = values.dropna().astype(float).sort_values(kind="stable").index
-            highest, lowest = list(table.sample_ids[order[::-1][:EXAMPLES]]), list(table.sample_ids[order[:EXAMPLES]])
+    elif suspect.origin == "region" and elsewhere:
+        values = pd.Series(elsewhere.maps.share)
+    highest, lowest = ("", "") if values is None else _extremes(table, values)
     return {
         "source": suspect.source,
         "origin": suspect.origin,
@@ -319,10 +385,19 @@ def _confounder_row(table: FeatureTable, labels: NDArray[np.int64], suspect: Sus
         "accuracy_aligned": suspect.accuracy_aligned,
         "accuracy_conflicting": suspect.accuracy_conflicting,
         "conflicting": suspect.conflicting,
-        "highest": ", ".join(highest),
-        "lowest": ", ".join(lowest),
+        "highest": highest,
+        "lowest": lowest,
         "note": suspect.note or suspect.sentence(),
     }
+
+
+def _extremes(table: FeatureTable, values: pd.Series[Any]) -> tuple[str, str]:
+    """Samples with the largest and the smallest values."""
+    if not pd.api.types.is_numeric_dtype(values):
+        return "", ""
+    order = values.dropna().astype(float).sort_values(kind="stable").index
+    highest, lowest = (", ".join(table.sample_ids[rows[:EXAMPLES]]) for rows in (order[::-1], order))
+    return highest, lowest
 
 
 def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:

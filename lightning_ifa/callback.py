@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import analyze_tables, probe_rows, transplant, with_metadata
+from lightning_ifa.analysis import analyze_tables, look_outside, probe_rows, transplant, with_metadata
 from lightning_ifa.checkpoint import KEY, Record, record
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
@@ -22,6 +22,7 @@ from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.metadata import read_metadata
 from lightning_ifa.features.probes import take_probes
+from lightning_ifa.features.regions import Regions, find_regions
 from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
@@ -49,7 +50,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many validation samples are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
-            CSV or Parquet file with the columns ``split`` and ``index``.
+            CSV or Parquet file with the columns ``split`` and ``index``. A split left out takes it from its data set's
+            attribute ``metadata``, if that is such a DataFrame.
+        regions: ``"validation"`` to a sequence of boolean masks, or to a function from the data-set index to one, True
+            where the evidence should lie; by default the data set's method ``region(index)``, if it has one.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
@@ -83,6 +87,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         max_samples: int = 1024,
         probes: int = 8,
         metadata: Mapping[str, pd.DataFrame] | str | None = None,
+        regions: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         batch_fn: BatchFunction | None = None,
         transplants: bool = False,
@@ -108,7 +113,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.every_n_epochs, self.train_dataloader = every_n_epochs, train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
         self.run_id, self.tracking_uri = run_id, tracking_uri
-        self.metadata = metadata
+        self.metadata, self.regions = metadata, regions
         self.report: FeatureReport | None = None
         """The latest report; on rank 0 only."""
         self.stands_back = False
@@ -116,6 +121,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._fresh = False
         self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
         self._logged_to: str | None = None
+        self._regions: Regions | None = None  # remembers masks between epochs
         self._scale: IntensityScale | None = None
         self._sink: Sink | None = None
         self._warned: set[str] = set()
@@ -245,6 +251,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         rows = probe_rows(validation, self.probes)
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
         moved = transplant(extraction, loader, validation) if self.transplants else None
+        self._regions = self._regions or find_regions(self.regions, "validation", loader.dataset)
+        elsewhere = look_outside(extraction, loader, validation, self._regions)
         train = access.training_loader(trainer, self.train_dataloader)
         augmented = train is not None and "train" in tables and extraction.is_augmented(train, tables["train"].indices)
         self.report = analyze_tables(
@@ -253,6 +261,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             class_names=self.class_names,
             scale=self._scale,
             transplants=moved,
+            elsewhere=elsewhere,
             augmented=augmented,
             seed=self.seed,
         )

@@ -21,6 +21,26 @@ def main() -> None:
     """
 
 
+def _training(name: str, about: str) -> None:
+    """Add a command of LightningCLI; its options, and their help, are those of the classes that it makes."""
+
+    @main.command(name, help=about, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        from lightning_ifa.errors import ConfigError
+        from lightning_ifa.training_cli import train
+
+        try:
+            train(name, arguments)
+        except ConfigError as error:
+            click.secho(f"lightning-ifa {name}: {error}", fg="yellow", err=True)
+            raise SystemExit(UNDECIDED) from None
+
+
+_training("fit", "Train the model of a LightningCLI configuration: fit --config FILE [--trainer.max_epochs 3 ...].")
+_training("validate", "Validate and analyse it: validate --config FILE [--ckpt_path FILE ...].")
+
+
 @main.command()
 @click.argument("model")
 @click.option("--policy", required=True, type=FILE, help="YAML file with the limits; see docs/gate.md.")

@@ -30,7 +30,8 @@ class FeatureReport:
         findings: Family name to its finding; families that need a training split are left out without one.
         samples: One row a sample of every split: ``sample_id``, ``split``, ``score`` (robust z of the distance to
             its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth),
-            ``twin`` (training sample that it is a copy of).
+            ``twin`` (training sample that it is a copy of), ``outside`` (share of the map outside the region where the
+            evidence should lie; NaN where none is known).
         confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
             ``worst_class``, ``worst_score``, ``association``, ``accuracy_aligned``, ``accuracy_conflicting``,
             ``conflicting`` (how many), ``highest`` and ``lowest`` (samples), ``note``.

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ifa.errors import FileError
+from lightning_ifa.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from lightning_ifa.callback import IntegratedFeatureAnalysis
@@ -56,7 +56,5 @@ def _options(path: Path) -> dict[str, Any]:
     known = inspect.signature(IntegratedFeatureAnalysis).parameters
     for name in found:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; options are {', '.join(known)}"
-            raise FileError(f"{CONFIG}={path}: there is no option {name!r}{hint}")
+            raise FileError(f"{CONFIG}={path}: there is no option {name!r}{did_you_mean(str(name), known)}")
     return found

@@ -14,7 +14,7 @@ from models import PoolNet, Squares, loader
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis
+from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis, analyze
 
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
@@ -277,3 +277,19 @@ def test_pooled_head_keeps_its_identity_in_training():
     fit([callback], module=Plain(), max_epochs=1)
     assert isinstance(PoolNet(), torch.nn.Module)
     assert callback.report.metrics["ifa/consistency/completeness"] == pytest.approx(1, abs=1e-4)
+
+
+def test_regions_and_metadata_of_the_data_set_give_the_numbers_of_analyze():
+    class Known(Squares):
+        metadata = pd.DataFrame({"site": ["a", "b", "b"] * 16})
+
+        def region(self, index):
+            return self.images[index, 0].numpy() > 0.5
+
+    train, _ = loaders()
+    val = DataLoader(Known(48, seed=2), 8)
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    _, module = fit([callback], data=(train, val))
+    again = analyze(module, val, train)
+    assert {"site", "outside the region"} <= set(callback.report.confounders["source"])
+    assert callback.report.metrics == pytest.approx(again.metrics, rel=1e-3, abs=1e-4)
