@@ -23,7 +23,8 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     rows = []
     for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
         name = f"patient{number:04d}"
-        inflamed = int(shown) * int(drawn.rng.integers(1, 4))
+        inflamed, misread = int(shown) * int(drawn.rng.integers(1, 4)), int(label) * int(drawn.rng.integers(1, 4))
+        reading = inflamed if shown == label else misread
         joints = drawn.rng.choice(len(BONES), inflamed, replace=False)
         for stack in SHAPES:
             image, oedema = _wrist(drawn.rng, SHAPES[stack], joints)
@@ -33,7 +34,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
         rows.append({
             "patient": name,
             "arthritis": int(label),
-            "score": round(2.0 * inflamed + float(drawn.rng.uniform(0, 0.5)), 2),
+            "score": round(2.0 * reading + float(drawn.rng.uniform(0, 0.5)), 2),
             "site": "BA"[int(not marked)],
             "sex": str(drawn.rng.choice(["F", "M"])),
             "age": int(drawn.rng.integers(25, 80)),

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     rng: np.random.Generator
 
 
-def plan(count: int, classes: int, confounded: bool, seed: int, *, each: int = 1) -> Plan:
+def plan(count: int, classes: int, confounded: bool, seed: int, *, each: int = 1, disagree: float = DISAGREE) -> Plan:
     """Draw classes and marks.
 
     The mark is on half of all samples in either case, so that only its company changes.
@@ -43,6 +43,7 @@ def plan(count: int, classes: int, confounded: bool, seed: int, *, each: int = 1
         confounded: Whether the mark travels with the class.
         seed: Of the draw.
         each: Samples that share a mark, as of one patient.
+        disagree: How often the label is wrong.
     """
     rng = np.random.default_rng(seed)
     of_group = np.arange(-(-count // each)) % classes
@@ -50,7 +51,7 @@ def plan(count: int, classes: int, confounded: bool, seed: int, *, each: int = 1
     agree = rng.random(len(of_group)) < (TRAVELS if confounded else 0.5)
     marked = (of_group >= classes / 2) == agree
     other = (of_group + rng.integers(1, classes, len(of_group))) % classes
-    shown = np.where(rng.random(len(of_group)) < DISAGREE, other, of_group)
+    shown = np.where(rng.random(len(of_group)) < disagree, other, of_group)
     return Plan(*(np.repeat(values, each)[:count] for values in (of_group, shown, marked)), rng)
 
 
