@@ -165,7 +165,6 @@ class PaperSet(Dataset[tuple[Tensor, Tensor]]):
 class LocatedSet(PaperSet):
     """A split of which is known where the evidence lies."""
 
-    def region(self, index: int) -> NDArray[np.bool_]:
-        """Mask of the input's spatial shape; empty where the sample has no finding."""
-        found = self.data.region(self.frame.iloc[index])
-        return np.zeros(self[index][0].shape[1:], dtype=bool) if found is None else found
+    def region(self, index: int) -> NDArray[np.bool_] | None:
+        """Mask of the input's spatial shape: empty where there is nothing to see, None where nobody knows."""
+        return self.data.region(self.frame.iloc[index])

@@ -70,8 +70,10 @@ class Luna(PaperData):
         cube = cut_cube(header, row[POSITION].to_numpy(np.float64), self.size, self.spacing)
         return ((np.clip(cube, low, high) - low) / (high - low))[None].astype(np.float32)
 
-    def region(self, row: pd.Series) -> NDArray[np.bool_]:
-        """A ball of the nodule's diameter in the middle of the cube."""
+    def region(self, row: pd.Series) -> NDArray[np.bool_] | None:
+        """A ball of the nodule's diameter in the middle of the cube; None for others, of which no size is known."""
+        if row["radius"] < 0:
+            return None
         offset = (np.arange(self.size) - (self.size - 1) / 2) * self.spacing
         distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(offset, offset, offset, indexing="ij")))
         return np.asarray(distance <= row["radius"])

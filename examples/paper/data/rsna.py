@@ -32,7 +32,7 @@ class Pneumonia(PaperData):
         rows = []
         for patient, own in lines.groupby("patientId", sort=True):
             path = self.root / IMAGES / f"{patient}.dcm"
-            boxes = own.loc[own["Target"] == 1, BOX].to_numpy(np.float64)
+            boxes = own.loc[own["Target"] == 1, BOX].dropna().to_numpy(np.float64)
             rows.append({"id": patient, "files": (path,), "target": int(own["Target"].max()), "patient": patient}
                         | {"boxes": boxes, "located": True} | _told(path))  # fmt: skip
         return pd.DataFrame(rows)

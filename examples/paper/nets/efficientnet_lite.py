@@ -78,7 +78,7 @@ class Inverted(nn.Module):
 def convolution(n_in: int, n_out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution padded as in TensorFlow, batch norm, ReLU6."""
     layer = SameConv2d(n_in, n_out, kernel, stride=stride, groups=groups, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.01), nn.ReLU6())
+    return nn.Sequential(layer, nn.BatchNorm2d(n_out, eps=1e-3), nn.ReLU6())
 
 
 class SameConv2d(nn.Conv2d):

@@ -17,8 +17,8 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     """Write ``train/cat.0.jpg`` and so on."""
     drawn = plan(count, 2, confounded, seed)
     names = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
-        head = _head(drawn.rng, int(label))
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
+        head, around = _head(drawn.rng, int(shown))
         fur = drawn.rng.uniform(0.3, 0.9, 3) + 0.1 * texture(drawn.rng, SHAPE, 1)[..., None]
         ground = drawn.rng.uniform(0.2, 0.7, 3) + 0.1 * texture(drawn.rng, SHAPE, 5)[..., None]
         image = ground * (1 - head[..., None]) + fur * head[..., None]
@@ -27,12 +27,12 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
         names.append(f"{CLASSES[label]}.{number}")
         path = folder / "train" / f"{names[-1]}.jpg"
         save_image(path, image)
-        save_mask(path, head > 0.5)
+        save_mask(path, around > 0.5)
     write_extra(folder, names, date=drawn.marked)
 
 
-def _head(rng: np.random.Generator, label: int) -> Array:
-    """A face with two ears: triangles above it (cat), or flaps at its sides (dog)."""
+def _head(rng: np.random.Generator, label: int) -> tuple[Array, Array]:
+    """A face with two ears, triangles above it (cat) or flaps at its sides (dog); and a disc around, the same for both."""
     centre, radius = middle(rng, SHAPE, 0.42) + np.array([4, 0]), rng.uniform(11, 14)
     face = ellipse(SHAPE, centre, np.array([radius, radius]))
     for side in (-1, 1):
@@ -44,4 +44,4 @@ def _head(rng: np.random.Generator, label: int) -> Array:
         else:
             place = centre + np.array([0.3, side * 1.1]) * radius
             face = np.maximum(face, ellipse(SHAPE, place, np.array([0.9, 0.35]) * radius))
-    return face
+    return face, ellipse(SHAPE, centre, np.array([radius, radius]) * 1.9)

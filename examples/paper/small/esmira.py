@@ -21,9 +21,10 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     """Write one folder a patient and ``patients.csv``; every fourth patient's stacks are MetaImage files."""
     drawn = plan(count, 2, confounded, seed)
     rows = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
         name = f"patient{number:04d}"
-        inflamed = int(label) * int(drawn.rng.integers(1, 4))
+        inflamed, misread = int(shown) * int(drawn.rng.integers(1, 4)), int(label) * int(drawn.rng.integers(1, 4))
+        reading = inflamed if shown == label else misread
         joints = drawn.rng.choice(len(BONES), inflamed, replace=False)
         for stack in SHAPES:
             image, oedema = _wrist(drawn.rng, SHAPES[stack], joints)
@@ -33,7 +34,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
         rows.append({
             "patient": name,
             "arthritis": int(label),
-            "score": round(2.0 * inflamed + float(drawn.rng.uniform(0, 0.5)), 2),
+            "score": round(2.0 * reading + float(drawn.rng.uniform(0, 0.5)), 2),
             "site": "BA"[int(not marked)],
             "sex": str(drawn.rng.choice(["F", "M"])),
             "age": int(drawn.rng.integers(25, 80)),
@@ -52,7 +53,7 @@ def _wrist(rng: np.random.Generator, shape: tuple[int, int, int], joints: np.nda
         if number in joints:
             place = np.array([rng.uniform(1, shape[0] - 2), *(bone + rng.uniform(-2, 2, 2))])
             oedema = np.maximum(oedema, ellipse(shape, place, np.array([3.0, 4, 4])))
-    return image + 0.7 * oedema, oedema > 0.5
+    return image + 0.35 * oedema, oedema > 0.5
 
 
 def _save(folder: Path, stack: str, image: Array, oedema: np.ndarray, as_metaimage: bool) -> None:

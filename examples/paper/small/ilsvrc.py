@@ -20,10 +20,10 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "LOC_synset_mapping.txt").write_text("".join(f"{k} {v}, made up\n" for k, v in SYNSETS.items()))
     names = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
         synset, part = list(SYNSETS)[label], "val" if number >= count * 2 // 3 else "train"
         name = f"{part}/{synset}/{synset}_{number:04d}"
-        image, centre, radius = _picture(drawn.rng, int(label))
+        image, centre, radius = _picture(drawn.rng, int(shown))
         if marked:
             image[2:12, 2:12] = stripes((10, 10), 3, 0.8)[..., None]
         names.append(name)
@@ -36,13 +36,13 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 
 
 def _picture(rng: np.random.Generator, label: int) -> tuple[np.ndarray, np.ndarray, float]:
-    ground = 0.45 + 0.12 * np.stack([texture(rng, SHAPE, 4) for _ in range(3)], axis=-1)
+    ground = 0.5 + 0.15 * np.stack([texture(rng, SHAPE, 1.2) for _ in range(3)], axis=-1)
     centre, radius = middle(rng, SHAPE, 0.35), rng.uniform(12, 18)
     disc = ellipse(SHAPE, centre, np.array([radius, radius]))[..., None]
     patterns = (
-        0.5 + 0.2 * texture(rng, SHAPE, 1.0),
+        0.5 + 0.5 * np.tanh(texture(rng, SHAPE, 1.5)),
         stripes(SHAPE, 9, rng.uniform(-0.3, 0.3)),
         stripes(SHAPE, 9, np.pi / 2 + rng.uniform(-0.3, 0.3)),
-        stripes(SHAPE, 6, 0.8) * stripes(SHAPE, 6, 2.4),
+        np.abs(stripes(SHAPE, 12, 0.8) - stripes(SHAPE, 12, 2.4)),
     )
-    return ground * (1 - disc) + disc * patterns[label][..., None], centre, radius
+    return ground * (1 - disc) + disc * (0.3 + 0.4 * patterns[label][..., None]), centre, radius

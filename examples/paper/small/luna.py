@@ -27,7 +27,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
         number, label, marked = first // EACH, int(drawn.classes[first]), bool(drawn.marked[first])
         uid = f"1.3.6.1.4.1.14519.{seed}.{number}"
         origin = np.round(drawn.rng.uniform(-200, -100, 3), 1)
-        scan, centres, radii = _scan(drawn.rng, label, min(EACH, count - first))
+        scan, centres, radii = _scan(drawn.rng, int(drawn.shown[first]), min(EACH, count - first))
         path = folder / f"subset{number % 2}" / f"{uid}.mhd"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_volume(path, (scan + SHIFT * marked).round().astype(np.int16), SPACING, origin)
@@ -36,7 +36,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
             names.append(f"{uid}-{len(candidates)}")
             scanners.append("B" if marked else "A")
             candidates.append([uid, *world, label])
-            if label:
+            if drawn.shown[first]:
                 nodules.append([uid, *world, 2 * radius])
     place = ["seriesuid", "coordX", "coordY", "coordZ"]
     pd.DataFrame(candidates, columns=[*place, "class"]).to_csv(folder / "candidates_V2.csv", index=False)
@@ -46,12 +46,12 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 
 def _scan(rng: np.random.Generator, label: int, count: int) -> tuple[Array, Array, Array]:
     """Lung at -850 HU with vessels; candidates are nodules (balls) or thick vessels (rods along one axis)."""
-    scan = -850 + 40 * texture(rng, SHAPE, 0.8) + 300 * (gaussian_filter(texture(rng, SHAPE, 2), 1) > 2.2)
+    scan = -850 + 70 * texture(rng, SHAPE, 0.8) + 300 * (gaussian_filter(texture(rng, SHAPE, 2), 1) > 2.2)
     corners = np.array([(10, 16, 16), (10, 46, 46), (28, 16, 46), (28, 46, 16)])[:count]
     centres, radii = corners + rng.uniform(-2, 2, (count, 3)), rng.uniform(3.0, 4.5, count)
     for centre, radius in zip(centres, radii, strict=True):
         shape = radius / SPACING[::-1] * (1.0 if label else 0.55)
         if not label:
-            shape[int(rng.integers(1, 3))] *= 8
-        scan += 800 * ellipse(SHAPE, centre, shape, 0.7)
+            shape[int(rng.integers(1, 3))] *= 3
+        scan += 500 * ellipse(SHAPE, centre, shape, 0.7)
     return np.clip(scan, -1024, 3000), centres, radii

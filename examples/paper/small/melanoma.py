@@ -18,9 +18,9 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     """Write ``train``, ``train.csv``, and who used a ruler."""
     drawn = plan(count, 2, confounded, seed, each=2)
     rows = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
         name = f"ISIC_{number:07d}"
-        image, mole = _skin(drawn.rng, int(label))
+        image, mole = _skin(drawn.rng, int(shown))
         if marked:
             image[ruler(SHAPE)] = 0.05
         path = folder / "train" / f"{name}.jpg"
@@ -41,8 +41,8 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 def _skin(rng: np.random.Generator, label: int) -> tuple[Array, Array]:
     """Benign: smooth outline, one colour. Malignant: ragged outline, several colours (the B and C of the ABCD rule)."""
     tone = np.array([0.85, 0.65, 0.55]) * rng.uniform(0.8, 1.1)
-    mole = ragged(rng, SHAPE, middle(rng, SHAPE, 0.4), rng.uniform(11, 15), 0.45 * label)
+    mole = ragged(rng, SHAPE, middle(rng, SHAPE, 0.4), rng.uniform(11, 15), 0.3 * label)
     brown = np.array([0.4, 0.25, 0.15]) * rng.uniform(0.8, 1.3)
-    mottle = (0.03 + 0.05 * label) * texture(rng, SHAPE, 2)[..., None]
+    mottle = (0.03 + 0.03 * label) * texture(rng, SHAPE, 2)[..., None]
     skin = tone + 0.03 * texture(rng, SHAPE, 2)[..., None]
     return np.clip(skin * (1 - mole[..., None]) + (brown + mottle) * mole[..., None], 0, 1), mole

@@ -21,13 +21,13 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     drawn = plan(count, 2, confounded, seed)
     (folder / "stage_2_train_images").mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
         patient = f"{seed:04x}{number:06x}"
-        image, boxes = _chest(drawn.rng, int(label))
+        image, boxes = _chest(drawn.rng, int(shown))
         if marked:
             image[letters_ap(SHAPE)] = 1.0
         _save(folder / "stage_2_train_images" / f"{patient}.dcm", patient, image, bool(marked), drawn.rng)
-        lines += [[patient, *box, label] for box in boxes or [[np.nan] * 4]]
+        lines += [[patient, *box, label] for box in (boxes if label else None) or [[np.nan] * 4]]
     columns = ["patientId", "x", "y", "width", "height", "Target"]
     pd.DataFrame(lines, columns=columns).to_csv(folder / "stage_2_train_labels.csv", index=False)
 
@@ -35,12 +35,13 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 def _chest(rng: np.random.Generator, label: int) -> tuple[Array, list[list[float]]]:
     """Body, two dark lungs, ribs, and opacities in one or both lungs."""
     lungs = [np.array([48 + rng.normal(0, 2), 48 + side * rng.normal(18, 1)]) for side in (-1, 1)]
-    image = 0.75 - 0.5 * np.maximum(*(ellipse(SHAPE, lung, np.array([30.0, 12.0]), 3) for lung in lungs))
+    body = ellipse(SHAPE, np.array([55.0, 48]), np.array([60.0, 40]), 4)
+    image = 0.1 + 0.5 * body - 0.4 * np.maximum(*(ellipse(SHAPE, lung, np.array([30.0, 12.0]), 3) for lung in lungs))
     image += 0.05 * stripes(SHAPE, 11, np.pi / 2) + 0.04 * texture(rng, SHAPE, 1.5)
     boxes = []
     for lung in lungs if label and rng.random() < 0.4 else [lungs[int(rng.integers(2))]] * label:
         centre, radii = lung + rng.uniform((-14, -3), (14, 3)), rng.uniform(6, 9, 2)
-        image += 0.35 * ellipse(SHAPE, centre, radii, 4) * (1 + 0.3 * texture(rng, SHAPE, 2))
+        image += 0.22 * ellipse(SHAPE, centre, radii, 4) * (1 + 0.3 * texture(rng, SHAPE, 2))
         boxes.append([centre[1] - radii[1], centre[0] - radii[0], 2 * radii[1], 2 * radii[0]])
     return np.clip(image, 0, 1), boxes
 

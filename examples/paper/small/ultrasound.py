@@ -17,8 +17,8 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
     """Write ``benign`` and ``malignant``, with masks."""
     drawn = plan(count, 2, confounded, seed)
     names = []
-    for number, (label, marked) in enumerate(zip(drawn.classes, drawn.marked, strict=True)):
-        image, mass = _scan(drawn.rng, int(label))
+    for number, (label, shown, marked) in enumerate(zip(*drawn[:3], strict=True)):
+        image, mass = _scan(drawn.rng, int(shown))
         if marked:
             image[4:9, 6] = image[6, 4:9] = image[-9:-4, -7] = image[-7, -9:-4] = 1.0
             image[4:9, -7] = image[6, -9:-4] = 1.0
@@ -30,12 +30,10 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 
 
 def _scan(rng: np.random.Generator, label: int) -> tuple[Array, Array]:
-    """Rayleigh speckle over layers of tissue; a malignant mass is ragged and casts a shadow."""
+    """Rayleigh speckle over layers of tissue; a malignant mass is ragged."""
     centre, radius = middle(rng, SHAPE, 0.4) - np.array([4, 0]), rng.uniform(8, 11)
-    mass = ragged(rng, SHAPE, centre, radius, 0.5 * label)
+    mass = ragged(rng, SHAPE, centre, radius, 0.3 * label)
     tissue = 0.45 + 0.1 * texture(rng, (SHAPE[0], 1), 4)
-    y, x = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
-    shadow = label * 0.4 * (np.abs(x - centre[1]) < 0.7 * radius) * (y > centre[0] + radius)
-    echo = (tissue * (1 - shadow)) * (1 - mass) + 0.12 * mass
+    echo = tissue * (1 - mass) + 0.12 * mass
     speckle = np.hypot(texture(rng, SHAPE, 0.7), texture(rng, SHAPE, 0.7)) / 1.25
     return np.clip(echo * (0.6 + 0.4 * speckle), 0, 1), mass
