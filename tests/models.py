@@ -113,6 +113,35 @@ class SegmentationNet(nn.Module):
         return self.planes(self.decoder(self.encoder(x)))
 
 
+NETS = {
+    "pool": (PoolNet, (4, 1, 12, 12)),
+    "mlp": (MlpNet, (4, 1, 12, 12)),
+    "residual": (ResidualNet, (4, 1, 12, 12)),
+    "hardswish": (HardswishNet, (4, 1, 12, 12)),
+    "signal": (SignalNet, (4, 2, 20)),
+    "volume": (VolumeNet, (4, 1, 5, 6, 7)),
+    "segmentation": (SegmentationNet, (4, 1, 8, 10)),
+}
+"""Name to network and shape of an input."""
+
+
+def build(name):
+    """An untrained network of ``NETS`` whose batch norms do something, and an input."""
+    torch.manual_seed(0)
+    kind, shape = NETS[name]
+    model = kind()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.running_mean, 0, 0.3)
+    return model.eval(), torch.randn(shape)
+
+
+def first_score(output):
+    """One number a sample, whatever the output's form."""
+    return output.reshape(len(output), -1)[:, 0] if output.dim() < 3 else output[:, 0].flatten(1).mean(1)
+
+
 class Squares(Dataset):
     """Images 1 x 12 x 12 with a bright square whose place is the class; noise, and optional random shifts."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, reference_loader
 from lightning_ifa.features.tap import Tap, gradients_allowed
 from lightning_ifa.features.targets import Readout, ScoreFunction, infer_task, read_output
@@ -26,6 +28,7 @@ class ExplainedBatch:
         y: Target as the loader gives it, or None.
         readout: Logits with a graph, targets, predictions.
         task: The task, found out if it was ``"auto"``.
+        positions: Data-set indices, ``(n,)``.
         layer: The layer's module.
     """
 
@@ -33,8 +36,10 @@ class ExplainedBatch:
     y: Any
     readout: Readout
     task: str | ScoreFunction
+    positions: Tensor
     layer: nn.Module
     _tap: Tap
+    _context: Callable[[], AbstractContextManager[Any]]
 
     def gradient(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Activation and gradient of each sample's logit of a class, both ``(n, c, *space)`` float32.
@@ -46,6 +51,12 @@ class ExplainedBatch:
             score = self.readout.logits.gather(1, classes[:, None])[:, 0]
         A, G = self._tap.gradient(score, keep=True)
         return A.float(), G.float()
+
+    def rescore(self, classes: Tensor) -> Rescore:
+        """What scores these samples again for a class each, ``(n,)``, as some CAM methods ask."""
+        score = self.readout.logits.detach().gather(1, classes[:, None])[:, 0]
+        read = reader(self.y, self.task, self.positions, classes)
+        return Rescore(self._tap, self.x, score, read, self._context)
 
 
 def explained_batches(
@@ -73,7 +84,8 @@ def explained_batches(
             with torch.enable_grad():
                 readout = read_output(output, y, task, torch.tensor(rows))
             assert layer is not None
-            yield ExplainedBatch(x, y, readout, task, layer, tap)
+            context = extraction.forward_context
+            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), layer, tap, context)
     finally:
         if tap is not None:
             tap.__exit__(None, None, None)

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.batches import BatchFunction, read_with
-from lightning_ifa.features.cam import Weights, cam, cam_weights, contributions
+from lightning_ifa.features.cam import Method, cam, cam_weights, contributions
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.properties import image_properties
+from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, drawn_twice, reference_loader, sample_ids
 from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.table import FeatureTable
@@ -38,7 +39,7 @@ class Extraction:
         layer: Target layer, or None for the last one with spatial output.
         task: One of ``TASKS``, a function ``(output, target) -> (n,)``, or ``"auto"``.
         explain: ``"target"``, ``"prediction"`` or a class index.
-        cam: Name of a CAM method or a function ``(A, G) -> weights``.
+        cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
         batch_fn: Takes ``(x, y)`` from a batch of unusual form.
         seed: Of every random draw made on the way.
         prepare: Takes a batch to the model's device, as the user's training loop does.
@@ -49,7 +50,7 @@ class Extraction:
     layer: str | None = None
     task: str | ScoreFunction = "auto"
     explain: str | int = "target"
-    cam: str | Weights = "hirescam"
+    cam: str | Method = "hirescam"
     batch_fn: BatchFunction | None = None
     seed: int = 0
     prepare: Callable[[Any], Any] | None = None
@@ -128,12 +129,14 @@ class Extraction:
         raw, G = tap.gradient(score)
         A, G = raw.float(), G.float()
         _check_finite(A, rows)
+        read = reader(y, task, positions, explained)
+        rescore = Rescore(tap, x, score.detach(), read, self.forward_context)
         if not collected.parts:
             collected.first = Captured(x, A, G, score.detach(), explained, _coarsest(raw, output))
         collected.add(
             contributions=contributions(A, G),
             activations=A.flatten(2).mean(2),
-            cams=cam(A, G, cam_weights(self.cam)),
+            cams=cam(A, G, cam_weights(self.cam), rescore),
             logits=readout.logits,
             targets=readout.targets,
             predictions=readout.predictions,

@@ -59,14 +59,14 @@ class Tap:
     def __init__(
         self, model: nn.Module, layer: nn.Module, name: str, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        self._model, self._layer, self._name, self._given = model, layer, name, state
+        self.model, self.layer, self._name, self.state = model, layer, name, state
+        self._paused = False
         self._leaf: Tensor | None = None
         self._handle: RemovableHandle | None = None
-        self._state: Mapping[str, Tensor] | None = None
 
     def __enter__(self) -> Tap:
-        self._state = self._given or _state_made_in_inference_mode(self._model)
-        self._handle = self._layer.register_forward_hook(self._cut)
+        self.state = self.state or _state_made_in_inference_mode(self.model)
+        self._handle = self.layer.register_forward_hook(self._cut)
         return self
 
     def __exit__(
@@ -74,9 +74,20 @@ class Tap:
     ) -> None:
         if self._handle is not None:
             self._handle.remove()
-        self._handle = self._leaf = self._state = None
+        self._handle = self._leaf = None
 
-    def _cut(self, module: nn.Module, args: Any, output: Any) -> Tensor:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the network run uncut inside the ``with`` block, for passes that are not to be differentiated."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self._paused:
+            return output
         if not torch.is_tensor(output):
             raise LayerError(
                 f'layer "{self._name}" returns a {type(output).__name__}; a map needs a single tensor '
@@ -106,7 +117,7 @@ class Tap:
         """
         self._leaf = None
         with gradients_allowed(), _inference_tensors_explained():
-            output = _run(self._model, self._state, normal(x))
+            output = _run(self.model, self.state, normal(x))
         self._require_leaf()
         return output
 
@@ -149,23 +160,36 @@ class Splice:
     Args:
         model: The network, already in evaluation mode.
         layer: The module whose output is replaced; it runs once in a forward pass.
+        state: Parameters and buffers to run with in place of the model's own, by name.
 
     Example::
 
         logits = Splice(model, model.layer4).run(images, A * mask)
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module) -> None:
+    def __init__(self, model: nn.Module, layer: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
         self._model, self._layer = model, layer
-        self._state = _state_made_in_inference_mode(model)
+        self._state = state or _state_made_in_inference_mode(model)
 
     def run(self, x: Tensor, activation: Tensor) -> Any:
         """Run the network on ``x``, ``(n, ...)``, with the layer's output replaced by ``activation``, ``(n, c, ...)``.
 
         What follows the layer may change ``activation`` in place. Returns the network's own output, without a graph.
         """
-        with gradients_allowed(), _inference_tensors_explained(), replaced(self._layer, lambda output: activation):
-            return _run(self._model, self._state, normal(x))
+        with replaced(self._layer, lambda output: activation.to(output)):
+            return run_plainly(self._model, x, self._state)
+
+
+def run_plainly(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None = None) -> Any:
+    """Run the network on ``x``, ``(n, ...)``, without a graph.
+
+    Args:
+        model: The network, already in evaluation mode.
+        x: Input.
+        state: Parameters and buffers to run with in place of the model's own, by name.
+    """
+    with gradients_allowed(), _inference_tensors_explained():
+        return _run(model, state, normal(x))
 
 
 class Past(NamedTuple):
@@ -182,13 +206,14 @@ class Past(NamedTuple):
     calls: list[tuple[nn.Module, Any]]
 
 
-def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
+def observe_past(model: nn.Module, layer: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None = None) -> Past:
     """Run a forward pass and note which module calls lie before the layer's end.
 
     Args:
         model: The network, already in evaluation mode.
         layer: A module that runs once and returns a tensor.
         x: Input, ``(n, ...)``.
+        state: Parameters and buffers to run with in place of the model's own, by name.
     """
     ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
     calls: list[tuple[nn.Module, Any]] = []
@@ -207,8 +232,7 @@ def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
-        with gradients_allowed(), _inference_tensors_explained():
-            output = _run(model, _state_made_in_inference_mode(model), normal(x))
+        output = run_plainly(model, x, state or _state_made_in_inference_mode(model))
     finally:
         for handle in handles:
             handle.remove()
