@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, reference_loader
 from lightning_ifa.features.tap import Tap, gradients_allowed
@@ -29,7 +30,7 @@ class ExplainedBatch:
         readout: Logits with a graph, targets, predictions.
         task: The task, found out if it was ``"auto"``.
         positions: Data-set indices, ``(n,)``.
-        layer: The layer's module.
+        layer: The layer.
     """
 
     x: Tensor
@@ -37,7 +38,7 @@ class ExplainedBatch:
     readout: Readout
     task: str | ScoreFunction
     positions: Tensor
-    layer: nn.Module
+    layer: Place
     _tap: Tap
     _context: Callable[[], AbstractContextManager[Any]]
 
@@ -70,22 +71,20 @@ def explained_batches(
         indices: Data-set indices, ``(n,)``.
         state: Weights to run with in place of the model's own.
     """
-    tap, task, layer = None, extraction.task, None
+    tap, task = None, extraction.task
     try:
         for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
             if tap is None:
                 with extraction.forward_context(), gradients_allowed():
-                    target = find_layer(extraction.model, x, extraction.layer)
-                task = infer_task(target.output, y) if task == "auto" else task
-                layer = target.module
-                tap = Tap(extraction.model, layer, target.name, state).__enter__()
+                    place, output = find_layer(extraction.model, x, extraction.layer, extraction.reshape)
+                task = infer_task(output, y) if task == "auto" else task
+                tap = Tap(extraction.model, place, state=state).__enter__()
             with extraction.forward_context():
                 output = tap.forward(x)
             with torch.enable_grad():
                 readout = read_output(output, y, task, torch.tensor(rows))
-            assert layer is not None
             context = extraction.forward_context
-            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), layer, tap, context)
+            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), tap.place, tap, context)
     finally:
         if tap is not None:
             tap.__exit__(None, None, None)

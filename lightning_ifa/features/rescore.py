@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_ifa.features.tail import Tail
-from lightning_ifa.features.tap import Splice, Tap, run_plainly
+from lightning_ifa.features.tap import Splice, Tap, paused, run_plainly
 from lightning_ifa.features.targets import ScoreFunction, read_output
 
 SAMPLES = 64
@@ -30,6 +30,7 @@ class Rescore:
         score: The explained score, ``(n,)``, without a graph.
         read: From the network's output for r versions of the batch, and r, to the explained scores ``(r * n,)``.
         context: Wraps each forward pass, as for mixed precision.
+        others: Further taps of the same network.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Rescore:
         score: Tensor,
         read: Callable[[Any, int], Tensor],
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        others: Iterable[Tap] = (),
     ) -> None:
-        self._tap, self._read, self._context = tap, read, context
+        self._tap, self._read, self._context, self._taps = tap, read, context, [tap, *others]
         self.x, self.score = x, score
 
     def inputs(self, versions: Iterable[Tensor]) -> Tensor:
@@ -52,7 +54,7 @@ class Rescore:
         Returns:
             Shape ``(n, r)``.
         """
-        with self._tap.paused(), self._context():
+        with paused(self._taps), self._context():
             return self._scored(versions, SAMPLES // len(self.x), self._run)
 
     def activations(self, versions: Iterable[Tensor]) -> Tensor:
@@ -65,11 +67,11 @@ class Rescore:
             Shape ``(n, r)``.
         """
         tap, several = self._tap, SAMPLES // len(self.x)
-        with tap.paused(), self._context():
+        with paused(self._taps), self._context():
             if len(self.x) < 2:  # too few to try a shortcut on
-                splice = Splice(tap.model, tap.layer, tap.state)
+                splice = Splice(tap.model, tap.place, tap.state)
                 return self._scored(versions, several, lambda v: splice.run(self._repeated(v), v))
-            with Tail(tap.model, tap.layer, self.x, tap.state) as tail:
+            with Tail(tap.model, tap.place, self.x, tap.state) as tail:
                 if tail.reach == "means":
                     means = (version.flatten(2).mean(2) for version in versions)
                     return self._scored(means, MEANS // len(self.x), tail)

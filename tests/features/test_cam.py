@@ -15,8 +15,9 @@ from lightning_ifa.errors import LayerError
 from lightning_ifa.features.cam import METHODS, ONE_PASS, WithForwards, cam, cam_weights, contributions
 from lightning_ifa.features.cam_gradient import RANDOM_SEED
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.observe import observe_layers
 from lightning_ifa.features.rescore import Rescore
-from lightning_ifa.features.tap import Tap, observe_layers
+from lightning_ifa.features.tap import Tap
 
 
 def spatial_layers():
