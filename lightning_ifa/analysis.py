@@ -16,7 +16,7 @@ from lightning_ifa.comparison import Strata, augmentation_gap, side, table_strat
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import Weights
+from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
@@ -55,7 +55,7 @@ def analyze(
     layer: str | None = None,
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
-    cam: str | Weights = "hirescam",
+    cam: str | Method = "hirescam",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -75,8 +75,9 @@ def analyze(
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
-        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, or a function
-            ``(A, G) -> weights``.
+        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, ``"eigencam"``,
+            ``"eigengradcam"``, ``"random"`` (a control), ``"scorecam"`` and ``"ablationcam"`` (a forward pass a
+            channel), or a function ``(A, G) -> weights``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many samples are pictured.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split

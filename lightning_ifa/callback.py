@@ -53,7 +53,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
         task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
         explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
-        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"`` or ``"layercam"``.
+        cam: Name of a CAM method, as in ``analyze``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many validation samples are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
