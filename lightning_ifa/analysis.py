@@ -13,10 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
+from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Weights
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
 from lightning_ifa.features.metadata import metadata_rows, read_metadata
 from lightning_ifa.features.probes import Probes, take_probes
@@ -106,7 +108,10 @@ def analyze(
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
     moved = transplant(extraction, val_loader, validation) if transplants else None
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, augmented=augmented, seed=seed)
+    report = analyze_tables(
+        tables, pictured, class_names=class_names, transplants=moved, augmented=augmented, seed=seed
+    )
+    return with_gallery(report, extraction, loaders)
 
 
 def analyze_tables(
@@ -162,6 +167,19 @@ def analyze_tables(
         class_names=_class_names(validation, class_names),
         warnings=tuple(warnings),
     )
+
+
+def with_gallery(
+    report: FeatureReport, extraction: Extraction, loaders: Mapping[str, DataLoader[Any] | None]
+) -> FeatureReport:
+    """Add the inputs of the samples that the report speaks of."""
+    gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for split, rows in exhibits(report).items():
+        loader = loaders.get(split)
+        if loader is not None:
+            taken = take_gallery(extraction, loader, report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in taken.items()}
+    return replace(report, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:

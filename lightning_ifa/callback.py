@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import analyze_tables, probe_rows, transplant, with_metadata
+from lightning_ifa.analysis import analyze_tables, probe_rows, transplant, with_gallery, with_metadata
 from lightning_ifa.checkpoint import KEY, Record, record
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
@@ -256,6 +256,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             augmented=augmented,
             seed=self.seed,
         )
+        if self.log_images:
+            self.report = with_gallery(self.report, extraction, {"train": train, "validation": loader})
         self._fresh = True
         self._analysed = (trainer.global_step, access.logged_step(trainer))
         for text in self.report.warnings:

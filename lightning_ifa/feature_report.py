@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
@@ -40,6 +41,8 @@ class FeatureReport:
         probes: The pictured samples.
         class_names: One a class; for regression the name of the output.
         warnings: What had to be left out, and why.
+        gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
+            if no pixel may be kept. See ``features.gallery``.
     """
 
     findings: Mapping[str, Finding]
@@ -51,6 +54,7 @@ class FeatureReport:
     probes: Probes
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,6 +101,7 @@ class FeatureReport:
         arrays = {f"importance_{name}": getattr(self.importance, name) for name in _IMPORTANCE}
         if self.probes.images is not None:
             arrays["images"] = self.probes.images
+        arrays |= {f"gallery/{split}/{row}": image for (split, row), image in self.gallery.items()}
         np.savez_compressed(folder / "arrays.npz", **arrays)
         self.samples.to_parquet(folder / "samples.parquet")
         self.confounders.to_parquet(folder / "confounders.parquet")
@@ -140,7 +145,13 @@ class FeatureReport:
             ),
             class_names=tuple(content["class_names"]),
             warnings=tuple(content["warnings"]),
+            gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
         )
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
+
+
+def _place(name: str) -> tuple[str, int]:
+    _, split, row = name.split("/")
+    return split, int(row)

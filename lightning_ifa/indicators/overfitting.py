@@ -220,13 +220,34 @@ def gaps_by_feature(
         One row a channel: ``feature``, ``gap`` (in its own standard deviations within classes), ``z``, and ``share``
         of the gap in the contributions' sum; shares sum to 1.
     """
-    parts = []
-    for channel in range(train.shape[1]):
-        gap, z = standardised_gap(train[:, channel], train_strata, val[:, channel], val_strata)
-        parts.append({"feature": channel, "gap": gap, "z": z})
+    gap, z = _standardised_gaps(train, train_strata, val, val_strata)
     raw = _mean_gap(train, train_strata, val, val_strata)
-    frame = pd.DataFrame(parts).assign(share=raw / raw.sum() if raw.sum() else 0.0)
+    share = raw / raw.sum() if raw.sum() else np.zeros(len(raw))
+    frame = pd.DataFrame({"feature": np.arange(len(raw)), "gap": gap, "z": z, "share": share})
     return frame.sort_values("share", ascending=False, ignore_index=True)
+
+
+def _standardised_gaps(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``standardised_gap`` of every column at once, since a layer may have thousands; ``(c,)`` each."""
+    found = [np.unique(strata, return_counts=True) for strata in (train_strata, val_strata)]
+    of_train, of_val = (names[counts > 1] for names, counts in found)
+    shared = np.intersect1d(of_train, of_val)
+    if not len(shared):
+        return np.full(train.shape[1], np.nan), np.full(train.shape[1], np.nan)
+    squares, means, counts = np.zeros(train.shape[1]), [], []
+    for values, strata in ((train, train_strata), (val, val_strata)):
+        rows = np.isin(strata, shared)
+        known = values[rows].astype(np.float64)
+        position, mean = group_means(known, strata[rows])
+        squares += ((known - mean[position]) ** 2).sum(0)
+        means.append(mean)
+        counts.append(np.bincount(position))
+    weight = counts[0] * counts[1] / (counts[0] + counts[1])
+    spread = np.sqrt(squares / (sum(map(np.sum, counts)) - 2 * len(shared)))
+    d = weight @ (means[0] - means[1]) / weight.sum() / np.where(spread > 0, spread, np.inf)
+    return d, d * np.sqrt(weight.sum())
 
 
 def _mean_gap(
