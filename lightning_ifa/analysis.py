@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.comparison import Strata, augmentation_gap, side, table_strata, without_singles
 from lightning_ifa.errors import DataError
+from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
@@ -114,7 +116,7 @@ def analyze(
     located = find_regions(regions, "validation", val_loader.dataset)
     elsewhere = look_outside(extraction, val_loader, validation, located)
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(
+    report = analyze_tables(
         tables,
         pictured,
         class_names=class_names,
@@ -122,6 +124,9 @@ def analyze(
         elsewhere=elsewhere,
         augmented=augmented,
         seed=seed,
+    )
+    return with_gallery(
+        report, {split: (extraction, loader) for split, loader in loaders.items() if loader is not None}
     )
 
 
@@ -198,6 +203,16 @@ def analyze_tables(
         class_names=_class_names(validation, class_names),
         warnings=tuple(warnings),
     )
+
+
+def with_gallery(report: FeatureReport, sources: Mapping[str, tuple[Extraction, DataLoader[Any]]]) -> FeatureReport:
+    """Add the inputs of the samples that the report speaks of, from the splits that are given."""
+    gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for split, rows in exhibits(report).items():
+        if split in sources:
+            taken = take_gallery(*sources[split], report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in taken.items()}
+    return replace(report, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:

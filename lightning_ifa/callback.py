@@ -16,7 +16,15 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import AUGMENTED, analyze_tables, look_outside, probe_rows, transplant, with_metadata
+from lightning_ifa.analysis import (
+    AUGMENTED,
+    analyze_tables,
+    look_outside,
+    probe_rows,
+    transplant,
+    with_gallery,
+    with_metadata,
+)
 from lightning_ifa.budget import Budget
 from lightning_ifa.checkpoint import KEY
 from lightning_ifa.errors import IFAError, IFAWarning
@@ -348,7 +356,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         augmented = train is not None and train.extraction.is_augmented(train.loader, train.indices)
         if augmented:
             self._say(AUGMENTED)
-        return analyze_tables(
+        report = analyze_tables(
             tables,
             pictured,
             class_names=self.class_names,
@@ -359,6 +367,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             augmented_train=augmented_train,
             seed=self.seed,
         )
+        if not self.log_images:
+            return report
+        return with_gallery(report, {s.split: (s.extraction, s.loader) for s in (source, train) if s is not None})
 
     def _located(self, source: Source) -> Regions | None:
         """Where the evidence should lie; the user's own regions are those of the first validation loader."""

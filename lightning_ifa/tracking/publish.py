@@ -11,9 +11,12 @@ from pathlib import Path
 
 from lightning_ifa import __version__
 from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_page import feature_page
+from lightning_ifa.report.gallery_page import gallery_page
 from lightning_ifa.report.html import write_html
-from lightning_ifa.report.overlay import probe_picture
 from lightning_ifa.report.overview import overview_png
+from lightning_ifa.report.probe_card import probe_picture
+from lightning_ifa.report.style import png
 from lightning_ifa.report.summary import summary
 from lightning_ifa.tracking.job import ARTIFACTS, Job
 from lightning_ifa.tracking.names import slug
@@ -45,7 +48,7 @@ def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
     Args:
         report: The report.
         folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, ``ifa_summary.md``,
-            ``ifa_overview.png`` and ``ifa_report.html``.
+            ``ifa_overview.png``, ``ifa_report.html``, ``ifa_features.png`` and ``ifa_gallery.png``.
         moment: When it was made.
     """
     archive = folder / "ifa" / f"epoch_{moment.epoch:04d}"
@@ -61,6 +64,8 @@ def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
         picture = overview_png(report, title)
         (folder / "ifa_overview.png").write_bytes(picture)
         write_html(report, folder / "ifa_report.html", picture, title)
+        (folder / "ifa_features.png").write_bytes(png(feature_page(report, f"{title}: features")))
+        (folder / "ifa_gallery.png").write_bytes(png(gallery_page(report, f"{title}: samples")))
 
 
 def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment, place: str = "") -> None:

@@ -96,3 +96,14 @@ def test_constant_features_do_no_harm():
     finding = overfitting(a, b)
     assert np.isfinite(finding.score)
     assert finding.details["shift"] == 0.5
+
+
+def test_every_features_gap_is_that_of_the_feature_alone():
+    rng = np.random.default_rng(3)
+    train, val = rng.normal(size=(90, 7)) + 0.4, rng.normal(size=(70, 7))
+    train[:, 6] = val[:, 6] = 1.0
+    a, b = rng.integers(0, 4, 90), rng.integers(1, 6, 70)
+    table = gaps_by_feature(train, a, val, b).set_index("feature")
+    for channel in range(7):
+        expected = standardised_gap(train[:, channel], a, val[:, channel], b)
+        assert table.loc[channel, ["gap", "z"]].tolist() == pytest.approx(expected)
