@@ -29,7 +29,14 @@ from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
+from lightning_ifa.indicators.confounding import (
+    Suspect,
+    Training,
+    confounding,
+    find_suspects,
+    ranked,
+    transplant_suspects,
+)
 from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
@@ -177,7 +184,7 @@ def analyze_tables(
         groups[split] = without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], transplants, elsewhere)
+    suspects = _suspects(tables, groups, transplants, elsewhere)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
@@ -264,8 +271,9 @@ def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None
 
 
 def _suspects(
-    table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None, elsewhere: Elsewhere | None
+    tables: Mapping[str, FeatureTable], groups: Strata, moved: Transplants | None, elsewhere: Elsewhere | None
 ) -> list[Suspect]:
+    table, labels = tables["validation"], groups["validation"]
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -277,13 +285,20 @@ def _suspects(
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets)
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             suspects += transplant_suspects(
                 found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
             )
     return ranked(suspects)
+
+
+def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:
+    if "train" not in tables:
+        return None
+    table, known = tables["train"], groups["train"] >= 0
+    return Training(table.logits[known], groups["train"][known], table.metadata[known])
 
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:

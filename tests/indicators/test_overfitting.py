@@ -48,6 +48,13 @@ def test_overfitting_alarms_on_a_large_gap_only(gap, alarm):
     assert overfitting(side(gap=gap), side(seed=1)).alarm is alarm
 
 
+@pytest.mark.parametrize(("n", "limit"), [(2000, 0.35), (200, 0.28 + 1.5 * 0.1), (100, 0.28 + 1.5 * np.sqrt(0.02))])
+def test_few_samples_must_show_more(n, limit):
+    one_class = side(n)._replace(strata=np.zeros(n, dtype=np.int64), margins=np.arange(n) % 2 + 0.0)
+    finding = overfitting(one_class, one_class._replace(margins=one_class.margins + 1))
+    assert finding.details["limit"] == pytest.approx(limit)
+
+
 def test_a_gap_between_shifted_splits_is_not_called_overfitting():
     finding = overfitting(side(gap=2.0, shift=2.0), side(seed=1))
     assert finding.undecided
