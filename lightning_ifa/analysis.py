@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.comparison import Strata, augmentation_gap, side, table_strata, without_singles
 from lightning_ifa.errors import DataError
 from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
@@ -48,6 +47,7 @@ from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.indicators.strata import bin_edges, strata
 from lightning_ifa.listing import confounder_rows, sample_rows
+from lightning_ifa.sides import Strata, augmentation_gap, side, table_strata, without_singles
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "

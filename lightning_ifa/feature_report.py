@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.comparison import compared, evidence
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.table import FeatureTable
@@ -21,6 +20,7 @@ from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance
 from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.sides import compared, evidence
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
