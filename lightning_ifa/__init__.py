@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.tracking.compare import compare
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "MapEvaluation",
     "analyze",
     "check_maps",
+    "compare",
     "decompose",
     "evaluate_maps",
     "gate",
@@ -42,6 +44,7 @@ _HOME = {
     "MapEvaluation": "decomposition",
     "analyze": "analysis",
     "check_maps": "decomposition",
+    "compare": "tracking.compare",
     "decompose": "decomposition",
     "evaluate_maps": "decomposition",
     "log_model": "logged_model",

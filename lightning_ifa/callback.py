@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +26,9 @@ from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.lightning_packages import callback_bases
-from lightning_ifa.tracking.names import slug
-from lightning_ifa.tracking.publish import Moment, write_files, write_job
+from lightning_ifa.tracking.publish import Moment
+from lightning_ifa.tracking.publisher import Publisher
 from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
-from lightning_ifa.tracking.sink import Sink
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +64,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         on_error: ``"warn"`` once and train on, or ``"raise"``.
         run_id: MLflow run to log to; by default the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
+        install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
 
     Raises:
         ValueError: An argument is out of range.
@@ -99,6 +98,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         on_error: Literal["warn", "raise"] = "warn",
         run_id: str | None = None,
         tracking_uri: str | None = None,
+        install_view: bool = True,
     ) -> None:
         for name, value, least in (("max_samples", max_samples, 4), ("probes", probes, 1)):
             if value < least:
@@ -112,7 +112,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.class_names, self.batch_fn, self.transplants = class_names, batch_fn, transplants
         self.every_n_epochs, self.train_dataloader = every_n_epochs, train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
-        self.run_id, self.tracking_uri = run_id, tracking_uri
+        self.run_id, self.tracking_uri, self.install_view = run_id, tracking_uri, install_view
         self.metadata, self.regions = metadata, regions
         self.report: FeatureReport | None = None
         """The latest report; on rank 0 only."""
@@ -123,7 +123,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._logged_to: str | None = None
         self._regions: Regions | None = None  # remembers masks between epochs
         self._scale: IntensityScale | None = None
-        self._sink: Sink | None = None
+        self._publisher: Publisher | None = None
         self._warned: set[str] = set()
 
     @property
@@ -155,12 +155,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the pictures and tables to the background sink."""
-        if self._fresh and self.report is not None and not access.is_fast_dev_run(trainer):
-            self._fresh = False
-            try:
-                self._publish(trainer, self.report)
-            except Exception as error:
-                self._failed(error)
+        self._publish_fresh(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -172,11 +167,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
-        self._close_sink(timeout=10.0)
+        self._publish_fresh(trainer, unlogged=True)  # the logger itself may have failed on these metrics
+        self._close_publisher(trainer, timeout=10.0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
-        self._close_sink()
+        self._close_publisher(trainer)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
@@ -271,22 +267,25 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self._warn(text)
         return self.report.metrics
 
-    def _publish(self, trainer: pl.Trainer, report: FeatureReport) -> None:
+    def _publish_fresh(self, trainer: pl.Trainer, unlogged: bool = False) -> None:
+        if self._fresh and self.report is not None and not access.is_fast_dev_run(trainer):
+            self._fresh = False
+            try:
+                self._publish(trainer, self.report, unlogged)
+            except Exception as error:
+                self._failed(error)
+
+    def _publish(self, trainer: pl.Trainer, report: FeatureReport, unlogged: bool = False) -> None:
         moment = Moment(trainer.current_epoch, access.logged_step(trainer))
-        name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
-        run = self._run(trainer)
-        folder = Path(trainer.default_root_dir) / "ifa"
-        if run is None:
-            self._warn(
-                f"no MLflow run was found, so pictures and tables go to {folder}; pass "
-                "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
-            )
-            self._sink = self._sink or Sink(folder)
-            self._sink.put(name, partial(write_files, report, moment=moment))
-            return
-        if self._sink is None:
-            self._sink = Sink(folder / run.run_id, run.tracking_uri)
-        self._sink.put(name, partial(write_job, report, run=run, moment=moment))
+        if self._publisher is None:
+            run, folder = self._run(trainer), Path(trainer.default_root_dir) / "ifa"
+            if run is None:
+                self._warn(
+                    f"no MLflow run was found, so pictures and tables go to {folder}; pass "
+                    "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
+                )
+            self._publisher = Publisher(run, folder, trainer.loggers, self.install_view)
+        self._publisher.put(report, moment, access.best_checkpoint(trainer), unlogged)
 
     def _record(self) -> Record | None:
         return record(self.report, self._analysed[1], self._logged_to) if self.report and self._analysed else None
@@ -319,7 +318,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self._warned.add(key)
             warnings.warn(text, IFAWarning, stacklevel=3)
 
-    def _close_sink(self, timeout: float = 60.0) -> None:
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.close(timeout)
+    def _close_publisher(self, trainer: pl.Trainer, timeout: float = 60.0) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close(timeout, access.best_checkpoint(trainer))

@@ -71,6 +71,11 @@ def logged_step(trainer: Any) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
+def best_checkpoint(trainer: Any) -> str:
+    """Path of the best checkpoint until now; empty where there is none."""
+    return str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+
+
 def own_share(trainer: Any, indices: Indices) -> Indices:
     """This rank's part of the samples; no sample is padded or seen twice."""
     return indices[trainer.global_rank :: trainer.world_size]
