@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
     from lightning_ifa.tracking.compare import compare
+    from lightning_ifa.tracking.outage import outage_proof
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate_maps",
     "gate",
     "log_model",
+    "outage_proof",
 ]
 
 _HOME = {
@@ -48,6 +50,7 @@ _HOME = {
     "decompose": "decomposition",
     "evaluate_maps": "decomposition",
     "log_model": "logged_model",
+    "outage_proof": "tracking.outage",
 }
 
 

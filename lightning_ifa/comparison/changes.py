@@ -47,19 +47,43 @@ Statistic = Callable[[Rows, Rows], float]
 """A score as a function of the validation rows and the training rows that count."""
 
 
-def changes(first: FeatureReport, other: FeatureReport, untold: Collection[str] = (), seed: int = 0) -> pd.DataFrame:
+Draws = Mapping[str, NDArray[np.float64]]
+"""Family to its score on resampled rows, ``(200,)``; families that the tables do not determine are missing."""
+
+
+def resampled(report: FeatureReport, seed: int = 0) -> Draws:
+    """Compute a run's scores on 200 resamples of its rows, drawn within classes.
+
+    Runs on the same data get the same resamples. Confounding is that of the suspect which is strongest on all samples.
+
+    Args:
+        report: The run's report.
+        seed: Of the resampling.
+    """
+    labels = _labels(report)
+    rows = [bootstrap_draws(labels[split], seed + number) for number, split in enumerate(("validation", "train"))]
+    statistics = {family: _statistic(report, family, labels) for family in report.findings if family != "redundancy"}
+    return {
+        family: np.array([statistic(*drawn) for drawn in zip(*rows, strict=True)])
+        for family, statistic in statistics.items()
+        if statistic is not None
+    }
+
+
+def changes(
+    first: FeatureReport, other: FeatureReport, draws: tuple[Draws, Draws], untold: Collection[str] = ()
+) -> pd.DataFrame:
     """Tabulate the change of every family's score from one run to another.
 
-    The interval is about samples: 200 times rows are drawn anew within classes, alike in both runs where their data
-    are the same. Confounding is then that of the suspect which is strongest on all samples. Redundancy is a share of
-    channels, and hardly depends on the samples, but differs from one training to the next: its interval is that of a
-    share of so many channels.
+    The interval says what other samples of the same kind would have shown. Redundancy is a share of channels, and
+    hardly depends on the samples, but differs from one training to the next: its interval is that of a share of so
+    many channels.
 
     Args:
         first: Report of the run compared to.
         other: Report of the other run.
+        draws: Resampled scores of both.
         untold: Families of which one of the runs could tell nothing.
-        seed: Of the resampling.
 
     Returns:
         One row a family: ``family``, ``first``, ``other``, ``change``, ``low``, ``high``, ``interval``, ``verdict``;
@@ -74,7 +98,7 @@ def changes(first: FeatureReport, other: FeatureReport, untold: Collection[str] 
         change = pair[1].score - pair[0].score
         error, how = float("nan"), "none"
         if family not in untold and not any(finding.undecided for finding in pair):
-            error, how = _error(first, other, family, seed)
+            error, how = _error((first, other), draws, family)
         low, high = change - SIGNIFICANT * error, change + SIGNIFICANT * error
         inside = low <= 0 <= high or abs(change) < NEGLIGIBLE * LIMITS[family]
         verdict = UNTOLD if np.isnan(error) else NOISE if inside else BETTER if change < 0 else WORSE
@@ -83,23 +107,14 @@ def changes(first: FeatureReport, other: FeatureReport, untold: Collection[str] 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _error(first: FeatureReport, other: FeatureReport, family: str, seed: int) -> tuple[float, str]:
-    """Standard error of a change over samples, and how it was found; NaN where the tables do not determine it."""
+def _error(reports: tuple[FeatureReport, ...], draws: tuple[Draws, ...], family: str) -> tuple[float, str]:
+    """Standard error of a change, and how it was found; NaN where the tables do not determine it."""
     if family == "redundancy":
-        widths = [report.tables["validation"].activations.shape[1] for report in (first, other)]
-        errors = [share_error(r.findings[family].score, w) for r, w in zip((first, other), widths, strict=True)]
-        return math.hypot(*errors), "over channels"
-    values = []
-    for report in (first, other):
-        labels = _labels(report)
-        statistic = _statistic(report, family, labels)
-        if statistic is None:
-            return float("nan"), "none"
-        drawn = zip(
-            bootstrap_draws(labels["validation"], seed), bootstrap_draws(labels["train"], seed + 1), strict=True
-        )
-        values.append(np.array([statistic(rows, train_rows) for rows, train_rows in drawn]))
-    return bootstrap_error(values[1] - values[0]), "bootstrap"
+        shares = [share_error(r.findings[family].score, r.tables["validation"].activations.shape[1]) for r in reports]
+        return math.hypot(*shares), "over channels"
+    if any(family not in drawn for drawn in draws):
+        return float("nan"), "none"
+    return bootstrap_error(draws[1][family] - draws[0][family]), "bootstrap"
 
 
 def _labels(report: FeatureReport) -> dict[str, Rows]:

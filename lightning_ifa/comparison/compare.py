@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.analysis import analyze_tables, probe_rows
-from lightning_ifa.comparison.changes import changes
+from lightning_ifa.comparison.changes import changes, resampled
 from lightning_ifa.comparison.likeness import cka_matrix, likeness, maps_of, outlier_changes, probe_likeness
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
@@ -80,10 +80,11 @@ def compare_tables(
     reports = {name: _report(tables, seed) for name, tables in runs.items()}
     validation = {name: tables["validation"] for name, tables in runs.items()}
     probes = validation[first].take(probe_rows(validation[first], PROBES))
+    draws = {name: resampled(report, seed) for name, report in reports.items()}
     unknown = {name: {*untold.get(first, ()), *untold.get(name, ())} for name in others}
     return Comparison(
         names=tuple(runs),
-        changes=_joined({name: changes(reports[first], reports[name], unknown[name], seed) for name in others}),
+        changes=_joined({n: changes(reports[first], reports[n], (draws[first], draws[n]), unknown[n]) for n in others}),
         likeness=pd.DataFrame([{"run": name} | likeness(validation[first], validation[name]) for name in others]),
         cka=cka_matrix(list(validation.values())),
         outliers=_joined({name: outlier_changes(reports[first].samples, reports[name].samples) for name in others}),

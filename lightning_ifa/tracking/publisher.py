@@ -40,8 +40,8 @@ class Publisher:
     """Hands the reports of one training to the background sink.
 
     Each analysis brings its tables, figures and a contact sheet of the probes. The probes one by one, as the saved
-    view shows them, come with every tenth epoch; those of the best and of the last analysis wait in the spool
-    until the training ends and it is known which these are.
+    view shows them, come with the first analysis and then every tenth epoch; those of the best and of the last
+    analysis wait in the spool until the training ends and it is known which these are.
 
     Args:
         run: The MLflow run, or None.
@@ -54,6 +54,7 @@ class Publisher:
         self._run = run
         self._view = view
         self._keys: list[str] = []
+        self._first_epoch = self._next_singles = 0
         self._sink = (
             Sink(folder / run.run_id, run.tracking_uri, self._install_view) if run is not None else Sink(folder)
         )
@@ -76,8 +77,10 @@ class Publisher:
             self._sink.put(name, partial(self._write_locally, report, moment))
             return
         self._note_best(best)
-        self._keys = self._keys or probe_keys(report)
-        singles = moment.epoch % SINGLES_EVERY == 0
+        if not self._keys:
+            self._keys, self._first_epoch, self._next_singles = probe_keys(report), moment.epoch, moment.epoch
+        singles = moment.epoch >= self._next_singles
+        self._next_singles += SINGLES_EVERY if singles else 0
         self._sink.put(
             name, partial(write_job, report, run=self._run, moment=moment, singles=singles, unlogged=unlogged)
         )
@@ -128,6 +131,6 @@ class Publisher:
         if not self._view or self._run is None:
             return
         try:
-            install_view_once(self._run, self._keys)
+            install_view_once(self._run, self._keys, self._first_epoch)
         except (TrackingError, MlflowException) as error:
             log.info("no saved view: %s", error)

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
+
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.tracking.job import JOB_FILE, pending, upload
 
@@ -87,8 +89,8 @@ class Sink:
             self.spool.rmdir()
         if left or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
-                f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; `lightning-ifa sync {self.spool}` "
-                "makes up for them",
+                f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
+                f"`lightning-ifa sync {self.spool}` makes up for them",
                 IFAWarning,
                 stacklevel=2,
             )
@@ -113,18 +115,27 @@ class Sink:
                 return
 
     def _send_pending(self) -> bool:
-        """Upload what is written; whether all went well."""
+        """Upload what is written, in order; whether the server took or refused everything."""
         try:
             for folder in pending(self.spool):
-                upload(folder, self._uri)
-                tell, self._when_uploaded = self._when_uploaded, None
-                if tell is not None:
-                    tell()
+                self._send(folder)
         except Exception as error:  # whatever a server or its client throws: the job stays in the spool
-            log.warning("upload failed, the analysis stays in %s: %s", self.spool, type(error).__name__)
+            log.warning("upload failed, the job stays in %s: %s", self.spool, type(error).__name__)
             log.debug("upload failed", exc_info=True)
             return False
         return True
+
+    def _send(self, folder: Path) -> None:
+        try:
+            upload(folder, self._uri)
+        except MlflowException as error:
+            if not 400 <= error.get_http_status_code() < 500:  # type: ignore[no-untyped-call]
+                raise
+            log.warning("MLflow refuses %s: %s", folder, error)  # so it would again; what comes after it may pass
+            return
+        tell, self._when_uploaded = self._when_uploaded, None
+        if tell is not None:
+            tell()
 
 
 def release(spool: Path, names: Collection[str] | None = None) -> None:

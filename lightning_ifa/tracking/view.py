@@ -49,7 +49,7 @@ def install_view(client: MlflowClient, experiment_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
 
 
-def install_view_once(run: Run, probes: Sequence[str], epoch: int = 0) -> bool:
+def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
     """Save the view in a run's experiment unless it has one already, whoever changed it since.
 
     Args:
