@@ -48,7 +48,7 @@ Statistic = Callable[[Rows, Rows], float]
 
 
 Draws = Mapping[str, NDArray[np.float64]]
-"""Family to its score on resampled rows, ``(200,)``; families that the tables do not determine are missing."""
+"""Family to its score on resampled rows, ``(200,)``; missing are families that the tables do not determine."""
 
 
 def resampled(report: FeatureReport, seed: int = 0) -> Draws:
@@ -62,7 +62,8 @@ def resampled(report: FeatureReport, seed: int = 0) -> Draws:
     """
     labels = _labels(report)
     rows = [bootstrap_draws(labels[split], seed + number) for number, split in enumerate(("validation", "train"))]
-    statistics = {family: _statistic(report, family, labels) for family in report.findings if family != "redundancy"}
+    told = [name for name, finding in report.findings.items() if name != "redundancy" and not finding.undecided]
+    statistics = {family: _statistic(report, family, labels) for family in told}
     return {
         family: np.array([statistic(*drawn) for drawn in zip(*rows, strict=True)])
         for family, statistic in statistics.items()
