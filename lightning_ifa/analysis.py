@@ -40,7 +40,14 @@ from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
-from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_scores, outliers
+from lightning_ifa.indicators.outliers import (
+    NEIGHBOURS,
+    OutlierScores,
+    Samples,
+    outlier_scores,
+    outliers,
+    small_classes,
+)
 from lightning_ifa.indicators.outside import Outside, outside
 from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
@@ -185,6 +192,7 @@ def analyze_tables(
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
     suspects = _suspects(tables, groups, transplants, elsewhere)
+    warnings += _pooled(groups)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
@@ -299,6 +307,19 @@ def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | 
         return None
     table, known = tables["train"], groups["train"] >= 0
     return Training(table.logits[known], groups["train"][known], table.metadata[known])
+
+
+def _pooled(groups: Strata) -> list[str]:
+    """Say which classes are too small to look for outliers within."""
+    reference = groups.get("train", groups["validation"])
+    small = small_classes(groups["validation"], reference)
+    if not len(small):
+        return []
+    rows, classes = int(np.isin(groups["validation"], small).sum()), len(np.unique(groups["validation"]))
+    return [
+        f"outliers: {len(small)} of {classes} classes have {NEIGHBOURS} reference samples or fewer; their {rows} "
+        "validation samples are compared with samples of any class, which hardly finds wrong labels"
+    ]
 
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:

@@ -172,7 +172,12 @@ def transplant_suspects(
 
 def ranked(suspects: list[Suspect]) -> list[Suspect]:
     """Sort suspects, most suspicious first, untested ones last."""
-    return sorted(suspects, key=lambda s: health(s.strength()[0], RELIANCE_LIMIT) if s.tested else 2.0)
+
+    def verdict(suspect: Suspect) -> float:
+        score, z = suspect.strength()
+        return health(score, RELIANCE_LIMIT, z) if suspect.tested else 2.0
+
+    return sorted(suspects, key=verdict)
 
 
 def confounding(suspects: list[Suspect], supporting: Mapping[str, float] | None = None) -> Finding:
