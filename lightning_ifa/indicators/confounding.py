@@ -271,6 +271,18 @@ def _suspect(name: str, origin: str, found: Reliance, **more: Any) -> Suspect:
     )
 
 
+def alignment(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
+
+    Args:
+        values: ``(n, p)``.
+        labels: ``(n,)``.
+    """
+    position, means = group_means(values, labels)
+    overall = values.mean(0)
+    return np.asarray(((values - overall) * (means[position] - overall)).sum(1))
+
+
 def alignment_accuracy(
     correct: NDArray[np.bool_], labels: NDArray[np.int64], values: NDArray[np.float64]
 ) -> tuple[float, float, int]:
@@ -287,8 +299,7 @@ def alignment_accuracy(
         Both accuracies (NaN if no class has both sorts of samples), and how many samples conflict.
     """
     position, means = group_means(values, labels)
-    overall = values.mean(0)
-    side = np.sign(((values - overall) * (means[position] - overall)).sum(1))
+    side = np.sign(alignment(values, labels))
     count = [np.bincount(position, side == s, len(means)) for s in (1, -1)]
     right = [np.bincount(position, (side == s) & correct, len(means)) for s in (1, -1)]
     weight = count[0] * count[1] / np.maximum(count[0] + count[1], 1)
