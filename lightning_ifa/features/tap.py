@@ -278,8 +278,9 @@ def observe_past(
             activation.append(place.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
-    handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
-    handles += [module.register_forward_hook(leave) for module in model.modules()]
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_pre_hook(enter) for module in modules]
+    handles += [module.register_forward_hook(leave) for module in modules]
     try:
         output = run_plainly(model, x, state or _state_made_in_inference_mode(model))
     finally:
