@@ -5,6 +5,8 @@ python examples/mnist.py fit --config configs/mnist.yaml
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -132,10 +134,11 @@ class SmallCNN(pl.LightningModule):
 
 
 def main() -> None:
-    """Run LightningCLI over the network and the data above."""
+    """Run LightningCLI over the classes that the configuration names; the callback is one of them."""
     from pytorch_lightning.cli import LightningCLI
 
-    LightningCLI(SmallCNN, Digits, save_config_callback=None)
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # they are named examples.mnist.SmallCNN, as for lightning-ifa
+    LightningCLI(save_config_callback=None)
 
 
 if __name__ == "__main__":

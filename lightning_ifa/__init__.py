@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from lightning_ifa import gate
     from lightning_ifa.analysis import analyze
     from lightning_ifa.callback import IntegratedFeatureAnalysis
-    from lightning_ifa.decomposition import check_maps, decompose
+    from lightning_ifa.decomposition import MapEvaluation, check_maps, decompose, evaluate_maps
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.zero_code import autolog
 
 __version__ = "0.1.0"
 
@@ -24,9 +25,12 @@ __all__ = [
     "IFAError",
     "IFAWarning",
     "IntegratedFeatureAnalysis",
+    "MapEvaluation",
     "analyze",
+    "autolog",
     "check_maps",
     "decompose",
+    "evaluate_maps",
     "gate",
     "log_model",
 ]
@@ -37,9 +41,12 @@ _HOME = {
     "IFAError": "errors",
     "IFAWarning": "errors",
     "IntegratedFeatureAnalysis": "callback",
+    "MapEvaluation": "decomposition",
     "analyze": "analysis",
+    "autolog": "zero_code",
     "check_maps": "decomposition",
     "decompose": "decomposition",
+    "evaluate_maps": "decomposition",
     "log_model": "logged_model",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,40 +12,39 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_ifa.comparison import Strata, augmentation_gap, side, table_strata, without_singles
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
-from lightning_ifa.features.metadata import metadata_rows, read_metadata
+from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
+from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
+from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.indicators.columns import read_column
 from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
 from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
-from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
-from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_scores, outliers
+from lightning_ifa.indicators.outside import Outside, outside
+from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
-from lightning_ifa.indicators.reliance import channel_reliance
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.indicators.strata import bin_edges, strata
-
-Strata = dict[str, NDArray[np.int64]]
+from lightning_ifa.listing import confounder_rows, sample_rows
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
     "training, or give a clean training loader (train_dataloader= of the callback)"
 )
-CARRIERS = 5  # channels named for each suspect
 TRANSPLANTABLE = ("multiclass", "binary")
-EXAMPLES = 3  # samples named for each suspect
 
 
 def analyze(
@@ -60,6 +59,7 @@ def analyze(
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
+    regions: Mapping[str, RegionSource] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
     transplants: bool = False,
@@ -80,7 +80,12 @@ def analyze(
             channel), or a function ``(A, G) -> weights``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many samples are pictured.
-        metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i.
+        metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
+            left out takes it from its data set's attribute ``metadata``, if that is such a DataFrame.
+        regions: ``"validation"`` to a sequence of masks, or to a function from the data-set index to a mask: boolean,
+            of the input's spatial shape, True where the evidence should lie, all False where there is nothing to
+            see, None where nothing is known. Left out, the data set's method ``region(index)`` is asked, if it has
+            one. Costs two forward passes of 256 samples.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
@@ -106,8 +111,31 @@ def analyze(
     validation = tables["validation"]
     pictured = take_probes(extraction, val_loader, validation, probe_rows(validation, probes))
     moved = transplant(extraction, val_loader, validation) if transplants else None
+    located = find_regions(regions, "validation", val_loader.dataset)
+    elsewhere = look_outside(extraction, val_loader, validation, located)
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(tables, pictured, class_names=class_names, transplants=moved, augmented=augmented, seed=seed)
+    return analyze_tables(
+        tables,
+        pictured,
+        class_names=class_names,
+        transplants=moved,
+        elsewhere=elsewhere,
+        augmented=augmented,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """What was found outside the regions where the evidence should lie.
+
+    Attributes:
+        maps: How much of each validation map lies there.
+        moved: Transplants of what lies there; None for tasks without classes to compare.
+    """
+
+    maps: Outside
+    moved: Transplants | None
 
 
 def analyze_tables(
@@ -117,7 +145,9 @@ def analyze_tables(
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
     transplants: Transplants | None = None,
+    elsewhere: Elsewhere | None = None,
     augmented: bool = False,
+    augmented_train: FeatureTable | None = None,
     seed: int = 0,
 ) -> FeatureReport:
     """Compute every indicator from FeatureTables.
@@ -128,34 +158,39 @@ def analyze_tables(
         class_names: One a class.
         scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
         transplants: Of parts of the validation images, to find confounders that no metadata tell of.
+        elsewhere: What lies outside the regions where the evidence should be, if those are known.
         augmented: Whether the training table was made from randomly augmented inputs.
+        augmented_train: Some of the training samples again, as augmentation changes them.
         seed: Of permutations and folds.
 
     Raises:
         DataError: The validation split shows fewer than two classes with two samples.
     """
     warnings: list[str] = []
-    groups = _strata(tables)
+    groups = table_strata(tables)
     for split in tables:
-        groups[split] = _without_singles(groups[split], split, warnings)
+        groups[split] = without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], transplants)
+    suspects = _suspects(validation, groups["validation"], transplants, elsewhere)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
+    shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
     if "train" in tables:
-        sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
-        found = overfitting(sides[0], sides[1], seed)
+        train, held_out = (side(tables[split], groups[split]) for split in ("train", "validation"))
+        found = overfitting(train, held_out, seed)
+        if augmented_train is not None:
+            found = replace(found, details={**found.details, **augmentation_gap(tables["train"], augmented_train)})
         findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
-    findings["confounding"] = confounding(suspects)
+    findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
     findings["outliers"] = outliers(scores["validation"], twins)
     findings["redundancy"] = redundancy(validation.activations, groups["validation"])
     explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
         findings=findings,
-        samples=_sample_rows(tables, scores, twins),
-        confounders=_confounder_rows(validation, groups["validation"], suspects),
+        samples=sample_rows(tables, scores, twins, shares),
+        confounders=confounder_rows(validation, groups["validation"], suspects, shares),
         importance=_importance(validation),
         tables=dict(tables),
         scale=scale or common_scale(validation.cams),
@@ -166,7 +201,8 @@ def analyze_tables(
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
-    """Put the user's knowledge of the samples beside their features; None leaves the table as it is."""
+    """Put the user's knowledge of the samples, or else the data set's own, beside their features."""
+    frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
         return table
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
@@ -180,27 +216,27 @@ def transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTa
     return transplant_backgrounds(extraction, loader, table.indices, table.task)
 
 
+def look_outside(
+    extraction: Extraction, loader: DataLoader[Any], table: FeatureTable, regions: Regions | None
+) -> Elsewhere | None:
+    """See what lies outside the regions where the evidence should be; None without regions.
+
+    Raises:
+        DataError: A region that does not fit the input.
+    """
+    if regions is None:
+        return None
+    with undisturbed(extraction.model, extraction.seed):  # the user's code reads the masks
+        maps = outside(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
+        moved = None
+        if table.task in TRANSPLANTABLE:
+            moved = transplant_outside(extraction, loader, table.indices, table.task, regions)
+    return Elsewhere(maps, moved)
+
+
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:
     """Choose the rows to picture, class by class."""
     return choose_probes(strata(table.targets, bin_edges(table.targets)), count)
-
-
-def _strata(tables: Mapping[str, FeatureTable]) -> Strata:
-    if all(table.task == "custom" for table in tables.values()):
-        return {split: np.zeros(len(table), dtype=np.int64) for split, table in tables.items()}
-    edges = bin_edges(*(table.targets for table in tables.values()))
-    return {split: strata(table.targets, edges) for split, table in tables.items()}
-
-
-def _without_singles(labels: NDArray[np.int64], split: str, warnings: list[str]) -> NDArray[np.int64]:
-    names, counts = np.unique(labels[labels >= 0], return_counts=True)
-    single = names[counts < 2]
-    if len(single):
-        warnings.append(
-            f"{split}: {len(single)} of {len(names)} classes have one sample only and cannot be judged within the "
-            f"class: {', '.join(map(str, single[:10]))}{', ...' if len(single) > 10 else ''}"
-        )
-    return np.where(np.isin(labels, single), -1, labels)
 
 
 def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None:
@@ -212,24 +248,9 @@ def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None
         )
 
 
-def _evidence(table: FeatureTable) -> NDArray[Any]:
-    """Evidence for the truth, more is better, ``(n,)``; only labelled rows mean anything."""
-    if table.task == "custom":
-        return np.asarray(table.logits[:, 0])
-    if table.task == "regression":
-        return np.asarray(-np.abs(table.targets - table.predictions))
-    labels = np.maximum(table.targets, 0)
-    if table.task == "multilabel":
-        return np.asarray(table.logits[np.arange(len(table)), labels])
-    return margin(table.logits, labels)
-
-
-def _side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
-    known = labels >= 0
-    return Side(_evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
-
-
-def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None) -> list[Suspect]:
+def _suspects(
+    table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None, elsewhere: Elsewhere | None
+) -> list[Suspect]:
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -242,8 +263,11 @@ def _suspects(table: FeatureTable, labels: NDArray[np.int64], moved: Transplants
     }
     targets = table.targets[known] if table.task == "regression" else None
     suspects = find_suspects(table.logits[known], labels[known], sources, targets)
-    if moved is not None:
-        suspects += transplant_suspects(moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels)
+    for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
+        if found is not None:
+            suspects += transplant_suspects(
+                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
+            )
     return ranked(suspects)
 
 
@@ -261,80 +285,6 @@ def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
         return None
     copies = [Copies(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
     return find_twins(copies[0], copies[1], seed)
-
-
-def _sample_rows(
-    tables: Mapping[str, FeatureTable], scores: Mapping[str, OutlierScores], twins: Twins | None
-) -> pd.DataFrame:
-    parts = []
-    for split, table in tables.items():
-        kinds, twin = outlier_kinds(scores[split]), np.full(len(table), "", dtype=object)
-        if split == "validation" and twins is not None:
-            kinds = np.where((kinds == "") & (twins.twin >= 0), twins.kind, kinds)
-            twin = np.where(twins.twin >= 0, tables["train"].sample_ids[twins.twin], "")
-        parts.append(
-            pd.DataFrame(
-                {
-                    "sample_id": table.sample_ids,
-                    "split": split,
-                    "score": scores[split].score,
-                    "kind": kinds,
-                    "target": table.targets,
-                    "prediction": table.predictions,
-                    "evidence": _evidence(table),
-                    "twin": twin,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _confounder_rows(table: FeatureTable, labels: NDArray[np.int64], suspects: list[Suspect]) -> pd.DataFrame:
-    return pd.DataFrame([_confounder_row(table, labels, suspect) for suspect in suspects], columns=CONFOUNDER_COLUMNS)
-
-
-CONFOUNDER_COLUMNS = [
-    "source", "origin", "score", "z", "features", "worst_class", "worst_score", "association",
-    "accuracy_aligned", "accuracy_conflicting", "conflicting", "highest", "lowest", "note",
-]  # fmt: skip
-
-
-def _confounder_row(table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect) -> dict[str, Any]:
-    frame = table.metadata if suspect.origin == "metadata" else table.properties
-    channels, highest, lowest = [], [], []
-    if suspect.source in frame:  # a user's region has no property of its name
-        values = frame[suspect.source]
-        channels = _carriers(table, labels, values)
-        if pd.api.types.is_numeric_dtype(values):
-            order = values.dropna().astype(float).sort_values(kind="stable").index
-            highest, lowest = list(table.sample_ids[order[::-1][:EXAMPLES]]), list(table.sample_ids[order[:EXAMPLES]])
-    return {
-        "source": suspect.source,
-        "origin": suspect.origin,
-        "score": suspect.reliance,
-        "z": suspect.z,
-        "features": ", ".join(map(str, channels)),
-        "worst_class": suspect.worst_class,
-        "worst_score": suspect.worst_reliance,
-        "association": suspect.association,
-        "accuracy_aligned": suspect.accuracy_aligned,
-        "accuracy_conflicting": suspect.accuracy_conflicting,
-        "conflicting": suspect.conflicting,
-        "highest": ", ".join(highest),
-        "lowest": ", ".join(lowest),
-        "note": suspect.note or suspect.sentence(),
-    }
-
-
-def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
-    """The channels that carry a suspect into the decision, strongest first."""
-    column = read_column(values)
-    known = column.known & (labels >= 0)
-    if column.values is None or len(np.unique(labels[known])) < 2:
-        return []
-    rows = known[column.known]
-    part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
-    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
 
 
 def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:

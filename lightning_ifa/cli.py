@@ -21,6 +21,73 @@ def main() -> None:
     """
 
 
+def _training(name: str, about: str) -> None:
+    """Add a command of LightningCLI; its options, and their help, are those of the classes that it makes."""
+
+    @main.command(name, help=about, add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        from lightning_ifa.errors import ConfigError
+        from lightning_ifa.training_cli import train
+
+        try:
+            train(name, arguments)
+        except ConfigError as error:
+            click.secho(f"lightning-ifa {name}: {error}", fg="yellow", err=True)
+            raise SystemExit(UNDECIDED) from None
+
+
+_training("fit", "Train the model of a LightningCLI configuration: fit --config FILE [--trainer.max_epochs 3 ...].")
+_training("validate", "Validate and analyse it: validate --config FILE [--ckpt_path FILE ...].")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict.")
+@click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
+@click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
+@click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
+@click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def analyze(
+    checkpoint: Path,
+    configs: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    output: Path | None,
+    run_id: str | None,
+    tracking_uri: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Analyse a CHECKPOINT as the callback would have, and print the verdicts.
+
+    OVERRIDES are options of the configuration, as --data.batch_size=8. Without --output and --run-id the report goes
+    to the folder ifa_report. Exit codes: 0 analysed, 2 not.
+    """
+    if bool(configs) == bool(model and data) or bool(model) != bool(data):
+        raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
+    from mlflow.exceptions import MlflowException
+
+    from lightning_ifa import offline
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.report.summary import summary
+
+    try:
+        if model and data:
+            report = offline.analyze_factories(checkpoint, model, data)
+        else:
+            report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
+        click.echo(summary(report, str(checkpoint)))
+        if output or not run_id:
+            offline.save(report, output or Path("ifa_report"))
+        if run_id:
+            offline.log(report, checkpoint, run_id, tracking_uri)
+    except (IFAError, MlflowException) as error:
+        click.secho(f"not analysed: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+
+
 @main.command()
 @click.argument("model")
 @click.option("--policy", required=True, type=FILE, help="YAML file with the limits; see docs/gate.md.")

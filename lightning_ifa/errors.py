@@ -9,6 +9,7 @@
     ├── DataError       the samples: none, one class only, not finite, not indexable
     │   └── MetadataError   the user's table about the samples
     ├── FileError       a file that is not what it should be
+    ├── ConfigError     command-line options or a configuration that name what does not exist or cannot be made
     ├── TrackingError   the tracking run or its store
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
@@ -43,6 +44,10 @@ class MetadataError(DataError):
 
 class FileError(IFAError):
     """A file is missing, damaged, or of another kind."""
+
+
+class ConfigError(IFAError):
+    """Command-line options or a configuration cannot be used."""
 
 
 class TrackingError(IFAError):

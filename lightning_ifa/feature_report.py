@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lightning_ifa.comparison import compared, evidence
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance
+from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
 from lightning_ifa.indicators.scale import IntensityScale
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
@@ -30,7 +32,8 @@ class FeatureReport:
         findings: Family name to its finding; families that need a training split are left out without one.
         samples: One row a sample of every split: ``sample_id``, ``split``, ``score`` (robust z of the distance to
             its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth),
-            ``twin`` (training sample that it is a copy of).
+            ``twin`` (training sample that it is a copy of), ``outside`` (share of the map outside the region where the
+            evidence should lie; NaN where none is known).
         confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
             ``worst_class``, ``worst_score``, ``association``, ``accuracy_aligned``, ``accuracy_conflicting``,
             ``conflicting`` (how many), ``highest`` and ``lowest`` (samples), ``note``.
@@ -40,6 +43,8 @@ class FeatureReport:
         probes: The pictured samples.
         class_names: One a class; for regression the name of the output.
         warnings: What had to be left out, and why.
+        trend: ``(epoch, score, z)`` of the overfitting family at every analysis of this training so far; empty outside
+            of a training.
     """
 
     findings: Mapping[str, Finding]
@@ -51,6 +56,7 @@ class FeatureReport:
     probes: Probes
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    trend: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -61,6 +67,8 @@ class FeatureReport:
             found[f"ifa/{family}/z"] = finding.z
             found |= {f"ifa/{family}/{name}": value for name, value in finding.details.items()}
             found[f"ifa/health/{family}"] = finding.health
+        if self.left_null is not None:
+            found["ifa/overfitting/left_null"] = self.left_null
         return {key: float(value) for key, value in found.items()}
 
     @property
@@ -68,6 +76,32 @@ class FeatureReport:
         """The suspicious samples, most suspicious first, with the columns of ``samples``."""
         found = self.samples[self.samples["kind"] != ""]
         return found.sort_values("score", ascending=False, ignore_index=True)
+
+    @property
+    def left_null(self) -> int | None:
+        """The epoch at which the overfitting score left its null, for two analyses in a row; None: it has not."""
+        position = left_null([z for _, _, z in self.trend])
+        return None if position is None else self.trend[position][0]
+
+    @property
+    def overfitting_classes(self) -> pd.DataFrame:
+        """In which classes (regression: target bins) the gap between the splits lies, largest first.
+
+        Columns ``class``, ``gap`` (of the margin, in standard deviations within the class), ``z``, ``train`` and
+        ``validation`` (how many samples); no row without a training split.
+        """
+        (train, groups), (validation, held_out) = compared(self.tables)
+        return gaps_by_class(evidence(train), groups, evidence(validation), held_out)
+
+    @property
+    def overfitting_features(self) -> pd.DataFrame:
+        """Which features carry the gap, largest share first.
+
+        Columns ``feature``, ``gap`` (of its contribution, in standard deviations within classes), ``z``, ``share`` (of
+        the gap of all; shares sum to 1); no row without a training split.
+        """
+        (train, groups), (validation, held_out) = compared(self.tables)
+        return gaps_by_feature(train.contributions, groups, validation.contributions, held_out)
 
     @property
     def alarms(self) -> list[str]:
@@ -105,6 +139,7 @@ class FeatureReport:
             "scale": self.scale.to_dict(),
             "class_names": self.class_names,
             "warnings": self.warnings,
+            "trend": self.trend,
             "splits": list(self.tables),
         }
         partial = folder / "report.json.part"
@@ -140,6 +175,7 @@ class FeatureReport:
             ),
             class_names=tuple(content["class_names"]),
             warnings=tuple(content["warnings"]),
+            trend=tuple((int(epoch), score, z) for epoch, score, z in content.get("trend", ())),
         )
 
 

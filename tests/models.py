@@ -232,3 +232,23 @@ def trained(model, steps=60, seed=0):
         loss.backward()
         optimizer.step()
     return model.eval()
+
+
+class Steps:
+    """What a module of either Lightning package does, beside its base class."""
+
+    def __init__(self, rate=0.01):
+        super().__init__()
+        self.net, self.rate = PoolNet(), rate
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), self.rate)

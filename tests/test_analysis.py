@@ -70,6 +70,23 @@ def test_values_by_hand(model, report):
     assert report.metrics["ifa/consistency/completeness"] == pytest.approx(1, abs=1e-4)
 
 
+def test_gaps_are_told_by_class_and_by_feature(report, model):
+    classes, features = report.overfitting_classes, report.overfitting_features
+    assert sorted(classes["class"]) == [0, 1, 2]
+    train, validation = report.tables["train"], report.tables["validation"]
+    worst = classes.iloc[0]
+    a, b = (np.diff(np.sort(t.logits[t.targets == worst["class"]])[:, -2:])[:, 0] for t in (train, validation))
+    if all((t.correct | (t.targets != worst["class"])).all() for t in (train, validation)):
+        pooled = np.sqrt((((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (len(a) + len(b) - 2))
+        assert worst["gap"] == pytest.approx((a.mean() - b.mean()) / pooled, rel=1e-4)
+    assert len(features) == train.contributions.shape[1]
+    assert features["share"].sum() == pytest.approx(1.0)
+    alone = analyze(model, loader(60))
+    assert alone.overfitting_classes.empty
+    assert alone.overfitting_features.empty
+    assert list(alone.overfitting_features) == list(features)
+
+
 def test_same_data_same_report(model, report):
     again = analyze(model, loader(60, seed=5, batch_size=7), loader(90, seed=1, batch_size=25, shuffle=True))
     assert again.metrics == pytest.approx(report.metrics, rel=1e-3, abs=1e-4)
@@ -140,6 +157,52 @@ def test_metadata_of_a_planted_confounder():
     assert report.confounders.query("origin != 'content'").iloc[0]["source"] == "site"
 
 
+class Cornered(Squares):
+    """Squares with a bright corner that goes with the last class, in the share of samples asked for."""
+
+    def __init__(self, n, seed, share):
+        super().__init__(n, seed)
+        tagged = (self.labels == 2) & (torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share)
+        self.images[tagged, :, :2, -2:] += 3.0
+
+    def region(self, index):
+        mask = np.zeros((12, 12), dtype=bool)
+        place = 1 + 3 * int(self.labels[index])
+        mask[place : place + 4, place : place + 4] = True
+        return mask
+
+
+def trained_on(data, steps=80):
+    torch.manual_seed(0)
+    net = PoolNet()
+    optimizer = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(data.images), data.labels).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.mark.parametrize(("share", "alarms"), [(0.9, True), (1.0, True), (0.0, False)])
+def test_evidence_outside_the_region_is_a_suspect(share, alarms):
+    data = Cornered(240, 4, share)
+    report = analyze(trained_on(Cornered(240, 3, share)), DataLoader(data, 32))
+    assert ("confounding" in report.alarms) == alarms
+    row = report.confounders.set_index("source").loc["outside the region"]
+    assert row["origin"] == "region"
+    assert (row["score"] > 0.1) == alarms
+    assert ("travels with what lies outside the region" in row["note"]) == alarms
+    assert 0 < report.metrics["ifa/confounding/outside_share"] < report.metrics["ifa/confounding/outside_area"]
+    shares = report.samples.set_index("sample_id")["outside"]
+    assert [shares[one] for one in row["highest"].split(", ")] == sorted(shares, reverse=True)[:3]
+
+
+def test_regions_where_nothing_is_known_say_nothing(model):
+    report = analyze(model, loader(60, seed=5), regions={"validation": lambda index: None})
+    assert "outside the region" not in set(report.confounders["source"])
+    assert report.samples["outside"].isna().all()
+
+
 TASKS = {
     "binary": (VolumeNet(), torch.randn(40, 1, 5, 6, 7), torch.arange(40) % 2),
     "regression": (SignalNet(), torch.randn(60, 2, 20), torch.randn(60)),
@@ -175,6 +238,7 @@ ONE_EACH = DataLoader(TensorDataset(torch.randn(3, 1, 12, 12), torch.arange(3)))
         ({"val_loader": ONE_EACH}, DataError, "two classes with two"),
         ({"layer": "feature"}, IFAError, 'did you mean "features"'),
         ({"metadata": {"validation": pd.DataFrame({"site": [1, 2]})}}, MetadataError, "describes 2 samples"),
+        ({"regions": {"validation": [np.ones((4, 4), dtype=bool)] * 30}}, DataError, "shape \\(4, 4\\), the model's"),
         ({"class_names": ["a"]}, DataError, "class_names has 1 entries, the model tells 3 classes apart"),
         ({"task": "regression"}, IFAError, 'task "regression" needs'),
         ({"batch_fn": lambda batch: batch[0]}, IFAError, "batch_fn returned"),

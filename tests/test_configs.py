@@ -8,6 +8,9 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+from click.testing import CliRunner
+
+from lightning_ifa.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,15 +28,35 @@ def run_example(monkeypatch):
     return run
 
 
+@pytest.fixture
+def run_command(monkeypatch):
+    """Run ``lightning-ifa ...`` in this process, where the repository is on the path as if it were the folder."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["lightning-ifa"])
+        result = CliRunner().invoke(main, args, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    return run
+
+
 @pytest.fixture(autouse=True)
 def _examples(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
 
 
-def test_mnist_config(store, run_example):
+@pytest.mark.parametrize("runner", ["run_example", "run_command"])
+@pytest.mark.parametrize("config", ["mnist.yaml"])
+def test_config(config, runner, store, request):
     short = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=4"]
-    quiet = ["--trainer.enable_progress_bar=false", "--data.condition=overfitted"]
-    run_example("fit", "--config", str(ROOT / "configs" / "mnist.yaml"), *short, *quiet)
+    # MLflow keeps a relative store of an earlier test open
+    own = [
+        "--trainer.enable_progress_bar=false",
+        "--data.condition=overfitted",
+        f"--trainer.logger.tracking_uri={store}",
+    ]
+    request.getfixturevalue(runner)("fit", "--config", str(ROOT / "configs" / config), *short, *own)
     client = mlflow.MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("ifa-mnist").experiment_id])
     assert "ifa/overfitting/score" in run.data.metrics

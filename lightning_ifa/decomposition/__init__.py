@@ -5,7 +5,16 @@ holds activations, while the analysis at every epoch must cost no more than its 
 """
 
 from lightning_ifa.decomposition.decompose import Decomposition, decompose
+from lightning_ifa.decomposition.evaluation import MapEvaluation, evaluate_maps
 from lightning_ifa.decomposition.map_check import MapCheck, check_maps
 from lightning_ifa.decomposition.principal import PrincipalFeatures
 
-__all__ = ["Decomposition", "MapCheck", "PrincipalFeatures", "check_maps", "decompose"]
+__all__ = [
+    "Decomposition",
+    "MapCheck",
+    "MapEvaluation",
+    "PrincipalFeatures",
+    "check_maps",
+    "decompose",
+    "evaluate_maps",
+]

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 from lightning_ifa.errors import OutputError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import ONE_PASS, cam, cam_weights
+from lightning_ifa.features.cam import ONE_PASS, Method, cam, cam_weights, method_name
 from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.randomise import fresh_weights
+from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
 from lightning_ifa.indicators.consistency import TRANSFORMS, agreement, shown_levels, trustworthy
 from lightning_ifa.indicators.scale import common_scale
@@ -88,12 +89,38 @@ def check_maps(
     table = report.tables["validation"]
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
+    return check_table(
+        model,
+        loader,
+        table,
+        layers=layers,
+        methods=methods,
+        task=task or table.task,
+        batch_fn=batch_fn,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def check_table(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    table: FeatureTable,
+    *,
+    layers: Sequence[str] | None = None,
+    methods: Sequence[str | Method],
+    task: str | ScoreFunction,
+    batch_fn: BatchFunction | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> MapCheck:
+    """Do the same from a FeatureTable of the loader's samples; arguments as for ``check_maps``."""
     names, counts = np.unique(table.explained, return_counts=True)
     classes = np.sort(names[np.argsort(-counts, kind="stable")][:MOST_CLASSES])
     chosen = table.take(np.unique(np.linspace(0, len(table) - 1, min(samples, len(table))).astype(np.int64)))
     agreements, trust, randomised = [], [], []
     for layer in layers or (table.layer,):
-        extraction = Extraction(model, layer, task or table.task, batch_fn=batch_fn, seed=seed)
+        extraction = Extraction(model, layer, task, batch_fn=batch_fn, seed=seed)
         found = _class_maps(extraction, loader, chosen.indices, classes, methods)
         own = _column(chosen.explained, classes)
         columns = {} if table.targets.dtype.kind == "f" else {
@@ -104,7 +131,7 @@ def check_maps(
             for draw in range(RANDOM_NETWORKS)
         ]
         for method in methods:
-            label = {"layer": layer, "method": method}
+            label = {"layer": layer, "method": method_name(method)}
             tables = _by_transform(found, method, own, columns, classes)
             agreements.append(pd.concat(tables, ignore_index=True).assign(**label))
             trust.append(label | _trust(tables[0].set_index("reading")))
@@ -121,7 +148,7 @@ class _ClassMaps:
     """``logits`` ``(n, k)`` and, by method, ``maps`` ``(n, k, *space)`` of the k classes."""
 
     logits: NDArray[np.float32]
-    maps: dict[str, NDArray[np.float32]]
+    maps: dict[str | Method, NDArray[np.float32]]
 
 
 def _class_maps(
@@ -129,15 +156,15 @@ def _class_maps(
     loader: DataLoader[Any],
     indices: NDArray[np.int64],
     classes: NDArray[np.int64],
-    methods: Sequence[str],
+    methods: Sequence[str | Method],
     state: Mapping[str, Tensor] | None = None,
 ) -> _ClassMaps:
     logits: list[Tensor] = []
-    maps: dict[str, list[Tensor]] = {method: [] for method in methods}
+    maps: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for batch in explained_batches(extraction, loader, indices, state):
             logits.append(batch.readout.logits.detach()[:, classes].cpu())
-            parts: dict[str, list[Tensor]] = {method: [] for method in methods}
+            parts: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
             for name in classes:
                 own = torch.full((len(batch.x),), int(name), device=batch.readout.logits.device)
                 A, G = batch.gradient(own)
@@ -150,7 +177,7 @@ def _class_maps(
 
 def _by_transform(
     found: _ClassMaps,
-    method: str,
+    method: str | Method,
     own: NDArray[np.int64],
     columns: dict[str, NDArray[np.int64]],
     classes: NDArray[np.int64],
@@ -173,7 +200,7 @@ def _trust(raw: pd.DataFrame) -> dict[str, Any]:
     return {"completeness": complete, "pearson": correlation, "trustworthy": trustworthy(complete)}
 
 
-def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str) -> dict[str, float]:
+def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str | Method) -> dict[str, float]:
     raw = [
         agreement(one.logits, one.maps[method].reshape(*one.logits.shape, -1).sum(2, dtype=np.float64)).loc["mean"]
         for one in fresh

@@ -20,6 +20,7 @@ from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.place import Place
 from lightning_ifa.features.properties import LEAST_SIZE
+from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.sampling import Indices, reference_loader
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tap import gradients_allowed, replaced
@@ -32,6 +33,9 @@ DONORS = 32  # images held in memory, from which donors are drawn
 
 Region = NDArray[np.bool_]
 Transplant = Callable[[Tensor, Tensor], Tensor]
+Changes = Callable[[Tensor, Tensor, Tensor], Iterator[tuple[str, Tensor]]]
+
+OUTSIDE = "outside the region"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +79,72 @@ def transplant_backgrounds(
     Raises:
         DataError: A region's mask has another shape than the images.
     """
+    masks = regions or {}
     rng = np.random.default_rng(extraction.seed)
     drawn = rng.permutation(indices)[:TRANSPLANT_SAMPLES]
+
+    def changes(x: Tensor, donors: Tensor, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        return ((name, change(x, x[donors])) for name, change in _transplants(x, masks))
+
+    return exchanged(extraction, loader, drawn, task, changes, rng)
+
+
+def transplant_outside(
+    extraction: Extraction, loader: DataLoader[Any], indices: Indices, task: str, regions: Regions
+) -> Transplants | None:
+    """Transplant what lies outside the regions of both the recipient and the donor.
+
+    So no part of the donor's object comes along, and none of the recipient's is lost.
+
+    Args:
+        extraction: How the model is called.
+        loader: Loader of the samples.
+        indices: ``(m,)`` data-set indices to draw from.
+        task: ``"multiclass"`` or ``"binary"``.
+        regions: Where the evidence should lie; samples without a region are left out.
+
+    Returns:
+        With the single part ``OUTSIDE``; None if fewer than two samples have a region.
+
+    Raises:
+        DataError: A region that does not fit the input.
+    """
+    rng = np.random.default_rng(extraction.seed)
+    drawn = [index for index in rng.permutation(indices)[:TRANSPLANT_SAMPLES] if regions(index) is not None]
+    if len(drawn) < 2:
+        return None
+
+    def changes(x: Tensor, donors: Tensor, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        masks = [regions(int(row), tuple(x.shape[2:])) for row in rows]
+        inside = torch.from_numpy(np.stack([mask for mask in masks if mask is not None])).to(x.device)
+        yield OUTSIDE, _exchange(~(inside | inside[donors])[:, None], x, x[donors])
+
+    return exchanged(extraction, loader, np.array(drawn), task, changes, rng)
+
+
+def exchanged(
+    extraction: Extraction,
+    loader: DataLoader[Any],
+    drawn: Indices,
+    task: str,
+    changes: Changes,
+    rng: np.random.Generator,
+) -> Transplants:
+    """Run a model on samples that got something of random others; nothing is disturbed.
+
+    Args:
+        extraction: How the model is called.
+        loader: Loader of the samples.
+        drawn: ``(n,)`` data-set indices.
+        task: As the table's.
+        changes: Takes a group of inputs, the positions of their donors in it and their data-set indices; gives
+            each change's name and the changed inputs.
+        rng: Draws the donors.
+    """
     parts: list[dict[str, NDArray[Any]]] = []
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for x, y, rows in _groups(extraction, loader, drawn):
-            parts.append(_group(extraction, x, y, rows, task, regions or {}, rng))
+            parts.append(_group(extraction, x, y, rows, task, changes, rng))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     known = (joined["labels"] >= 0) & (joined["donor_labels"] >= 0)
     columns = {name: values[known] for name, values in joined.items()}
@@ -132,7 +196,7 @@ def _group(
     y: Any,
     rows: Tensor,
     task: str,
-    regions: Mapping[str, Region],
+    changes: Changes,
     rng: np.random.Generator,
 ) -> dict[str, NDArray[Any]]:
     def read(inputs: Tensor) -> Readout:
@@ -143,7 +207,7 @@ def _group(
     before = read(x)
     plain = (before.targets, before.targets[donors], before.logits, before.logits[donors])
     found = dict(zip(_PLAIN, plain, strict=True))
-    found |= {name: read(change(x, x[donors])).logits for name, change in _transplants(x, regions)}
+    found |= {name: read(changed).logits for name, changed in changes(x, donors, rows)}
     return {name: values.numpy(force=True) for name, values in found.items()}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from torch.utils.data import ConcatDataset, Subset
 
 from lightning_ifa.errors import MetadataError
 from lightning_ifa.features.sampling import Indices
@@ -37,6 +39,31 @@ def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | 
     if unknown:
         raise MetadataError(f"metadata names the split {unknown[0]!r}; splits are called {' and '.join(SPLITS)}")
     return frames
+
+
+def own_metadata(dataset: Any) -> pd.DataFrame | None:
+    """What a data set itself knows of its samples: its attribute ``metadata``, a DataFrame.
+
+    Row i describes index i. Looked for inside ``Subset`` and ``ConcatDataset`` as well. A DataFrame of another length
+    than the data set is about something else and is left alone.
+
+    Returns:
+        One row a sample, or None.
+    """
+    frame = getattr(dataset, "metadata", None)
+    if isinstance(frame, pd.DataFrame) and len(frame) == len(dataset):
+        return frame.reset_index(drop=True)
+    if isinstance(dataset, Subset):
+        inner = own_metadata(dataset.dataset)
+        return None if inner is None else inner.iloc[list(dataset.indices)].reset_index(drop=True)
+    if not isinstance(dataset, ConcatDataset):
+        return None
+    parts = [own_metadata(part) for part in dataset.datasets]
+    if all(part is None for part in parts):
+        return None
+    lengths = [len(part) for part in dataset.datasets]  # type: ignore[arg-type]
+    filled = [pd.DataFrame(index=range(n)) if part is None else part for part, n in zip(parts, lengths, strict=True)]
+    return pd.concat(filled, ignore_index=True)
 
 
 def metadata_rows(frame: pd.DataFrame, indices: Indices, length: int, split: str) -> pd.DataFrame:

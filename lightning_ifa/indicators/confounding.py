@@ -32,7 +32,7 @@ class Suspect:
 
     Attributes:
         source: Its name.
-        origin: ``"metadata"``, ``"background"``, ``"content"`` or ``"transplant"``.
+        origin: ``"metadata"``, ``"background"``, ``"content"``, ``"transplant"`` or ``"region"``.
         reliance: Share of the mean between-class evidence that runs through it, in about [-1, 1]; NaN if untested.
         z: Of the reliance under its null.
         worst_class: Class that stands out most; -1 if untested.
@@ -71,7 +71,7 @@ class Suspect:
         """Say in plain words what was found."""
         if not self.tested or max(self.z, self.worst_z) < Z_LIMIT or max(self.strength()[0], 0.0) <= RELIANCE_LIMIT:
             return ""
-        how = "travels with" if self.origin == "transplant" else "runs through"
+        how = {"transplant": "travels with", "region": "travels with what lies"}.get(self.origin, "runs through")
         return (
             f"{self.reliance:.0%} of the evidence between classes {how} {self.source}; "
             f"most for class {self.worst_class} ({self.worst_reliance:.0%})"
@@ -131,6 +131,7 @@ def transplant_suspects(
     donor: NDArray[Any],
     labels: NDArray[np.int64],
     donor_labels: NDArray[np.int64],
+    origin: str = "transplant",
 ) -> list[Suspect]:
     """Test every part of the image that was transplanted.
 
@@ -140,10 +141,11 @@ def transplant_suspects(
         donor: ``(n, k)`` logits of the donors.
         labels: ``(n,)`` class of each recipient.
         donor_labels: ``(n,)`` class of its donor.
+        origin: ``"transplant"``, or ``"region"`` for what lies outside the user's regions.
     """
     return ranked(
         [
-            _suspect(name, "transplant", transplant_reliance(before, after, donor, labels, donor_labels))
+            _suspect(name, origin, transplant_reliance(before, after, donor, labels, donor_labels))
             for name, after in moved.items()
         ]
     )
@@ -154,7 +156,7 @@ def ranked(suspects: list[Suspect]) -> list[Suspect]:
     return sorted(suspects, key=lambda s: health(s.strength()[0], RELIANCE_LIMIT) if s.tested else 2.0)
 
 
-def confounding(suspects: list[Suspect]) -> Finding:
+def confounding(suspects: list[Suspect], supporting: Mapping[str, float] | None = None) -> Finding:
     """Judge by the suspect on which the network relies most; properties of the content are left out.
 
     Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
@@ -163,17 +165,18 @@ def confounding(suspects: list[Suspect]) -> Finding:
 
     Args:
         suspects: From ``find_suspects`` and ``transplant_suspects``.
+        supporting: Further numbers to report, which decide nothing.
     """
     tested = [s for s in suspects if s.tested and s.origin != "content"]
     hidden = [s.source for s in suspects if not s.identifiable]
     if not tested:
         reason = f": {hidden[0]} shows one value in every class" if hidden else ""
-        return undecided(f"there is no metadata column to test, and no plain background{reason}")
+        return undecided(f"there is no metadata column to test, and no plain background{reason}", supporting)
     strengths = [s.strength(len(tested)) for s in tested]
     values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
     worst = int(np.argmin(values))
     score, z = strengths[worst]
-    details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance}
+    details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance, **(supporting or {})}
     finding = Finding(max(score, 0.0), z, values[worst], details, f"strongest suspect: {tested[worst].source}")
     if finding.alarm or not hidden:
         return finding

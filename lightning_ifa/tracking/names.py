@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 LONGEST = 60
@@ -23,6 +24,15 @@ def slug(name: str) -> str:
         return plain
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain[:LONGEST]}-{mark}" if plain else mark
+
+
+def metrics_at(place: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Put metrics of a further layer or validation loader into a family of their own.
+
+    >>> metrics_at("dataloader_1", {"ifa/outliers/score": 0.0}), metrics_at("", {"ifa/outliers/score": 0.0})
+    ({'ifa/dataloader_1/outliers/score': 0.0}, {'ifa/outliers/score': 0.0})
+    """
+    return {f"ifa/{place}/{key.removeprefix('ifa/')}" if place else key: value for key, value in metrics.items()}
 
 
 def without_secret(uri: str) -> str:

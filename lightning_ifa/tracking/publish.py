@@ -63,7 +63,7 @@ def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
         write_html(report, folder / "ifa_report.html", picture, title)
 
 
-def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> None:
+def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment, place: str = "") -> None:
     """Write a complete job for the sink: files, probe images, tags.
 
     Args:
@@ -71,7 +71,12 @@ def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> 
         folder: The job's folder.
         run: Where it will be uploaded.
         moment: When it was made.
+        place: Where in the run, for what is not the main analysis of it: such have no tags and list no tables.
     """
+    if place:
+        write_files(report, folder / ARTIFACTS / "ifa" / place, moment)
+        Job(run.run_id, run.tracking_uri, moment.epoch, _write_probes(report, folder, f"ifa/{place}/xai")).save(folder)
+        return
     write_files(report, folder / ARTIFACTS, moment)
     validation = report.tables["validation"]
     tags = {
@@ -85,7 +90,7 @@ def write_job(report: FeatureReport, folder: Path, run: Run, moment: Moment) -> 
     Job(run.run_id, run.tracking_uri, moment.epoch, images, [OUTLIERS_FILE, CONFOUNDERS_FILE], tags).save(folder)
 
 
-def _write_probes(report: FeatureReport, folder: Path) -> dict[str, str]:
+def _write_probes(report: FeatureReport, folder: Path, root: str = "ifa/xai") -> dict[str, str]:
     """Draw each probe; give file to image key."""
     (folder / "probes").mkdir(exist_ok=True)
     images = {}
@@ -93,7 +98,7 @@ def _write_probes(report: FeatureReport, folder: Path) -> dict[str, str]:
         for row, sample_id in enumerate(report.probes.table.sample_ids):
             name = slug(str(sample_id))
             probe_picture(report, row).save(folder / "probes" / f"{name}.png")
-            images[f"probes/{name}.png"] = f"ifa/xai/{name}"
+            images[f"probes/{name}.png"] = f"{root}/{name}"
     return images
 
 

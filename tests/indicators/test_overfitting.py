@@ -71,7 +71,7 @@ def test_no_shared_class_cannot_be_told():
 def test_the_class_with_the_gap_is_named():
     a, b = side(2000), side(2000, seed=1)
     a.margins[a.strata == 3] += 1.0
-    table = gaps_by_class(a, b)
+    table = gaps_by_class(a.margins, a.strata, b.margins, b.strata)
     assert table["class"].iloc[0] == 3
     assert table["gap"].iloc[0] == pytest.approx(1.0, abs=0.2)
     assert table["z"].iloc[1:].abs().max() < 4

@@ -1,0 +1,137 @@
+"""Train every row and print the paper's table.
+
+python -m examples.paper.table                                # stand-ins, made on the way
+python -m examples.paper.table --rows rsna luna --real rsna=/data/rsna
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+import pandas as pd
+
+from lightning_ifa import analyze
+
+from .make_small import COUNT, make_small
+from .results import pretrained
+from .results.localisation import localisation
+from .results.measure import Cost, confounding, measure
+from .results.record import record
+from .results.render import figure, markdown
+from .results.rows import FOLDERS, ROWS, TITLES, train_row
+
+EXPERIMENT = "ifa-paper"
+COUNTS = {"mnist": 5000}
+OPTIONS = {"mnist": ("--data.batch_size=64",)}
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "lite0"], default=[*ROWS, "lite0"])
+    parser.add_argument(
+        "--real", nargs="*", default=[], metavar="ROW=FOLDER", help="published files, where you have them"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/paper"))
+    parser.add_argument("--count", type=int, default=COUNT, help="samples of a stand-in")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    _quiet()
+    folder = chosen.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    real = dict(one.split("=", 1) for one in chosen.real)
+    parts = []
+    for row in chosen.rows:
+        began = time.perf_counter()
+        parts.append(
+            lite0(folder) if row == "lite0" else one_row(row, folder, real.get(row), chosen.count, chosen.seed)
+        )
+        print(f"{TITLES[row]}: {time.perf_counter() - began:.0f} s", flush=True)
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(markdown(numbers), encoding="utf-8")
+    figure(numbers).savefig(folder / "table.png", dpi=110)
+    _record_files(folder)
+    print("\n" + markdown(numbers))
+
+
+def one_row(row: str, folder: Path, real: str | None, count: int, seed: int) -> pd.DataFrame:
+    """Train and measure a row; on a stand-in a second time, with the mark gone with the class.
+
+    Args:
+        row: One of ``ROWS``.
+        folder: For data, runs and the store.
+        real: The published files, or None.
+        count: Samples of the stand-in.
+        seed: Of its draws and of the training.
+    """
+    name = FOLDERS.get(row, row)
+    seeded = (f"--seed_everything={seed}",)
+    roots = {"off": Path(real) if real else _stand_in(folder, name, count, False, seed)}
+    if not real:
+        roots["on"] = _stand_in(folder, name, count, True, seed)
+    kind = "real" if real else "real digits" if row == "mnist" else "stand-in"
+    trained = train_row(row, roots["off"], _store(folder), row, *seeded)
+    numbers = measure(trained.model, trained.loader, trained.report, Cost())
+    if "on" in roots:
+        marked = train_row(row, roots["on"], _store(folder), f"{row}, mark on", *seeded)
+        found = {f"confounding_on/{k}": v for k, v in confounding(marked.report).items()}
+        found |= {f"localisation_on/{k}": v for k, v in localisation(marked.report, marked.loader).items()}
+        more = pd.DataFrame({"method": "", "name": list(found), "value": list(found.values())})
+        numbers = pd.concat([numbers, more], ignore_index=True)
+    record(mlflow.MlflowClient(_store(folder)), trained.run_id, numbers, row=row, data=kind)
+    return numbers.assign(row=row, data=kind, layer=trained.report.tables["validation"].layer)
+
+
+def lite0(folder: Path) -> pd.DataFrame:
+    """Measure the network with ImageNet weights on photographs; nothing is trained."""
+    net, parts = pretrained.network(), pretrained.crops()
+    names = [name for _, name in pretrained.EXPECTED.values()]
+    report = analyze(net, parts.validation, parts.train, class_names=names)
+    numbers = measure(net, parts.validation, report, Cost(maps=72, masked=24, draws=3))
+    client = mlflow.MlflowClient(_store(folder))
+    found = client.get_experiment_by_name(EXPERIMENT)
+    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+    run_id = client.create_run(experiment, run_name="lite0").info.run_id
+    record(client, run_id, numbers, row="lite0", data="real")
+    client.set_terminated(run_id)
+    return numbers.assign(row="lite0", data="real", layer=report.tables["validation"].layer)
+
+
+def _stand_in(folder: Path, name: str, count: int, confounded: bool, seed: int) -> Path:
+    root = folder / "data" / f"{'marked' if confounded else 'plain'}-{COUNTS.get(name, count)}-{seed}"
+    if (root / name).exists():
+        return root / name
+    return make_small(root, name, count=COUNTS.get(name, count), confounded=confounded, seed=seed)
+
+
+def _store(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _record_files(folder: Path) -> None:
+    client = mlflow.MlflowClient(_store(folder))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    run_id = client.create_run(experiment.experiment_id, run_name="table").info.run_id
+    for name in ("table.md", "table.csv", "table.png"):
+        client.log_artifact(run_id, str(folder / name))
+    client.set_terminated(run_id)
+
+
+def _quiet() -> None:
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+
+
+if __name__ == "__main__":
+    main()
