@@ -5,8 +5,9 @@ The only place in the package that registers forward hooks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain, count
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -31,9 +32,12 @@ def normal(value: Any) -> Any:
 def gradients_allowed() -> Iterator[None]:
     """Leave inference mode and compiled code, with gradients off until the cut turns them on.
 
-    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled.
+    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled. Where nothing was
+    compiled the compiler is not even loaded: it takes some 70 MiB.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    is_loaded = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), stance:
         yield
 
 
