@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.layer_analysis import analyze_layers
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.tracking.compare import compare
+    from lightning_ifa.tracking.outage import outage_proof
     from lightning_ifa.zero_code import autolog
 
 __version__ = "0.1.0"
@@ -31,10 +33,12 @@ __all__ = [
     "analyze_layers",
     "autolog",
     "check_maps",
+    "compare",
     "decompose",
     "evaluate_maps",
     "gate",
     "log_model",
+    "outage_proof",
 ]
 
 _HOME = {
@@ -48,9 +52,11 @@ _HOME = {
     "analyze_layers": "layer_analysis",
     "autolog": "zero_code",
     "check_maps": "decomposition",
+    "compare": "tracking.compare",
     "decompose": "decomposition",
     "evaluate_maps": "decomposition",
     "log_model": "logged_model",
+    "outage_proof": "tracking.outage",
 }
 
 

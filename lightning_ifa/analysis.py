@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.comparison import Strata, augmentation_gap, side, table_strata, without_singles
 from lightning_ifa.errors import DataError
+from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
@@ -28,7 +29,14 @@ from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
+from lightning_ifa.indicators.confounding import (
+    Suspect,
+    Training,
+    confounding,
+    find_suspects,
+    ranked,
+    transplant_suspects,
+)
 from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
@@ -40,6 +48,7 @@ from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.indicators.strata import bin_edges, strata
 from lightning_ifa.listing import confounder_rows, sample_rows
+from lightning_ifa.sides import Strata, augmentation_gap, side, table_strata, without_singles
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
@@ -119,7 +128,7 @@ def analyze(
     located = find_regions(regions, "validation", val_loader.dataset)
     elsewhere = look_outside(extraction, val_loader, validation, located)
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(
+    report = analyze_tables(
         tables,
         pictured,
         class_names=class_names,
@@ -127,6 +136,9 @@ def analyze(
         elsewhere=elsewhere,
         augmented=augmented,
         seed=seed,
+    )
+    return with_gallery(
+        report, {split: (extraction, loader) for split, loader in loaders.items() if loader is not None}
     )
 
 
@@ -177,7 +189,7 @@ def analyze_tables(
         groups[split] = without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], transplants, elsewhere)
+    suspects = _suspects(tables, groups, transplants, elsewhere)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
@@ -203,6 +215,16 @@ def analyze_tables(
         class_names=_class_names(validation, class_names),
         warnings=tuple(warnings),
     )
+
+
+def with_gallery(report: FeatureReport, sources: Mapping[str, tuple[Extraction, DataLoader[Any]]]) -> FeatureReport:
+    """Add the inputs of the samples that the report speaks of, from the splits that are given."""
+    gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for split, rows in exhibits(report).items():
+        if split in sources:
+            taken = take_gallery(*sources[split], report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in taken.items()}
+    return replace(report, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
@@ -254,8 +276,9 @@ def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None
 
 
 def _suspects(
-    table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None, elsewhere: Elsewhere | None
+    tables: Mapping[str, FeatureTable], groups: Strata, moved: Transplants | None, elsewhere: Elsewhere | None
 ) -> list[Suspect]:
+    table, labels = tables["validation"], groups["validation"]
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -267,13 +290,20 @@ def _suspects(
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets)
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             suspects += transplant_suspects(
                 found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
             )
     return ranked(suspects)
+
+
+def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:
+    if "train" not in tables:
+        return None
+    table, known = tables["train"], groups["train"] >= 0
+    return Training(table.logits[known], groups["train"][known], table.metadata[known])
 
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:

@@ -16,7 +16,15 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import AUGMENTED, analyze_tables, look_outside, probe_rows, transplant, with_metadata
+from lightning_ifa.analysis import (
+    AUGMENTED,
+    analyze_tables,
+    look_outside,
+    probe_rows,
+    transplant,
+    with_gallery,
+    with_metadata,
+)
 from lightning_ifa.budget import Budget
 from lightning_ifa.checkpoint import KEY
 from lightning_ifa.errors import IFAError, IFAWarning
@@ -77,6 +85,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         on_error: ``"warn"`` once and train on, or ``"raise"``.
         run_id: MLflow run to log to; by default the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
+        install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
 
     Raises:
         ValueError: An argument is out of range.
@@ -111,6 +120,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         on_error: Literal["warn", "raise"] = "warn",
         run_id: str | None = None,
         tracking_uri: str | None = None,
+        install_view: bool = True,
     ) -> None:
         for name, value, least in (("max_samples", max_samples, 4), ("probes", probes, 1)):
             if value < least:
@@ -127,7 +137,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.every_n_epochs, self.max_overhead = every_n_epochs, max_overhead
         self.train_dataloader = train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
-        self.run_id, self.tracking_uri = run_id, tracking_uri
+        self.run_id, self.tracking_uri, self.install_view = run_id, tracking_uri, install_view
         self.metadata, self.regions = metadata, regions
         self.report: FeatureReport | None = None
         """The latest report, of the first validation loader; on rank 0 only."""
@@ -141,7 +151,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._streams = Streams(max_samples)
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
-        self._outbox = Outbox(run_id, tracking_uri, self._warn)
+        self._outbox = Outbox(run_id, tracking_uri, install_view, self._warn)
         self._warned: set[str] = set()
 
     @property
@@ -223,12 +233,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the pictures and tables to the background sink."""
-        if access.is_fast_dev_run(trainer):
-            self._outbox.drop()
-        try:
-            self._outbox.send(trainer)
-        except Exception as error:
-            self._failed(error)
+        self._send(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -240,11 +245,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
-        self._outbox.close(timeout=10.0)
+        self._send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
+        self._outbox.close(10.0, access.best_checkpoint(trainer))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
-        self._outbox.close(timeout=60.0)
+        self._outbox.close(60.0, access.best_checkpoint(trainer))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
@@ -348,7 +354,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         augmented = train is not None and train.extraction.is_augmented(train.loader, train.indices)
         if augmented:
             self._say(AUGMENTED)
-        return analyze_tables(
+        report = analyze_tables(
             tables,
             pictured,
             class_names=self.class_names,
@@ -359,6 +365,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             augmented_train=augmented_train,
             seed=self.seed,
         )
+        if not self.log_images:
+            return report
+        return with_gallery(report, {s.split: (s.extraction, s.loader) for s in (source, train) if s is not None})
 
     def _located(self, source: Source) -> Regions | None:
         """Where the evidence should lie; the user's own regions are those of the first validation loader."""
@@ -392,6 +401,15 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def _moment(self, trainer: pl.Trainer) -> Moment:
         """The trainer's, or that of the checkpoint which is validated."""
         return self._checkpoint or access.moment(trainer)
+
+    def _send(self, trainer: pl.Trainer, unlogged: bool = False) -> None:
+        """Hand over what was found; nothing of a test drive."""
+        if access.is_fast_dev_run(trainer):
+            self._outbox.drop()
+        try:
+            self._outbox.send(trainer, access.best_checkpoint(trainer), unlogged)
+        except Exception as error:
+            self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         if self.on_error == "raise":

@@ -157,9 +157,39 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     Exit codes: 0 all uploaded, 2 some are still waiting.
     """
     from lightning_ifa.tracking.job import pending
+    from lightning_ifa.tracking.sink import release
 
+    release(folder)  # of a training that was killed before it was known which pictures are wanted
     waiting = [job for job in pending(folder) if not _uploaded(job, tracking_uri)]
     raise SystemExit(UNDECIDED if waiting else 0)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--force", is_flag=True, help="Compare runs on different validation data by the samples they share.")
+@click.option("--log-to", metavar="RUN", help="Log table, figure and page to this run.")
+@click.option("--html", type=FILE, help="Write the comparison as one self-contained page.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
+def compare(
+    runs: tuple[str, ...], force: bool, log_to: str | None, html: Path | None, tracking_uri: str | None
+) -> None:
+    """Compare the latest analyses of MLflow runs, given by their ids: each RUN with the first one.
+
+    Exit codes: 0 compared, 2 not: the runs were analysed on different data, or cannot be read.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 13 s, not 4 minutes, until a dead server is told
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.report.comparison import comparison_html, comparison_png, comparison_text
+    from lightning_ifa.tracking.compare import compare as compare_runs
+
+    try:
+        found = compare_runs(*runs, tracking_uri=tracking_uri, force=force, log_to=log_to)
+    except IFAError as error:
+        click.secho(f"not compared: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+    if html:
+        html.write_text(comparison_html(found, comparison_png(found)), encoding="utf-8")
+    click.echo(comparison_text(found), nl=False)
 
 
 @main.group()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lightning_ifa.comparison import compared, evidence
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.table import FeatureTable
@@ -20,6 +20,7 @@ from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance
 from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.sides import compared, evidence
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
@@ -45,6 +46,8 @@ class FeatureReport:
         warnings: What had to be left out, and why.
         trend: ``(epoch, score, z)`` of the overfitting family at every analysis of this training so far; empty outside
             of a training.
+        gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
+            if no pixel may be kept. See ``features.gallery``.
     """
 
     findings: Mapping[str, Finding]
@@ -57,6 +60,7 @@ class FeatureReport:
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     trend: tuple[tuple[int, float, float], ...] = ()
+    gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -131,6 +135,7 @@ class FeatureReport:
         arrays = {f"importance_{name}": getattr(self.importance, name) for name in _IMPORTANCE}
         if self.probes.images is not None:
             arrays["images"] = self.probes.images
+        arrays |= {f"gallery/{split}/{row}": image for (split, row), image in self.gallery.items()}
         np.savez_compressed(folder / "arrays.npz", **arrays)
         self.samples.to_parquet(folder / "samples.parquet")
         self.confounders.to_parquet(folder / "confounders.parquet")
@@ -176,7 +181,13 @@ class FeatureReport:
             class_names=tuple(content["class_names"]),
             warnings=tuple(content["warnings"]),
             trend=tuple((int(epoch), score, z) for epoch, score, z in content.get("trend", ())),
+            gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
         )
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
+
+
+def _place(name: str) -> tuple[str, int]:
+    _, split, row = name.split("/")
+    return split, int(row)

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.comparison import evidence
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.columns import read_column
 from lightning_ifa.indicators.confounding import Suspect
 from lightning_ifa.indicators.leakage import Twins
 from lightning_ifa.indicators.outliers import OutlierScores, outlier_kinds
 from lightning_ifa.indicators.reliance import channel_reliance
+from lightning_ifa.sides import evidence
 
 CARRIERS = 5  # channels named for each suspect
 EXAMPLES = 3  # samples named for each suspect

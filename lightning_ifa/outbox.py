@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_ifa.checkpoint import Record, record
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.tracking.names import metrics_at, slug
-from lightning_ifa.tracking.publish import Moment, write_files, write_job
+from lightning_ifa.tracking.names import metrics_at
+from lightning_ifa.tracking.publish import Moment
+from lightning_ifa.tracking.publisher import Publisher
 from lightning_ifa.tracking.run import Run, find_run, other_active_run
-from lightning_ifa.tracking.sink import Sink
 
 
 class Outbox:
-    """Finds the run, hands reports to its background sink, and remembers both.
+    """Finds the run, hands reports to the publisher of their place in it, and remembers both.
 
     Args:
         run_id: Given by the user, or None.
         tracking_uri: Given by the user, or None.
+        view: Whether to save a view in the run's experiment, once.
         warn: Tells the user something once.
 
     Attributes:
@@ -29,13 +29,13 @@ class Outbox:
         place: Where in the run: nothing, or the layer's name for a further instance in one trainer.
     """
 
-    def __init__(self, run_id: str | None, tracking_uri: str | None, warn: Callable[[str], None]) -> None:
-        self._run_id, self._tracking_uri, self._warn = run_id, tracking_uri, warn
+    def __init__(self, run_id: str | None, tracking_uri: str | None, view: bool, warn: Callable[[str], None]) -> None:
+        self._run_id, self._tracking_uri, self._view, self._warn = run_id, tracking_uri, view, warn
         self.logged_to: str | None = None
         self.place = ""
         self._waiting: dict[str, tuple[FeatureReport, Moment]] = {}
         self._latest: tuple[FeatureReport, Moment, int] | None = None
-        self._sink: Sink | None = None
+        self._publishers: dict[str, Publisher] = {}
 
     def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
         """Take a report, until ``send``.
@@ -59,11 +59,17 @@ class Outbox:
         """Forget what waits."""
         self._waiting.clear()
 
-    def send(self, trainer: Any) -> None:
-        """Hand what waits to the background sink."""
+    def send(self, trainer: Any, best: str, unlogged: bool = False) -> None:
+        """Hand what waits to the background.
+
+        Args:
+            trainer: Of either Lightning package.
+            best: The best checkpoint until now; empty where there is none.
+            unlogged: The metrics did not reach the run by the logger.
+        """
         waiting, self._waiting = self._waiting, {}
         for place, (report, moment) in waiting.items():
-            self._send(trainer, report, moment, place)
+            self._publisher(trainer, place).put(report, moment, best, unlogged)
 
     def record(self, global_step: int | None = None) -> Record | None:
         """The record of the latest analysis, or of none if it was made at another step."""
@@ -88,24 +94,19 @@ class Outbox:
         self.logged_to = run.run_id
         return run
 
-    def close(self, timeout: float) -> None:
-        """Finish the uploads, as far as the time allows, in seconds."""
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.close(timeout)
+    def close(self, timeout: float, best: str) -> None:
+        """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``."""
+        publishers, self._publishers = self._publishers, {}
+        for publisher in publishers.values():
+            publisher.close(timeout / len(publishers), best)
 
-    def _send(self, trainer: Any, report: FeatureReport, moment: Moment, place: str) -> None:
-        name = f"{slug('-'.join(filter(None, (place, report.tables['validation'].layer))))}-{moment.step:08d}"
-        run = self.run(trainer)
-        folder = Path(trainer.default_root_dir) / "ifa"
-        if run is None:
-            self._warn(
-                f"no MLflow run was found, so pictures and tables go to {folder}; pass "
-                "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
-            )
-            self._sink = self._sink or Sink(folder)
-            self._sink.put(name, partial(write_files, report, moment=moment))
-            return
-        if self._sink is None:
-            self._sink = Sink(folder / run.run_id, run.tracking_uri)
-        self._sink.put(name, partial(write_job, report, run=run, moment=moment, place=place))
+    def _publisher(self, trainer: Any, place: str) -> Publisher:
+        if place not in self._publishers:
+            run, folder = self.run(trainer), Path(trainer.default_root_dir) / "ifa"
+            if run is None:
+                self._warn(
+                    f"no MLflow run was found, so pictures and tables go to {folder}; pass "
+                    "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
+                )
+            self._publishers[place] = Publisher(run, folder, trainer.loggers, self._view, place)
+        return self._publishers[place]

@@ -106,6 +106,11 @@ def will_be_kept(trainer: Any) -> bool:
     return any(kept)
 
 
+def best_checkpoint(trainer: Any) -> str:
+    """Path of the best checkpoint until now; empty where there is none."""
+    return str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+
+
 def is_monitored(trainer: Any, prefix: str) -> bool:
     """Whether any callback decides on a metric whose name starts like this."""
     return any(str(getattr(c, "monitor", None)).startswith(prefix) for c in trainer.callbacks)

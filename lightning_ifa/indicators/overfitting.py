@@ -17,6 +17,9 @@ from lightning_ifa.indicators.strata import group_means
 GAP_LIMIT = 0.35
 """Standardised gap above which overfitting is called; measured values of sound networks in docs/indicators.md."""
 
+SURE_GAP, ERRORS = 0.28, 1.5
+"""Few samples must show more: the gap less 1.5 standard errors must exceed 0.28, which binds below 900 a split."""
+
 SHIFT_LIMIT = 0.70
 """Two-sample AUC above which the splits differ in kind, so that a gap is no sign of overfitting."""
 
@@ -162,7 +165,8 @@ def _shrunk(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
     """Judge overfitting by the standardised margin gap, unless the splits differ in kind.
 
-    Score: ``margin_gap`` clipped at 0 (dimensionless; 0 good, 0.35 alarm). Null: exchangeable splits, z ~ N(0, 1).
+    Score: ``margin_gap`` clipped at 0 (dimensionless; 0 good, alarm beyond ``limit``: 0.35, or 0.28 and 1.5 standard
+    errors where that is more). Null: exchangeable splits, z ~ N(0, 1).
     Cannot be told: under a covariate shift (``shift`` above 0.70), since every train-validation distance then
     fires; without a class that has two samples on both sides.
 
@@ -176,7 +180,8 @@ def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
         return undecided("no class has two labelled samples in both splits")
     intensity_gap, _ = standardised_gap(train.intensity, train.strata, val.intensity, val.strata)
     shift = shift_auc(train.activations, train.strata, val.activations, val.strata, seed)
-    details = {"margin_gap": gap, "intensity_gap": intensity_gap, "shift": shift}
+    limit = max(GAP_LIMIT, SURE_GAP + ERRORS * (gap / z if z else 0.0))
+    details = {"margin_gap": gap, "intensity_gap": intensity_gap, "shift": shift, "limit": limit}
     noise = np.sqrt((len(train.margins) + len(val.margins)) / (12.0 * len(train.margins) * len(val.margins)))
     if shift > max(SHIFT_LIMIT, 0.5 + 3 * noise):
         return undecided(
@@ -184,7 +189,7 @@ def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
             "sign of overfitting; is the training set augmented? then give train_dataloader= a clean one",
             details,
         )
-    return Finding(max(gap, 0.0), z, health(gap, GAP_LIMIT, z), details)
+    return Finding(max(gap, 0.0), z, health(gap, limit, z), details)
 
 
 def gaps_by_class(

@@ -26,13 +26,18 @@ def slug(name: str) -> str:
     return f"{plain[:LONGEST]}-{mark}" if plain else mark
 
 
-def metrics_at(place: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Put metrics of a further layer or validation loader into a family of their own.
+def key_at(place: str, key: str) -> str:
+    """Put a metric or image of a further layer or validation loader into a family of its own.
 
-    >>> metrics_at("dataloader_1", {"ifa/outliers/score": 0.0}), metrics_at("", {"ifa/outliers/score": 0.0})
-    ({'ifa/dataloader_1/outliers/score': 0.0}, {'ifa/outliers/score': 0.0})
+    >>> key_at("dataloader_1", "ifa/outliers/score"), key_at("", "ifa/outliers/score")
+    ('ifa/dataloader_1/outliers/score', 'ifa/outliers/score')
     """
-    return {f"ifa/{place}/{key.removeprefix('ifa/')}" if place else key: value for key, value in metrics.items()}
+    return f"ifa/{place}/{key.removeprefix('ifa/')}" if place else key
+
+
+def metrics_at(place: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Give metrics the keys that they are logged under; see ``key_at``."""
+    return {key_at(place, key): value for key, value in metrics.items()}
 
 
 def without_secret(uri: str) -> str:
