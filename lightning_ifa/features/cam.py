@@ -77,6 +77,12 @@ def cam_weights(method: str | Method) -> Method:
         ) from None
 
 
+def method_name(method: str | Method) -> str:
+    """What tables and messages call a method."""
+    function = method.weights if isinstance(method, WithForwards) else method
+    return function if isinstance(function, str) else getattr(function, "__name__", "custom")
+
+
 def contributions(A: Tensor, G: Tensor) -> Tensor:
     """Sum ``A * G`` over space: each channel's contribution to the score (IFA paper; ``C`` in our notation).
 
@@ -101,8 +107,21 @@ def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) ->
     Raises:
         ValueError: The method runs the network again, and no ``rescore`` is given.
     """
+    return _weighted(A, G, method, rescore).sum(1)
+
+
+def group_cams(A: Tensor, G: Tensor, groups: int, method: Method, rescore: Rescore | None = None) -> Tensor:
+    """One map for each of several equal groups of neighbouring channels; they add up to ``cam``.
+
+    Returns:
+        Shape ``(n, groups, *space)``, signed, unscaled.
+    """
+    return _weighted(A, G, method, rescore).reshape(len(A), groups, -1, *A.shape[2:]).sum(2)
+
+
+def _weighted(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None) -> Tensor:
     if not isinstance(method, WithForwards):
-        return (method(A, G) * A).sum(1)
+        return method(A, G) * A
     if rescore is None:
-        raise ValueError(f"{getattr(method.weights, '__name__', 'the method')} runs the network again; pass rescore=")
-    return (method.weights(A, G, rescore) * A).sum(1)
+        raise ValueError(f"{method_name(method)} runs the network again; pass rescore=")
+    return method.weights(A, G, rescore) * A
