@@ -131,7 +131,10 @@ def check_table(
             for draw in range(RANDOM_NETWORKS)
         ]
         for method in methods:
-            label = {"layer": layer, "method": method if isinstance(method, str) else method.__name__}
+            label = {
+                "layer": layer,
+                "method": method if isinstance(method, str) else getattr(method, "__name__", "custom"),
+            }
             tables = _by_transform(found, method, own, columns, classes)
             agreements.append(pd.concat(tables, ignore_index=True).assign(**label))
             trust.append(label | _trust(tables[0].set_index("reading")))
