@@ -22,6 +22,7 @@ from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
+from lightning_ifa.features.place import Reshape
 from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
 from lightning_ifa.features.regions import Regions, RegionSource, find_regions
@@ -71,6 +72,7 @@ def analyze(
     regions: Mapping[str, RegionSource] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
+    reshape: Reshape | None = None,
     transplants: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
@@ -80,7 +82,8 @@ def analyze(
         model: The network, called as ``model(x)``; weights, modes, hooks and random states stay as they are.
         val_loader: Loader over a map-style validation set; only its data set and settings are used.
         train_loader: The same for the training set, best without augmentation; None leaves overfitting out.
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
+        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output. Of a module
+            that runs more than once, ``"name#0"`` is the first call.
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
@@ -97,6 +100,8 @@ def analyze(
             one. Costs two forward passes of 256 samples.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        reshape: Takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving entries, where its
+            form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
             ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw.
@@ -107,7 +112,7 @@ def analyze(
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
     """
-    extraction = Extraction(model, layer, task, explain, cam, batch_fn, seed)
+    extraction = Extraction(model, layer, task, explain, cam, batch_fn, seed, reshape=reshape)
     known = read_metadata(metadata)
     loaders = {"train": train_loader, "validation": val_loader}
     tables = {

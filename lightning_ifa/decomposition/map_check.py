@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.errors import OutputError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import ONE_PASS, Method, cam, cam_weights
+from lightning_ifa.features.cam import ONE_PASS, Method, cam, cam_weights, method_name
 from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
@@ -131,10 +131,7 @@ def check_table(
             for draw in range(RANDOM_NETWORKS)
         ]
         for method in methods:
-            label = {
-                "layer": layer,
-                "method": method if isinstance(method, str) else getattr(method, "__name__", "custom"),
-            }
+            label = {"layer": layer, "method": method_name(method)}
             tables = _by_transform(found, method, own, columns, classes)
             agreements.append(pd.concat(tables, ignore_index=True).assign(**label))
             trust.append(label | _trust(tables[0].set_index("reading")))

@@ -80,13 +80,19 @@ def cam_weights(method: str | Method) -> Method:
         ) from None
 
 
+def method_name(method: str | Method) -> str:
+    """What tables and messages call a method."""
+    function = method.weights if isinstance(method, WithForwards) else method
+    return function if isinstance(function, str) else getattr(function, "__name__", "custom")
+
+
 def contributions(A: Tensor, G: Tensor) -> Tensor:
     """Sum ``A * G`` over space: each channel's contribution to the score (IFA paper; ``C`` in our notation).
 
     Returns:
         Shape ``(n, c)``, in units of the score.
     """
-    return torch.cat([(a * g).flatten(2).sum(2) for a, g in _pieces(A, G)])
+    return torch.cat([product.flatten(2).sum(2) for product in _products(A, G)])
 
 
 def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) -> Tensor:
@@ -104,19 +110,29 @@ def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) ->
     Raises:
         ValueError: The method runs the network again, and no ``rescore`` is given.
     """
+    products = _products(_weights(A, G, method, rescore).expand_as(A), A)
+    return torch.cat([product.sum(1) for product in products])
+
+
+def group_cams(A: Tensor, G: Tensor, groups: int, method: Method, rescore: Rescore | None = None) -> Tensor:
+    """One map for each of several equal groups of neighbouring channels; they add up to ``cam``.
+
+    Returns:
+        Shape ``(n, groups, *space)``, signed, unscaled.
+    """
+    products = _products(_weights(A, G, method, rescore).expand_as(A), A)
+    return torch.cat([product.reshape(len(product), groups, -1, *A.shape[2:]).sum(2) for product in products])
+
+
+def _weights(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None) -> Tensor:
     if not isinstance(method, WithForwards):
-        return _channel_sum(method(A, G), A)
+        return method(A, G)
     if rescore is None:
-        raise ValueError(f"{getattr(method.weights, '__name__', 'the method')} runs the network again; pass rescore=")
-    return _channel_sum(method.weights(A, G, rescore), A)
+        raise ValueError(f"{method_name(method)} runs the network again; pass rescore=")
+    return method.weights(A, G, rescore)
 
 
-def _channel_sum(W: Tensor, A: Tensor) -> Tensor:
-    return torch.cat([(w * a).sum(1) for w, a in _pieces(W.expand_as(A), A)])
-
-
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A few samples at a time on a CPU, whose cache then holds the products: a fifth of the time, and no memory."""
-    first = tensors[0]
-    samples = max(1, PIECE // max(first[0].numel(), 1)) if first.device.type == "cpu" else len(first)
-    return zip(*(torch.split(tensor, samples) for tensor in tensors), strict=True)
+def _products(A: Tensor, B: Tensor) -> Iterator[Tensor]:
+    """Multiply a few samples at a time on a CPU, whose cache then holds the product: a fifth of the time, no memory."""
+    samples = max(1, PIECE // max(A[0].numel(), 1)) if A.device.type == "cpu" else len(A)
+    return (a * b for a, b in zip(torch.split(A, samples), torch.split(B, samples), strict=True))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.batches import BatchFunction, read_with
-from lightning_ifa.features.cam import Method, WithForwards, cam, cam_weights, contributions
+from lightning_ifa.features.cam import Method, cam, cam_weights, contributions, method_name
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.place import Place, Reshape
@@ -162,12 +162,6 @@ class Extraction:
             maps = cam(A, G, cam_weights(self.cam), rescore)
             columns.add(contributions=contributions(A, G), activations=A.flatten(2).mean(2), cams=maps, **shared)
             columns.add_properties(properties)
-
-
-def method_name(method: str | Method) -> str:
-    """What tables call a CAM method."""
-    function = method.weights if isinstance(method, WithForwards) else method
-    return function if isinstance(function, str) else getattr(function, "__name__", "custom")
 
 
 @dataclass
