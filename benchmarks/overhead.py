@@ -100,8 +100,8 @@ def main():
         watcher = IntegratedFeatureAnalysis(on_error="raise", train_dataloader=loaders["train"])
         watched = trainer(folder, watcher)
         blocked = []
-        publish = watcher._publish
-        watcher._publish = lambda t, r: blocked.append(seconds(lambda: publish(t, r))[0])
+        send = watcher._outbox.send
+        watcher._outbox.send = lambda *given: blocked.append(seconds(lambda: send(*given))[0])
         for _ in range(5):
             watched.validate(model, loaders["validation"], verbose=False)
         print(f"training thread blocked by figures and logging, ms: {quartiles(1000 * np.array(blocked))}")
