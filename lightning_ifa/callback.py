@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -38,6 +38,7 @@ from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.outbox import Outbox
+from lightning_ifa.passenger import Passenger
 from lightning_ifa.ranks import gathered, on_rank_zero, own_share, together
 from lightning_ifa.sources import Source, Sources, Streams
 from lightning_ifa.tracking.names import slug
@@ -149,6 +150,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._clock = time.monotonic
         self._budget: Budget | None = None
         self._streams = Streams(max_samples)
+        self._passenger = Passenger(None, None)
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
         self._outbox = Outbox(run_id, tracking_uri, install_view, self._warn)
@@ -185,6 +187,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go before callbacks that change weights back when a validation ends."""
         self._checkpoint = None
+        if not self._passenger.knows(trainer, pl_module):
+            self._passenger = Passenger(trainer, pl_module)
         access.move_forward(trainer, self)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -212,11 +216,19 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Hold some samples of a validation stream."""
+        """Hold some samples of a validation stream, or ride on the validation."""
         self._streams.add("validation", dataloader_idx, batch)
+        if dataloader_idx > 0:
+            self._passenger.alight()
+        elif batch_idx > 0:
+            self._passenger.next_batch()
+        elif trainer.world_size == 1 and not trainer.sanity_checking and self._is_due(trainer):
+            with suppress(Exception):  # the analysis will say why it has no samples
+                self._passenger.board(self._sources(trainer, pl_module).validation(0), batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
+        self._passenger.alight()
         if trainer.sanity_checking or not self._is_due(trainer):
             return
         metrics: dict[str, float] = {}
@@ -245,6 +257,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
+        self._passenger.alight()
         self._send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
         self._outbox.close(10.0, access.best_checkpoint(trainer))
 
@@ -287,8 +300,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Analyse each validation loader; one that fails takes no other with it, unless it is the first."""
         metrics: dict[str, float] = {}
         try:
-            clean = self.train_dataloader if self.train_dataloader is not None else self._clean
-            sources = Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
+            sources = self._sources(trainer, pl_module)
             train = together(trainer, sources.train)
             tables = {"train": self._tables(trainer, train)}
             tables["augmented"] = self._tables(trainer, together(trainer, partial(sources.augmented, train)))
@@ -322,8 +334,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         known, indices = read_metadata(self.metadata), own_share(trainer, source.indices)
         if not len(indices):
             return None
-        table = source.extraction(source.loader, indices)
+        table = self._passenger.table(source, indices)
         return with_metadata(table, source.loader, known.get(source.split), source.split)
+
+    def _sources(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Sources:
+        clean = self.train_dataloader if self.train_dataloader is not None else self._clean
+        return Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
 
     def _extraction(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Extraction:
         return Extraction(
