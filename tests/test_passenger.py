@@ -212,3 +212,17 @@ def test_a_user_error_in_validation_leaves_no_hook():
     with pytest.raises(KeyError, match="the user's own"):
         fit([IntegratedFeatureAnalysis()], module=module, data=loaders(), num_sanity_val_steps=0)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def test_of_two_instances_the_first_rides():
+    module, source = Plain(PoolNet()), loader(24, seed=2, batch_size=8)
+    callbacks = [IntegratedFeatureAnalysis(layer=f"net.features.{i}", on_error="raise") for i in (4, 1)]
+    trainer = pl.Trainer(
+        logger=False, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False
+    )
+    trainer.validate(module, source, verbose=False)
+    assert callbacks[0]._passenger.refused is None
+    assert "hooks of its own" in callbacks[1]._passenger.refused
+    for callback in callbacks:
+        layer = callback.report.tables["validation"].layer
+        assert_same_bits(callback, validated(module, source, Separate, layer=layer)[0])

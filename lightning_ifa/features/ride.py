@@ -60,11 +60,15 @@ class Ride:
 
     Raises:
         NoRideError: The network's calls cannot be skipped without a trace: it is compiled, in training mode, watched
-            by the user's own hooks, draws random numbers, or changes state in a forward pass.
+            by the user's own hooks, draws random numbers, or changes state in a forward pass. Or it is not on the
+            CPU, where telling inputs apart costs little beside a forward pass.
     """
 
     def __init__(self, extraction: Extraction, x: Tensor) -> None:
+        if x.device.type != "cpu":
+            raise NoRideError("the inputs would have to be copied from the device to be told apart")
         self._model = extraction.model
+        _require_plain(self._model)  # another ride may be noting, and must not note what follows
         with undisturbed(self._model, extraction.seed), torch.inference_mode(False), torch.no_grad():
             before = _state(self._model), torch.get_rng_state()
             few = normal(x[:FEW])
