@@ -111,7 +111,7 @@ def riding(rounds, folder):
     loader = DataLoader(samples, 64)
     callbacks = {"riding, features only": FeaturesOnly(), "riding": IntegratedFeatureAnalysis(), "separate": Separate()}
     for callback in callbacks.values():
-        callback._outbox.send = lambda trainer: None
+        callback._send = lambda trainer, unlogged=False: None
     trainers = {"plain": trainer(folder)} | {name: trainer(folder, c) for name, c in callbacks.items()}
     ratios = {name: [] for name in callbacks}
     for _ in range(rounds + 1):
@@ -172,8 +172,8 @@ def main():
         watcher = IntegratedFeatureAnalysis(on_error="raise", train_dataloader=loaders["train"])
         watched = trainer(folder, watcher)
         blocked = []
-        send = watcher._outbox.send
-        watcher._outbox.send = lambda t: blocked.append(seconds(lambda: send(t))[0])
+        send = watcher._send
+        watcher._send = lambda t: blocked.append(seconds(lambda: send(t))[0])
         for _ in range(5):
             watched.validate(model, loaders["validation"], verbose=False)
         print(f"training thread blocked by figures and logging, ms: {quartiles(1000 * np.array(blocked))}")
