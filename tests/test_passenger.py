@@ -218,7 +218,11 @@ def test_of_two_instances_the_first_rides():
     module, source = Plain(PoolNet()), loader(24, seed=2, batch_size=8)
     callbacks = [IntegratedFeatureAnalysis(layer=f"net.features.{i}", on_error="raise") for i in (4, 1)]
     trainer = pl.Trainer(
-        logger=False, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False
+        logger=False,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
     trainer.validate(module, source, verbose=False)
     assert callbacks[0]._passenger.refused is None
