@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, count
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -380,3 +380,32 @@ def _require_fixed_normalisation(model: nn.Module) -> None:
             f'batch norm "{plain_name(name)}" {reason}: it normalises by the batch, so that samples explain one '
             f"another; {remedy}"
         )
+
+
+@contextmanager
+def watched(
+    first: nn.Module, layer: nn.Module, entered: Callable[[Any], None], left: Callable[[Any], None]
+) -> Iterator[None]:
+    """Look on for the duration of a ``with`` block, whoever runs the network; an error in looking on reaches nobody.
+
+    Args:
+        first: The module whose input is told.
+        layer: The module whose output is told.
+        entered: Takes the positional arguments of ``first``.
+        left: Takes the output of ``layer``.
+    """
+
+    def before(module: nn.Module, args: Any) -> None:
+        with suppress(Exception):
+            entered(args)
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        with suppress(Exception):
+            left(output)
+
+    handles = [first.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
