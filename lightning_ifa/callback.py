@@ -287,6 +287,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Analyse each validation loader; one that fails takes no other with it, unless it is the first."""
         metrics: dict[str, float] = {}
         try:
+            access.require_whole_layers(trainer)
             clean = self.train_dataloader if self.train_dataloader is not None else self._clean
             sources = Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
             train = together(trainer, sources.train)
