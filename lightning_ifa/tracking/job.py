@@ -101,7 +101,7 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
     _log_batches(client, job, tags)
     if job.status:
         client.set_terminated(job.run_id, job.status, job.timestamp)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path, Exception | None]]:
@@ -164,7 +164,7 @@ def _upload_files(client: MlflowClient, run_id: str, root: Path) -> None:
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         place = file.parent.relative_to(root).as_posix()
         client.log_artifact(run_id, str(file), None if place == "." else place)
-        file.unlink()
+        file.unlink(missing_ok=True)  # another process may be at it
 
 
 def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def renamed(table, names):
 @pytest.fixture(scope="module")
 def report():
     found = analyze(
-        trained(PoolNet()), loader(60, seed=5), loader(60, seed=1), probes=10, class_names=[SCRIPT, "../../x", "$a_{$"]
+        trained(PoolNet()), loader(60, seed=5), loader(60, seed=1), probes=10, class_names=[SCRIPT, "../../x", "a\nb"]
     )
     tables = {split: renamed(table, NAMES) for split, table in found.tables.items()}
     probes = replace(
