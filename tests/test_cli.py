@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from PIL import Image
 
 from lightning_ifa.cli import main
 from lightning_ifa.tracking.job import Job
@@ -144,8 +143,7 @@ def job(spool, name, store, run_id):
     folder = spool / name
     (folder / "artifacts").mkdir(parents=True)
     (folder / "artifacts" / "note.txt").write_text(name)
-    Image.new("RGB", (4, 4)).save(folder / "probe.png")
-    Job(run_id, store.uri, 7, images={"probe.png": "ifa/xai/0"}, tags={"ifa.step": "7"}).save(folder)
+    Job(run_id, store.uri, tags={"ifa.step": "7"}).save(folder)
     return folder
 
 
