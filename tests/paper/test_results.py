@@ -55,6 +55,7 @@ class Bright(nn.Module):
             self.features[0].weight[:] = torch.tensor([-1.0, 1.0])[:, None, None, None]
             self.features[0].bias[:] = -1
             self.head.weight[:] = torch.eye(2)
+            self.head.bias[:] = 0
 
     def forward(self, x):
         return self.head(self.features(x).mean((2, 3)))
