@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.logged_model import log_model
+    from lightning_ifa.tracking.compare import compare
+    from lightning_ifa.tracking.outage import outage_proof
+    from lightning_ifa.zero_code import autolog
 
 __version__ = "0.1.0"
 
@@ -26,11 +29,14 @@ __all__ = [
     "IntegratedFeatureAnalysis",
     "MapEvaluation",
     "analyze",
+    "autolog",
     "check_maps",
+    "compare",
     "decompose",
     "evaluate_maps",
     "gate",
     "log_model",
+    "outage_proof",
 ]
 
 _HOME = {
@@ -41,10 +47,13 @@ _HOME = {
     "IntegratedFeatureAnalysis": "callback",
     "MapEvaluation": "decomposition",
     "analyze": "analysis",
+    "autolog": "zero_code",
     "check_maps": "decomposition",
+    "compare": "tracking.compare",
     "decompose": "decomposition",
     "evaluate_maps": "decomposition",
     "log_model": "logged_model",
+    "outage_proof": "tracking.outage",
 }
 
 

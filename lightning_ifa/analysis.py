@@ -13,10 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
+from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import Weights
+from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
@@ -26,29 +28,32 @@ from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.indicators.columns import read_column
-from lightning_ifa.indicators.confounding import Suspect, confounding, find_suspects, ranked, transplant_suspects
+from lightning_ifa.indicators.confounding import (
+    Suspect,
+    Training,
+    confounding,
+    find_suspects,
+    ranked,
+    transplant_suspects,
+)
 from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
-from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_scores, outliers
 from lightning_ifa.indicators.outside import Outside, outside
-from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
-from lightning_ifa.indicators.reliance import channel_reliance
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.indicators.strata import bin_edges, strata
-
-Strata = dict[str, NDArray[np.int64]]
+from lightning_ifa.listing import confounder_rows, sample_rows
+from lightning_ifa.sides import Strata, augmentation_gap, side, table_strata, without_singles
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
     "training, or give a clean training loader (train_dataloader= of the callback)"
 )
-CARRIERS = 5  # channels named for each suspect
 TRANSPLANTABLE = ("multiclass", "binary")
-EXAMPLES = 3  # samples named for each suspect
 
 
 def analyze(
@@ -59,7 +64,7 @@ def analyze(
     layer: str | None = None,
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
-    cam: str | Weights = "hirescam",
+    cam: str | Method = "hirescam",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -79,8 +84,9 @@ def analyze(
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
-        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, or a function
-            ``(A, G) -> weights``.
+        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, ``"eigencam"``,
+            ``"eigengradcam"``, ``"random"`` (a control), ``"scorecam"`` and ``"ablationcam"`` (a forward pass a
+            channel), or a function ``(A, G) -> weights``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many samples are pictured.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
@@ -117,7 +123,7 @@ def analyze(
     located = find_regions(regions, "validation", val_loader.dataset)
     elsewhere = look_outside(extraction, val_loader, validation, located)
     augmented = train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices)
-    return analyze_tables(
+    report = analyze_tables(
         tables,
         pictured,
         class_names=class_names,
@@ -125,6 +131,9 @@ def analyze(
         elsewhere=elsewhere,
         augmented=augmented,
         seed=seed,
+    )
+    return with_gallery(
+        report, {split: (extraction, loader) for split, loader in loaders.items() if loader is not None}
     )
 
 
@@ -150,6 +159,7 @@ def analyze_tables(
     transplants: Transplants | None = None,
     elsewhere: Elsewhere | None = None,
     augmented: bool = False,
+    augmented_train: FeatureTable | None = None,
     seed: int = 0,
 ) -> FeatureReport:
     """Compute every indicator from FeatureTables.
@@ -162,23 +172,27 @@ def analyze_tables(
         transplants: Of parts of the validation images, to find confounders that no metadata tell of.
         elsewhere: What lies outside the regions where the evidence should be, if those are known.
         augmented: Whether the training table was made from randomly augmented inputs.
+        augmented_train: Some of the training samples again, as augmentation changes them.
         seed: Of permutations and folds.
 
     Raises:
         DataError: The validation split shows fewer than two classes with two samples.
     """
     warnings: list[str] = []
-    groups = _strata(tables)
+    groups = table_strata(tables)
     for split in tables:
-        groups[split] = _without_singles(groups[split], split, warnings)
+        groups[split] = without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(validation, groups["validation"], transplants, elsewhere)
+    suspects = _suspects(tables, groups, transplants, elsewhere)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
+    shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
     if "train" in tables:
-        sides = [_side(tables[split], groups[split]) for split in ("train", "validation")]
-        found = overfitting(sides[0], sides[1], seed)
+        train, held_out = (side(tables[split], groups[split]) for split in ("train", "validation"))
+        found = overfitting(train, held_out, seed)
+        if augmented_train is not None:
+            found = replace(found, details={**found.details, **augmentation_gap(tables["train"], augmented_train)})
         findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
     findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
     findings["outliers"] = outliers(scores["validation"], twins)
@@ -187,8 +201,8 @@ def analyze_tables(
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
         findings=findings,
-        samples=_sample_rows(tables, scores, twins, elsewhere),
-        confounders=_confounder_rows(validation, groups["validation"], suspects, elsewhere),
+        samples=sample_rows(tables, scores, twins, shares),
+        confounders=confounder_rows(validation, groups["validation"], suspects, shares),
         importance=_importance(validation),
         tables=dict(tables),
         scale=scale or common_scale(validation.cams),
@@ -196,6 +210,16 @@ def analyze_tables(
         class_names=_class_names(validation, class_names),
         warnings=tuple(warnings),
     )
+
+
+def with_gallery(report: FeatureReport, sources: Mapping[str, tuple[Extraction, DataLoader[Any]]]) -> FeatureReport:
+    """Add the inputs of the samples that the report speaks of, from the splits that are given."""
+    gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for split, rows in exhibits(report).items():
+        if split in sources:
+            taken = take_gallery(*sources[split], report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in taken.items()}
+    return replace(report, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
@@ -237,24 +261,6 @@ def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:
     return choose_probes(strata(table.targets, bin_edges(table.targets)), count)
 
 
-def _strata(tables: Mapping[str, FeatureTable]) -> Strata:
-    if all(table.task == "custom" for table in tables.values()):
-        return {split: np.zeros(len(table), dtype=np.int64) for split, table in tables.items()}
-    edges = bin_edges(*(table.targets for table in tables.values()))
-    return {split: strata(table.targets, edges) for split, table in tables.items()}
-
-
-def _without_singles(labels: NDArray[np.int64], split: str, warnings: list[str]) -> NDArray[np.int64]:
-    names, counts = np.unique(labels[labels >= 0], return_counts=True)
-    single = names[counts < 2]
-    if len(single):
-        warnings.append(
-            f"{split}: {len(single)} of {len(names)} classes have one sample only and cannot be judged within the "
-            f"class: {', '.join(map(str, single[:10]))}{', ...' if len(single) > 10 else ''}"
-        )
-    return np.where(np.isin(labels, single), -1, labels)
-
-
 def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None:
     found = np.unique(labels[labels >= 0])
     if len(found) < 2 and table.task != "custom":
@@ -264,26 +270,10 @@ def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None
         )
 
 
-def _evidence(table: FeatureTable) -> NDArray[Any]:
-    """Evidence for the truth, more is better, ``(n,)``; only labelled rows mean anything."""
-    if table.task == "custom":
-        return np.asarray(table.logits[:, 0])
-    if table.task == "regression":
-        return np.asarray(-np.abs(table.targets - table.predictions))
-    labels = np.maximum(table.targets, 0)
-    if table.task == "multilabel":
-        return np.asarray(table.logits[np.arange(len(table)), labels])
-    return margin(table.logits, labels)
-
-
-def _side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
-    known = labels >= 0
-    return Side(_evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
-
-
 def _suspects(
-    table: FeatureTable, labels: NDArray[np.int64], moved: Transplants | None, elsewhere: Elsewhere | None
+    tables: Mapping[str, FeatureTable], groups: Strata, moved: Transplants | None, elsewhere: Elsewhere | None
 ) -> list[Suspect]:
+    table, labels = tables["validation"], groups["validation"]
     if table.task == "custom":
         return []
     known = labels >= 0
@@ -295,13 +285,20 @@ def _suspects(
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets)
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             suspects += transplant_suspects(
                 found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
             )
     return ranked(suspects)
+
+
+def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:
+    if "train" not in tables:
+        return None
+    table, known = tables["train"], groups["train"] >= 0
+    return Training(table.logits[known], groups["train"][known], table.metadata[known])
 
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:
@@ -318,97 +315,6 @@ def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
         return None
     copies = [Copies(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
     return find_twins(copies[0], copies[1], seed)
-
-
-def _sample_rows(
-    tables: Mapping[str, FeatureTable],
-    scores: Mapping[str, OutlierScores],
-    twins: Twins | None,
-    elsewhere: Elsewhere | None,
-) -> pd.DataFrame:
-    parts = []
-    for split, table in tables.items():
-        kinds, twin = outlier_kinds(scores[split]), np.full(len(table), "", dtype=object)
-        if split == "validation" and twins is not None:
-            kinds = np.where((kinds == "") & (twins.twin >= 0), twins.kind, kinds)
-            twin = np.where(twins.twin >= 0, tables["train"].sample_ids[twins.twin], "")
-        parts.append(
-            pd.DataFrame(
-                {
-                    "sample_id": table.sample_ids,
-                    "split": split,
-                    "score": scores[split].score,
-                    "kind": kinds,
-                    "target": table.targets,
-                    "prediction": table.predictions,
-                    "evidence": _evidence(table),
-                    "twin": twin,
-                    "outside": elsewhere.maps.share if elsewhere and split == "validation" else np.nan,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _confounder_rows(
-    table: FeatureTable, labels: NDArray[np.int64], suspects: list[Suspect], elsewhere: Elsewhere | None
-) -> pd.DataFrame:
-    rows = [_confounder_row(table, labels, suspect, elsewhere) for suspect in suspects]
-    return pd.DataFrame(rows, columns=CONFOUNDER_COLUMNS)
-
-
-CONFOUNDER_COLUMNS = [
-    "source", "origin", "score", "z", "features", "worst_class", "worst_score", "association",
-    "accuracy_aligned", "accuracy_conflicting", "conflicting", "highest", "lowest", "note",
-]  # fmt: skip
-
-
-def _confounder_row(
-    table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect, elsewhere: Elsewhere | None
-) -> dict[str, Any]:
-    frame = table.metadata if suspect.origin == "metadata" else table.properties
-    channels, values = [], frame.get(suspect.source)
-    if values is not None:
-        channels = _carriers(table, labels, values)
-    elif suspect.origin == "region" and elsewhere:
-        values = pd.Series(elsewhere.maps.share)
-    highest, lowest = ("", "") if values is None else _extremes(table, values)
-    return {
-        "source": suspect.source,
-        "origin": suspect.origin,
-        "score": suspect.reliance,
-        "z": suspect.z,
-        "features": ", ".join(map(str, channels)),
-        "worst_class": suspect.worst_class,
-        "worst_score": suspect.worst_reliance,
-        "association": suspect.association,
-        "accuracy_aligned": suspect.accuracy_aligned,
-        "accuracy_conflicting": suspect.accuracy_conflicting,
-        "conflicting": suspect.conflicting,
-        "highest": highest,
-        "lowest": lowest,
-        "note": suspect.note or suspect.sentence(),
-    }
-
-
-def _extremes(table: FeatureTable, values: pd.Series[Any]) -> tuple[str, str]:
-    """Samples with the largest and the smallest values."""
-    if not pd.api.types.is_numeric_dtype(values):
-        return "", ""
-    order = values.dropna().astype(float).sort_values(kind="stable").index
-    highest, lowest = (", ".join(table.sample_ids[rows[:EXAMPLES]]) for rows in (order[::-1], order))
-    return highest, lowest
-
-
-def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
-    """The channels that carry a suspect into the decision, strongest first."""
-    column = read_column(values)
-    known = column.known & (labels >= 0)
-    if column.values is None or len(np.unique(labels[known])) < 2:
-        return []
-    rows = known[column.known]
-    part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
-    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
 
 
 def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
-import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import analyze_tables, look_outside, probe_rows, transplant, with_metadata
-from lightning_ifa.checkpoint import KEY, Record, record
+from lightning_ifa.analysis import (
+    AUGMENTED,
+    analyze_tables,
+    look_outside,
+    probe_rows,
+    transplant,
+    with_gallery,
+    with_metadata,
+)
+from lightning_ifa.budget import Budget
+from lightning_ifa.checkpoint import KEY
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
@@ -23,14 +34,18 @@ from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.metadata import read_metadata
 from lightning_ifa.features.probes import take_probes
 from lightning_ifa.features.regions import Regions, find_regions
-from lightning_ifa.features.sampling import BATCH_SIZE, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.lightning_packages import callback_bases
+from lightning_ifa.outbox import Outbox
+from lightning_ifa.ranks import gathered, on_rank_zero, own_share, together
+from lightning_ifa.sources import Source, Sources, Streams
 from lightning_ifa.tracking.names import slug
-from lightning_ifa.tracking.publish import Moment, write_files, write_job
-from lightning_ifa.tracking.run import Run, baseline_scale, find_run, other_active_run
-from lightning_ifa.tracking.sink import Sink
+from lightning_ifa.tracking.publish import Moment
+from lightning_ifa.tracking.run import baseline_scale
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl  # or lightning.pytorch: one of them is enough
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +61,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
         task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
         explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
-        cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"`` or ``"layercam"``.
+        cam: Name of a CAM method, as in ``analyze``.
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many validation samples are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
@@ -60,12 +75,17 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw of the analysis.
         every_n_epochs: Analyse at every n-th epoch.
-        train_dataloader: Training samples without augmentation; by default the trainer's own loader.
+        max_overhead: Share of the other training time that all analyses together may take, as 0.05; epochs are left
+            out to keep it, but neither the first nor the last, nor one whose weights a ModelCheckpoint is about to
+            keep as its best. By default every epoch is analysed, however short.
+        train_dataloader: Training samples without augmentation; by default what ``train_dataloader_clean`` of the
+            data module or module gives, else the trainer's own loader.
         log_images: False: no input pixel leaves the process, only maps and numbers.
         baseline_run_id: Draw the maps on the intensity scale of this earlier run.
         on_error: ``"warn"`` once and train on, or ``"raise"``.
         run_id: MLflow run to log to; by default the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
+        install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
 
     Raises:
         ValueError: An argument is out of range.
@@ -93,37 +113,45 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         transplants: bool = False,
         seed: int = 0,
         every_n_epochs: int = 1,
+        max_overhead: float | None = None,
         train_dataloader: DataLoader[Any] | None = None,
         log_images: bool = True,
         baseline_run_id: str | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         run_id: str | None = None,
         tracking_uri: str | None = None,
+        install_view: bool = True,
     ) -> None:
         for name, value, least in (("max_samples", max_samples, 4), ("probes", probes, 1)):
             if value < least:
                 raise ValueError(f"{name}={value}; expected at least {least}")
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs={every_n_epochs}; expected at least 1")
+        if max_overhead is not None and max_overhead <= 0:
+            raise ValueError(f"max_overhead={max_overhead}; expected a share of the training time, as 0.05")
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error={on_error!r}; choose 'warn' or 'raise'")
         self.layer, self.task, self.explain, self.cam = layer, task, explain, cam
         self.max_samples, self.probes, self.seed = max_samples, probes, seed
         self.class_names, self.batch_fn, self.transplants = class_names, batch_fn, transplants
-        self.every_n_epochs, self.train_dataloader = every_n_epochs, train_dataloader
+        self.every_n_epochs, self.max_overhead = every_n_epochs, max_overhead
+        self.train_dataloader = train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
-        self.run_id, self.tracking_uri = run_id, tracking_uri
+        self.run_id, self.tracking_uri, self.install_view = run_id, tracking_uri, install_view
         self.metadata, self.regions = metadata, regions
         self.report: FeatureReport | None = None
-        """The latest report; on rank 0 only."""
+        """The latest report, of the first validation loader; on rank 0 only."""
         self.stands_back = False
         """Whether to leave the work to another instance in the same trainer, if there is one."""
-        self._fresh = False
-        self._analysed: tuple[int, int] | None = None  # global_step of the analysed weights, and the step logged
-        self._logged_to: str | None = None
-        self._regions: Regions | None = None  # remembers masks between epochs
+        self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
+        self._trend: list[tuple[int, float, float]] = []
+        self._checkpoint: Moment | None = None
+        self._clock = time.monotonic
+        self._budget: Budget | None = None
+        self._streams = Streams(max_samples)
+        self._clean: Any | None = None
         self._scale: IntensityScale | None = None
-        self._sink: Sink | None = None
+        self._outbox = Outbox(run_id, tracking_uri, install_view, self._warn)
         self._warned: set[str] = set()
 
     @property
@@ -134,81 +162,168 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     @property
     def model_tags(self) -> dict[str, str]:
         """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``."""
-        found = self._record()
+        found = self._outbox.record()
         return found.tags if found else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The run's id, so that a resumed training can say if it logs elsewhere."""
-        return {"run_id": self._logged_to} if self._logged_to else {}
+        """The run's id, so that a resumed training can say if it logs elsewhere, and the trend so far."""
+        run = {"run_id": self._outbox.logged_to} if self._outbox.logged_to else {}
+        return run | ({"trend": [list(point) for point in self._trend]} if self._trend else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember which run the interrupted training logged to."""
-        self._logged_to = state_dict.get("run_id")
+        """Remember which run the interrupted training logged to, and how far it had come."""
+        self._outbox.logged_to = state_dict.get("run_id")
+        self._trend = [(int(epoch), score, z) for epoch, score, z in state_dict.get("trend", [])]
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember when these weights were trained, for a validation of their own."""
+        if not access.is_fitting(trainer):
+            self._checkpoint = access.moment_of(checkpoint)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Go before callbacks that change weights back when a validation ends."""
+        self._checkpoint = None
+        access.move_forward(trainer, self)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and look for training samples without augmentation."""
+        self._budget = Budget(self.max_overhead, self._clock) if self.max_overhead else None
+        try:
+            self._clean = access.clean_training_loader(trainer)
+        except Exception as error:
+            self._failed(error)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Get ready to hold samples of a training stream."""
+        self._hold("train", trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hold some samples of a training stream."""
+        self._streams.add("train", 0, batch)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Get ready to hold samples of validation streams."""
+        self._hold("validation", trainer, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Hold some samples of a validation stream."""
+        self._streams.add("validation", dataloader_idx, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
         if trainer.sanity_checking or not self._is_due(trainer):
             return
-        metrics = self._analyse(trainer, pl_module)
+        metrics: dict[str, float] = {}
+        if self._fits(trainer):
+            with self._budget.spending() if self._budget else nullcontext():
+                metrics = self._analyse(trainer, pl_module)
+        if self._budget:
+            figures = {"ifa/budget/skipped": float(self._budget.skipped), "ifa/budget/overhead": self._budget.overhead}
+            metrics |= on_rank_zero(trainer, lambda: figures)
         if metrics:
-            pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1, logger=False if self._checkpoint else None)
+            if self._checkpoint is not None:
+                access.log_at(trainer, metrics, self._checkpoint.step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand the pictures and tables to the background sink."""
-        if self._fresh and self.report is not None and not access.is_fast_dev_run(trainer):
-            self._fresh = False
-            try:
-                self._publish(trainer, self.report)
-            except Exception as error:
-                self._failed(error)
+        self._send(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Record the analysis of the very weights that are saved; those of other steps get no record."""
-        found = self._record()
-        if found and self._analysed and self._analysed[0] == trainer.global_step:
-            checkpoint[KEY] = found.to_dict()
+        found = self._outbox.record(trainer.global_step)
+        if found:
+            checkpoint["/".join(filter(None, (KEY, self._outbox.place)))] = found.to_dict()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
-        self._close_sink(timeout=10.0)
+        self._send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
+        self._outbox.close(10.0, access.best_checkpoint(trainer))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
-        self._close_sink()
+        self._outbox.close(60.0, access.best_checkpoint(trainer))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         """Within fit at every n-th epoch, counted as Lightning counts; a validation on its own always."""
-        others = [c for c in access.callbacks(trainer) if isinstance(c, IntegratedFeatureAnalysis) and c is not self]
-        if self.stands_back and others:
+        if self not in _instances(trainer):
             return False
         return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Analyse on every rank or on none: a rank that failed alone would leave the others waiting."""
-        error: Exception | None = None
-        shares: dict[str, FeatureTable | None] = {}
-        extraction = self._extraction(trainer, pl_module)
+    def _fits(self, trainer: pl.Trainer) -> bool:
+        """Whether the time budget allows an analysis, or the weights are too important to ask."""
+        if self._budget is None or not access.is_fitting(trainer):
+            return True
+        allowed = on_rank_zero(trainer, self._budget.allows)
+        if allowed or access.is_last_epoch(trainer) or access.is_monitored(trainer, "ifa/"):
+            return True
+        if access.will_be_kept(trainer):
+            return True
+        self._budget.skipped += 1
+        self._warn(
+            f"an analysis costs more than max_overhead={self.max_overhead} of the training time at every validation; "
+            "some are skipped, ifa/budget/skipped counts them",
+            once_for="max_overhead",
+        )
+        return False
+
+    def _hold(self, split: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hold samples of this split's streams, if it has any."""
         try:
-            shares = self._extract(trainer, extraction)
-        except Exception as failure:
-            error = failure
-        if not access.all_succeeded(trainer, error is None):
-            self._failed(error or IFAError("the analysis failed on another rank"))
-            return {}
+            loaders = access.validation_loaders(trainer) if split == "validation" else access.training_loaders(trainer)
+            self._streams.restart(split, loaders, self._extraction(trainer, pl_module), trainer.world_size)
+        except Exception as error:
+            self._failed(error)
+
+    def _analyse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Analyse each validation loader; one that fails takes no other with it, unless it is the first."""
         metrics: dict[str, float] = {}
-        parts = {split: access.gathered(trainer, share) for split, share in shares.items()}
-        if trainer.is_global_zero:
-            try:
-                tables = {split: FeatureTable.concatenate(found) for split, found in parts.items() if found}
-                metrics = self._report(trainer, extraction, tables)
-            except Exception as failure:
-                error = failure
-        if not access.all_succeeded(trainer, error is None):
-            self._failed(error or IFAError("the analysis failed on rank 0"))
-            return {}
-        return trainer.strategy.broadcast(metrics)
+        try:
+            clean = self.train_dataloader if self.train_dataloader is not None else self._clean
+            sources = Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
+            train = together(trainer, sources.train)
+            tables = {"train": self._tables(trainer, train)}
+            tables["augmented"] = self._tables(trainer, together(trainer, partial(sources.augmented, train)))
+            for number in range(len(access.validation_loaders(trainer))):
+                with self._optional(number > 0):
+                    source = together(trainer, partial(sources.validation, number))
+                    tables["validation"] = self._tables(trainer, source)
+                    report = partial(self._report, trainer, source, train, tables)
+                    metrics |= on_rank_zero(trainer, partial(self._keep, trainer, report, number))
+        except Exception as error:
+            self._failed(error)
+        return metrics
+
+    @contextmanager
+    def _optional(self, is_optional: bool) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_optional:
+                raise
+            self._failed(error)
+
+    def _tables(self, trainer: pl.Trainer, source: Source | None) -> list[FeatureTable]:
+        """Every rank's share of a source's table, on rank 0; nothing on the others, or without a source."""
+        if source is None:
+            return []
+        return gathered(trainer, together(trainer, partial(self._share, trainer, source)))
+
+    def _share(self, trainer: pl.Trainer, source: Source) -> FeatureTable | None:
+        """This rank's share of a source's table; None where it has no sample."""
+        known, indices = read_metadata(self.metadata), own_share(trainer, source.indices)
+        if not len(indices):
+            return None
+        table = source.extraction(source.loader, indices)
+        return with_metadata(table, source.loader, known.get(source.split), source.split)
 
     def _extraction(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Extraction:
         return Extraction(
@@ -223,39 +338,23 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             access.forward_context(trainer),
         )
 
-    def _extract(self, trainer: pl.Trainer, extraction: Extraction) -> dict[str, FeatureTable | None]:
-        """This rank's share of both splits' tables."""
-        known = read_metadata(self.metadata)
-        loaders = {
-            "train": access.training_loader(trainer, self.train_dataloader),
-            "validation": access.validation_loader(trainer),
-        }
-        shares: dict[str, FeatureTable | None] = {}
-        for split, loader in loaders.items():
-            if loader is None:
-                continue
-            most = (loader.batch_size or BATCH_SIZE) if access.is_fast_dev_run(trainer) else self.max_samples
-            indices = access.own_share(trainer, reference_indices(loader, most, self.seed, split))
-            shares[split] = None
-            if len(indices):
-                shares[split] = with_metadata(extraction(loader, indices), loader, known.get(split), split)
-        return shares
-
     def _report(
-        self, trainer: pl.Trainer, extraction: Extraction, tables: Mapping[str, FeatureTable]
-    ) -> dict[str, float]:
+        self, trainer: pl.Trainer, source: Source, train: Source | None, parts: Mapping[str, list[FeatureTable]]
+    ) -> FeatureReport:
         if self.baseline_run_id and self._scale is None:
-            here = self._run(trainer)
+            here = self._outbox.run(trainer)
             self._scale = baseline_scale(self.baseline_run_id, here.tracking_uri if here else self.tracking_uri)
-        validation, loader = tables["validation"], access.validation_loader(trainer)
+        tables = {split: FeatureTable.concatenate(found) for split, found in parts.items() if found}
+        augmented_train = tables.pop("augmented", None)
+        validation, loader, extraction = tables["validation"], source.loader, source.extraction
         rows = probe_rows(validation, self.probes)
         pictured = take_probes(extraction, loader, validation, rows, self.log_images)
         moved = transplant(extraction, loader, validation) if self.transplants else None
-        self._regions = self._regions or find_regions(self.regions, "validation", loader.dataset)
-        elsewhere = look_outside(extraction, loader, validation, self._regions)
-        train = access.training_loader(trainer, self.train_dataloader)
-        augmented = train is not None and "train" in tables and extraction.is_augmented(train, tables["train"].indices)
-        self.report = analyze_tables(
+        elsewhere = look_outside(extraction, loader, validation, self._located(source))
+        augmented = train is not None and train.extraction.is_augmented(train.loader, train.indices)
+        if augmented:
+            self._say(AUGMENTED)
+        report = analyze_tables(
             tables,
             pictured,
             class_names=self.class_names,
@@ -263,48 +362,54 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             transplants=moved,
             elsewhere=elsewhere,
             augmented=augmented,
+            augmented_train=augmented_train,
             seed=self.seed,
         )
-        self._fresh = True
-        self._analysed = (trainer.global_step, access.logged_step(trainer))
-        for text in self.report.warnings:
+        if not self.log_images:
+            return report
+        return with_gallery(report, {s.split: (s.extraction, s.loader) for s in (source, train) if s is not None})
+
+    def _located(self, source: Source) -> Regions | None:
+        """Where the evidence should lie; the user's own regions are those of the first validation loader."""
+        if source.number not in self._regions:
+            given = self.regions if source.number == 0 else None
+            self._regions[source.number] = find_regions(given, "validation", source.loader.dataset)
+        return self._regions[source.number]
+
+    def _keep(self, trainer: pl.Trainer, analysis: Callable[[], FeatureReport], number: int) -> dict[str, float]:
+        """Make a report and keep it until it is sent; give its metrics as they are logged."""
+        report = analysis()
+        if number == 0:
+            report = self.report = self._with_trend(trainer, report)
+            self._outbox.place = self._own_place(trainer, report.tables["validation"].layer)
+        for text in report.warnings:
             self._warn(text)
-        return self.report.metrics
+        return self._outbox.put(report, self._moment(trainer), trainer.global_step, number)
 
-    def _publish(self, trainer: pl.Trainer, report: FeatureReport) -> None:
-        moment = Moment(trainer.current_epoch, access.logged_step(trainer))
-        name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
-        run = self._run(trainer)
-        folder = Path(trainer.default_root_dir) / "ifa"
-        if run is None:
-            self._warn(
-                f"no MLflow run was found, so pictures and tables go to {folder}; pass "
-                "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
-            )
-            self._sink = self._sink or Sink(folder)
-            self._sink.put(name, partial(write_files, report, moment=moment))
-            return
-        if self._sink is None:
-            self._sink = Sink(folder / run.run_id, run.tracking_uri)
-        self._sink.put(name, partial(write_job, report, run=run, moment=moment))
+    def _with_trend(self, trainer: pl.Trainer, report: FeatureReport) -> FeatureReport:
+        found = report.findings.get("overfitting")
+        if found is not None and access.is_fitting(trainer):
+            self._trend.append((trainer.current_epoch, found.score, found.z))
+        return replace(report, trend=tuple(self._trend))
 
-    def _record(self) -> Record | None:
-        return record(self.report, self._analysed[1], self._logged_to) if self.report and self._analysed else None
+    def _own_place(self, trainer: pl.Trainer, layer: str) -> str:
+        """Nothing for the first instance in a trainer; the layer's name for further ones."""
+        before = list(takewhile(lambda other: other is not self, _instances(trainer)))
+        taken = {other._outbox.place for other in before}
+        return "" if not before else slug(f"{layer}-{self.cam}") if slug(layer) in taken else slug(layer)
 
-    def _run(self, trainer: pl.Trainer) -> Run | None:
-        run = find_run(trainer.loggers, self.run_id, self.tracking_uri)
-        if run is None:
-            return None
-        if self._logged_to not in (None, run.run_id):
-            self._warn(
-                f"this training was resumed, but logs to run {run.run_id} instead of {self._logged_to}; "
-                "MLFlowLogger(run_id=...) continues a run"
-            )
-        other = other_active_run(run)
-        if other is not None:
-            self._warn(f"the logger writes to run {run.run_id}, but run {other} is active: one training, two runs")
-        self._logged_to = run.run_id
-        return run
+    def _moment(self, trainer: pl.Trainer) -> Moment:
+        """The trainer's, or that of the checkpoint which is validated."""
+        return self._checkpoint or access.moment(trainer)
+
+    def _send(self, trainer: pl.Trainer, unlogged: bool = False) -> None:
+        """Hand over what was found; nothing of a test drive."""
+        if access.is_fast_dev_run(trainer):
+            self._outbox.drop()
+        try:
+            self._outbox.send(trainer, access.best_checkpoint(trainer), unlogged)
+        except Exception as error:
+            self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         if self.on_error == "raise":
@@ -319,7 +424,14 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self._warned.add(key)
             warnings.warn(text, IFAWarning, stacklevel=3)
 
-    def _close_sink(self, timeout: float = 60.0) -> None:
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.close(timeout)
+    def _say(self, text: str) -> None:
+        """Say something once that calls for no action in a script that treats warnings as errors."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning(text)
+
+
+def _instances(trainer: pl.Trainer) -> list[IntegratedFeatureAnalysis]:
+    """The analyses in a trainer, in the user's order, without any that stands back for another."""
+    found = [c for c in access.callbacks(trainer) if isinstance(c, IntegratedFeatureAnalysis)]
+    return [c for c in found if not c.stands_back] or found

@@ -9,11 +9,14 @@ import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_ifa import __version__
 from lightning_ifa.errors import FileError
 from lightning_ifa.feature_report import FeatureReport
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KEY = "lightning_ifa"
 
@@ -74,16 +77,46 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Recor
     Raises:
         FileError: The file is no such checkpoint, or its weights were never analysed.
     """
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        weights = content["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise FileError(f"{path} is not a Lightning checkpoint of plain values and tensors: {error}") from error
+    content = read_checkpoint(path)
+    if "state_dict" not in content:
+        raise FileError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     if KEY not in content:
         raise FileError(
             f"{path} holds no feature analysis of its own weights: IntegratedFeatureAnalysis must be among the "
             "trainer's callbacks, and the checkpoint be saved at a validation that it analysed"
         )
-    return weights, Record(**content[KEY])
+    return content["state_dict"], Record(**content[KEY])
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a Lightning checkpoint or a saved state dict; nothing is unpickled.
+
+    Raises:
+        FileError: The file is neither, or holds other objects than plain values and tensors.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise FileError(f"{path} is not a Lightning checkpoint of plain values and tensors: {error}") from error
+    if not isinstance(content, Mapping):
+        raise FileError(f"{path} is not a Lightning checkpoint or state dict; it holds a {type(content).__name__}")
+    return dict(content)
+
+
+def load_weights(module: nn.Module, content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Put the weights of what ``read_checkpoint`` gave into a module.
+
+    Args:
+        module: Receives them.
+        content: A Lightning checkpoint, or a bare state dict.
+        path: Named in the error.
+
+    Raises:
+        FileError: They do not fit.
+    """
+    try:
+        module.load_state_dict(content.get("state_dict", content))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise FileError(f"the weights of {path} do not fit {type(module).__name__}: {error}") from error

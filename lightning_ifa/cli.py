@@ -41,6 +41,53 @@ _training("fit", "Train the model of a LightningCLI configuration: fit --config 
 _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_path FILE ...].")
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict.")
+@click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
+@click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
+@click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
+@click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def analyze(
+    checkpoint: Path,
+    configs: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    output: Path | None,
+    run_id: str | None,
+    tracking_uri: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Analyse a CHECKPOINT as the callback would have, and print the verdicts.
+
+    OVERRIDES are options of the configuration, as --data.batch_size=8. Without --output and --run-id the report goes
+    to the folder ifa_report. Exit codes: 0 analysed, 2 not.
+    """
+    if bool(configs) == bool(model and data) or bool(model) != bool(data):
+        raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
+    from mlflow.exceptions import MlflowException
+
+    from lightning_ifa import offline
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.report.summary import summary
+
+    try:
+        if model and data:
+            report = offline.analyze_factories(checkpoint, model, data)
+        else:
+            report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
+        click.echo(summary(report, str(checkpoint)))
+        if output or not run_id:
+            offline.save(report, output or Path("ifa_report"))
+        if run_id:
+            offline.log(report, checkpoint, run_id, tracking_uri)
+    except (IFAError, MlflowException) as error:
+        click.secho(f"not analysed: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+
+
 @main.command()
 @click.argument("model")
 @click.option("--policy", required=True, type=FILE, help="YAML file with the limits; see docs/gate.md.")
@@ -110,9 +157,39 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     Exit codes: 0 all uploaded, 2 some are still waiting.
     """
     from lightning_ifa.tracking.job import pending
+    from lightning_ifa.tracking.sink import release
 
+    release(folder)  # of a training that was killed before it was known which pictures are wanted
     waiting = [job for job in pending(folder) if not _uploaded(job, tracking_uri)]
     raise SystemExit(UNDECIDED if waiting else 0)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--force", is_flag=True, help="Compare runs on different validation data by the samples they share.")
+@click.option("--log-to", metavar="RUN", help="Log table, figure and page to this run.")
+@click.option("--html", type=FILE, help="Write the comparison as one self-contained page.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
+def compare(
+    runs: tuple[str, ...], force: bool, log_to: str | None, html: Path | None, tracking_uri: str | None
+) -> None:
+    """Compare the latest analyses of MLflow runs, given by their ids: each RUN with the first one.
+
+    Exit codes: 0 compared, 2 not: the runs were analysed on different data, or cannot be read.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 13 s, not 4 minutes, until a dead server is told
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.report.comparison import comparison_html, comparison_png, comparison_text
+    from lightning_ifa.tracking.compare import compare as compare_runs
+
+    try:
+        found = compare_runs(*runs, tracking_uri=tracking_uri, force=force, log_to=log_to)
+    except IFAError as error:
+        click.secho(f"not compared: {error}", fg="yellow", err=True)
+        raise SystemExit(UNDECIDED) from None
+    if html:
+        html.write_text(comparison_html(found, comparison_png(found)), encoding="utf-8")
+    click.echo(comparison_text(found), nl=False)
 
 
 @main.group()

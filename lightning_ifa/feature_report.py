@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance
+from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.sides import compared, evidence
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
@@ -41,6 +44,10 @@ class FeatureReport:
         probes: The pictured samples.
         class_names: One a class; for regression the name of the output.
         warnings: What had to be left out, and why.
+        trend: ``(epoch, score, z)`` of the overfitting family at every analysis of this training so far; empty outside
+            of a training.
+        gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
+            if no pixel may be kept. See ``features.gallery``.
     """
 
     findings: Mapping[str, Finding]
@@ -52,6 +59,8 @@ class FeatureReport:
     probes: Probes
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    trend: tuple[tuple[int, float, float], ...] = ()
+    gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -62,6 +71,8 @@ class FeatureReport:
             found[f"ifa/{family}/z"] = finding.z
             found |= {f"ifa/{family}/{name}": value for name, value in finding.details.items()}
             found[f"ifa/health/{family}"] = finding.health
+        if self.left_null is not None:
+            found["ifa/overfitting/left_null"] = self.left_null
         return {key: float(value) for key, value in found.items()}
 
     @property
@@ -69,6 +80,32 @@ class FeatureReport:
         """The suspicious samples, most suspicious first, with the columns of ``samples``."""
         found = self.samples[self.samples["kind"] != ""]
         return found.sort_values("score", ascending=False, ignore_index=True)
+
+    @property
+    def left_null(self) -> int | None:
+        """The epoch at which the overfitting score left its null, for two analyses in a row; None: it has not."""
+        position = left_null([z for _, _, z in self.trend])
+        return None if position is None else self.trend[position][0]
+
+    @property
+    def overfitting_classes(self) -> pd.DataFrame:
+        """In which classes (regression: target bins) the gap between the splits lies, largest first.
+
+        Columns ``class``, ``gap`` (of the margin, in standard deviations within the class), ``z``, ``train`` and
+        ``validation`` (how many samples); no row without a training split.
+        """
+        (train, groups), (validation, held_out) = compared(self.tables)
+        return gaps_by_class(evidence(train), groups, evidence(validation), held_out)
+
+    @property
+    def overfitting_features(self) -> pd.DataFrame:
+        """Which features carry the gap, largest share first.
+
+        Columns ``feature``, ``gap`` (of its contribution, in standard deviations within classes), ``z``, ``share`` (of
+        the gap of all; shares sum to 1); no row without a training split.
+        """
+        (train, groups), (validation, held_out) = compared(self.tables)
+        return gaps_by_feature(train.contributions, groups, validation.contributions, held_out)
 
     @property
     def alarms(self) -> list[str]:
@@ -98,6 +135,7 @@ class FeatureReport:
         arrays = {f"importance_{name}": getattr(self.importance, name) for name in _IMPORTANCE}
         if self.probes.images is not None:
             arrays["images"] = self.probes.images
+        arrays |= {f"gallery/{split}/{row}": image for (split, row), image in self.gallery.items()}
         np.savez_compressed(folder / "arrays.npz", **arrays)
         self.samples.to_parquet(folder / "samples.parquet")
         self.confounders.to_parquet(folder / "confounders.parquet")
@@ -106,6 +144,7 @@ class FeatureReport:
             "scale": self.scale.to_dict(),
             "class_names": self.class_names,
             "warnings": self.warnings,
+            "trend": self.trend,
             "splits": list(self.tables),
         }
         partial = folder / "report.json.part"
@@ -141,7 +180,14 @@ class FeatureReport:
             ),
             class_names=tuple(content["class_names"]),
             warnings=tuple(content["warnings"]),
+            trend=tuple((int(epoch), score, z) for epoch, score, z in content.get("trend", ())),
+            gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
         )
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
+
+
+def _place(name: str) -> tuple[str, int]:
+    _, split, row = name.split("/")
+    return split, int(row)

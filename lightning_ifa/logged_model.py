@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning_ifa.checkpoint import Record, load_checkpoint
+from lightning_ifa.checkpoint import Record, load_checkpoint, load_weights
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.tracking.store import default_store
 
@@ -51,8 +51,8 @@ def log_model(
         The registered version.
 
     Raises:
-        FileError: The file is no Lightning checkpoint, or its weights were never analysed.
-        TrackingError: The run is unknown, or the weights do not fit the module.
+        FileError: The file is no Lightning checkpoint, its weights were never analysed, or do not fit the module.
+        TrackingError: The run is unknown.
         MlflowException: The server refused, or was not reached.
 
     Example::
@@ -66,7 +66,8 @@ def log_model(
     run_id = run_id or record.run_id
     if run_id is None:
         raise TrackingError(f"{checkpoint} was trained without an MLflow run; pass run_id=")
-    module = _with_weights(model, weights, checkpoint)
+    module = copy.deepcopy(model).cpu().eval()
+    load_weights(module, weights, checkpoint)
     client = MlflowClient(tracking_uri)
     experiment = client.get_run(run_id).info.experiment_id
     with default_store(tracking_uri):
@@ -83,15 +84,6 @@ def log_model(
         _ensure_registered_model(client, registered_model_name)
         source = f"models:/{logged.model_id}"
         return client.create_model_version(registered_model_name, source, run_id, model_id=logged.model_id)
-
-
-def _with_weights(model: nn.Module, weights: dict[str, Any], checkpoint: str | os.PathLike[str]) -> nn.Module:
-    module = copy.deepcopy(model).cpu()
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrackingError(f"the weights of {checkpoint} do not fit {type(model).__name__}: {error}") from error
-    return module.eval()
 
 
 def _save(

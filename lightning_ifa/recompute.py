@@ -50,14 +50,7 @@ def load_data(data: str) -> Loaders:
     Raises:
         DataError: There is no such module or name, or it gives no loader.
     """
-    module, _, name = data.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"--data {data}: {error}; expected MODULE:NAME") from error
-    finally:
-        sys.path.pop(0)
+    found = named(data, "--data")
     found = found() if callable(found) else found
     if hasattr(found, "val_dataloader"):
         found.prepare_data()
@@ -69,6 +62,26 @@ def load_data(data: str) -> Loaders:
             f"--data {data} gives {type(found).__name__}; expected a DataLoader, or validation and training"
         )
     return pair
+
+
+def named(spec: str, option: str) -> Any:
+    """Import ``MODULE:NAME``; the current folder is searched first.
+
+    Args:
+        spec: What to import.
+        option: Named in the error.
+
+    Raises:
+        DataError: There is no such module or name.
+    """
+    module, _, name = spec.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DataError(f"{option} {spec}: {error}; expected MODULE:NAME") from error
+    finally:
+        sys.path.pop(0)
 
 
 def load_registered(uri: str, tracking_uri: str | None = None) -> Any:

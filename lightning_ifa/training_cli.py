@@ -12,7 +12,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,12 +27,13 @@ from lightning_ifa.nearest import did_you_mean
 COMMANDS = ("fit", "validate")
 
 
-def train(command: str, arguments: Sequence[str]) -> Any:
+def train(command: str, arguments: Sequence[str], before: Callable[[Any], None] | None = None) -> Any:
     """Run LightningCLI.
 
     Args:
         command: One of ``COMMANDS``.
         arguments: As on the command line of a LightningCLI, after the command.
+        before: Called with the LightningCLI when everything is made and nothing has run.
 
     Returns:
         The LightningCLI that ran, with its ``trainer``, ``model`` and ``datamodule``.
@@ -45,7 +46,7 @@ def train(command: str, arguments: Sequence[str]) -> Any:
     require_jsonargparse()
     settings: dict[str, Any] = {"prog": "lightning-ifa", "exit_on_error": False}
     settings |= {name: {"exit_on_error": False} for name in COMMANDS}
-    cli = _cli_class(_package(arguments))
+    cli = _cli_class(_package(arguments), before)
     return cli(args=[command, *arguments], parser_kwargs=settings, save_config_callback=None)
 
 
@@ -65,7 +66,7 @@ def require_jsonargparse() -> None:
         raise ConfigError('configurations need jsonargparse; install it with: pip install "lightning-ifa[cli]"')
 
 
-def _cli_class(package: str) -> Any:
+def _cli_class(package: str, before: Callable[[Any], None] | None) -> Any:
     """LightningCLI of a Lightning package, with errors of our own and the callback by default."""
     from jsonargparse import ArgumentError
 
@@ -95,6 +96,10 @@ def _cli_class(package: str) -> Any:
                     f"what the configuration describes cannot be made: {type(first).__name__}: {first} "
                     f"({Path(place.filename).name}, line {place.lineno}, in {place.name})"
                 ) from error
+
+        def after_instantiate_classes(self) -> None:
+            if before is not None:
+                before(self)
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:
             trainer = super().instantiate_trainer(**kwargs)

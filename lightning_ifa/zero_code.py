@@ -5,17 +5,18 @@
     LIGHTNING_IFA=1 python train.py
     LIGHTNING_IFA_CONFIG=ifa.yaml python train.py    # a mapping of the callback's options
 
-Without these variables nothing is added, and nothing heavy is imported.
+or, with one line, ``lightning_ifa.autolog()``. Otherwise nothing is added, and nothing heavy is imported.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_ifa.errors import FileError
+from lightning_ifa.errors import ConfigError, FileError, IFAError
 from lightning_ifa.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,27 +24,70 @@ if TYPE_CHECKING:
 
 SWITCH, CONFIG = "LIGHTNING_IFA", "LIGHTNING_IFA_CONFIG"
 
+_autolog: Mapping[str, Any] | bool | None = None
+"""What ``autolog`` asked for: options, or False for nothing; None leaves it to the environment."""
+
+
+def autolog(*, disable: bool = False, **options: Any) -> None:
+    """Analyse every training whose ``Trainer`` is made from now on, in either Lightning package.
+
+    Stands beside ``mlflow.pytorch.autolog()`` and logs to the run that it, a logger or you have opened; it never opens
+    one, and leaves the work to an ``IntegratedFeatureAnalysis`` that is among the trainer's callbacks.
+
+    Args:
+        disable: Analyse nothing from now on, whatever the environment says.
+        **options: Those of ``IntegratedFeatureAnalysis``.
+
+    Raises:
+        ConfigError: There is no such option.
+        ValueError: An option is out of range.
+
+    Example::
+
+        mlflow.pytorch.autolog()
+        lightning_ifa.autolog(max_samples=512)
+        Trainer(max_epochs=10).fit(model, datamodule=data)
+    """
+    global _autolog  # as MLflow's own autolog, this is a setting of the process
+    if disable:
+        _autolog = False
+        return
+    _make(options, "autolog", ConfigError)  # tells a mistake here rather than in a later Trainer()
+    _autolog = options
+
 
 def callbacks() -> list[IntegratedFeatureAnalysis]:
-    """Make the callback if the environment asks for it; it stands back where the trainer has one already.
+    """Make the callback if somebody asks for it; it stands back where the trainer has one already.
 
     Raises:
         FileError: The configuration cannot be read, or names an option that does not exist.
     """
-    config = os.environ.get(CONFIG, "")
-    if not config and os.environ.get(SWITCH, "0").lower() in ("", "0", "false", "no", "off"):
+    if _autolog is False:
         return []
+    if isinstance(_autolog, Mapping):
+        return [_make(_autolog, "autolog", ConfigError)]
+    config = os.environ.get(CONFIG, "")
+    if config:
+        return [_make(_read(Path(config)), f"{CONFIG}={config}", FileError)]
+    if os.environ.get(SWITCH, "0").lower() in ("", "0", "false", "no", "off"):
+        return []
+    return [_make({}, SWITCH, FileError)]
+
+
+def _make(options: Mapping[str, Any], source: str, error: type[IFAError]) -> IntegratedFeatureAnalysis:
     from lightning_ifa.callback import IntegratedFeatureAnalysis
 
-    analysis = IntegratedFeatureAnalysis(**(_options(Path(config)) if config else {}))
+    known = inspect.signature(IntegratedFeatureAnalysis).parameters
+    for name in options:
+        if name not in known:
+            raise error(f"{source}: there is no option {name!r}{did_you_mean(str(name), known)}")
+    analysis = IntegratedFeatureAnalysis(**options)
     analysis.stands_back = True
-    return [analysis]
+    return analysis
 
 
-def _options(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     import yaml
-
-    from lightning_ifa.callback import IntegratedFeatureAnalysis
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -53,8 +97,4 @@ def _options(path: Path) -> dict[str, Any]:
         raise FileError(
             f"{CONFIG}={path} holds a {type(found).__name__}; expected options of the callback, name: value"
         )
-    known = inspect.signature(IntegratedFeatureAnalysis).parameters
-    for name in found:
-        if name not in known:
-            raise FileError(f"{CONFIG}={path}: there is no option {name!r}{did_you_mean(str(name), known)}")
     return found

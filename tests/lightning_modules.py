@@ -1,12 +1,13 @@
-"""A Lightning module with everything that an analysis could disturb: dropout, batch norm, augmentation."""
+"""Lightning modules: one with everything that an analysis could disturb, and a small one for either package."""
 
 from __future__ import annotations
 
 import hashlib
 
+import lightning.pytorch
 import pytorch_lightning as pl
 import torch
-from models import CLASSES, PoolNet, loader
+from models import CLASSES, PoolNet, Steps, loader
 from torch import nn
 
 
@@ -30,6 +31,17 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01)
+
+
+class Net(Steps, pl.LightningModule):
+    pass
+
+
+class OtherNet(Steps, lightning.pytorch.LightningModule):
+    pass
+
+
+PACKAGES = {"pytorch_lightning": (pl, Net), "lightning.pytorch": (lightning.pytorch, OtherNet)}
 
 
 def loaders(n_train=48, n_val=24, **options):

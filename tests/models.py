@@ -113,6 +113,86 @@ class SegmentationNet(nn.Module):
         return self.planes(self.decoder(self.encoder(x)))
 
 
+class TokenNet(nn.Module):
+    """A vision transformer: patches, class and register tokens, two encoder layers; reads one token or their mean."""
+
+    def __init__(self, reads="class", norm_first=True, registers=2, patch=4):
+        super().__init__()
+        self.reads, self.prefix = reads, 1 + registers
+        self.patches = nn.Conv2d(1, 8, patch, stride=patch)
+        self.first = nn.Parameter(torch.randn(1, self.prefix, 8))
+        layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True, norm_first=norm_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.norm(self.encoder(torch.cat([self.first.expand(len(x), -1, -1), patches], dim=1)))
+        read = {"class": tokens[:, 0], "patches": tokens[:, self.prefix :].mean(1), "all": tokens.mean(1)}
+        return self.head(read[self.reads])
+
+
+class LastChannelNet(nn.Module):
+    """Swin and ConvNeXt habits: channels last, layer norm over them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 4, stride=4)
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x).movedim(1, -1)).mean((1, 2)))
+
+
+class StacksNet(nn.Module):
+    """Two input stacks kept apart by grouped convolutions until the head, as for several MRI series."""
+
+    def __init__(self, groups=2):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(groups, 4 * groups, 3, padding=1, groups=groups),
+            nn.ReLU(),
+            nn.Conv2d(4 * groups, 3 * groups, 3, padding=1, groups=groups),
+            nn.ReLU(inplace=True),
+        )
+        self.head = nn.Linear(3 * groups, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+NETS = {
+    "pool": (PoolNet, (4, 1, 12, 12)),
+    "mlp": (MlpNet, (4, 1, 12, 12)),
+    "residual": (ResidualNet, (4, 1, 12, 12)),
+    "hardswish": (HardswishNet, (4, 1, 12, 12)),
+    "signal": (SignalNet, (4, 2, 20)),
+    "volume": (VolumeNet, (4, 1, 5, 6, 7)),
+    "segmentation": (SegmentationNet, (4, 1, 8, 10)),
+    "stacks": (StacksNet, (4, 2, 7, 9)),
+}
+"""Name to network and shape of an input."""
+
+
+def build(name):
+    """An untrained network of ``NETS`` whose batch norms do something, and an input."""
+    torch.manual_seed(0)
+    kind, shape = NETS[name]
+    model = kind()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.running_mean, 0, 0.3)
+    return model.eval(), torch.randn(shape)
+
+
+def first_score(output):
+    """One number a sample, whatever the output's form."""
+    return output.reshape(len(output), -1)[:, 0] if output.dim() < 3 else output[:, 0].flatten(1).mean(1)
+
+
 class Squares(Dataset):
     """Images 1 x 12 x 12 with a bright square whose place is the class; noise, and optional random shifts."""
 
@@ -152,3 +232,23 @@ def trained(model, steps=60, seed=0):
         loss.backward()
         optimizer.step()
     return model.eval()
+
+
+class Steps:
+    """What a module of either Lightning package does, beside its base class."""
+
+    def __init__(self, rate=0.01):
+        super().__init__()
+        self.net, self.rate = PoolNet(), rate
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), self.rate)

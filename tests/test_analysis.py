@@ -70,6 +70,23 @@ def test_values_by_hand(model, report):
     assert report.metrics["ifa/consistency/completeness"] == pytest.approx(1, abs=1e-4)
 
 
+def test_gaps_are_told_by_class_and_by_feature(report, model):
+    classes, features = report.overfitting_classes, report.overfitting_features
+    assert sorted(classes["class"]) == [0, 1, 2]
+    train, validation = report.tables["train"], report.tables["validation"]
+    worst = classes.iloc[0]
+    a, b = (np.diff(np.sort(t.logits[t.targets == worst["class"]])[:, -2:])[:, 0] for t in (train, validation))
+    if all((t.correct | (t.targets != worst["class"])).all() for t in (train, validation)):
+        pooled = np.sqrt((((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (len(a) + len(b) - 2))
+        assert worst["gap"] == pytest.approx((a.mean() - b.mean()) / pooled, rel=1e-4)
+    assert len(features) == train.contributions.shape[1]
+    assert features["share"].sum() == pytest.approx(1.0)
+    alone = analyze(model, loader(60))
+    assert alone.overfitting_classes.empty
+    assert alone.overfitting_features.empty
+    assert list(alone.overfitting_features) == list(features)
+
+
 def test_same_data_same_report(model, report):
     again = analyze(model, loader(60, seed=5, batch_size=7), loader(90, seed=1, batch_size=25, shuffle=True))
     assert again.metrics == pytest.approx(report.metrics, rel=1e-3, abs=1e-4)

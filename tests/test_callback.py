@@ -293,3 +293,34 @@ def test_regions_and_metadata_of_the_data_set_give_the_numbers_of_analyze():
     again = analyze(module, val, train)
     assert {"site", "outside the region"} <= set(callback.report.confounders["source"])
     assert callback.report.metrics == pytest.approx(again.metrics, rel=1e-3, abs=1e-4)
+
+
+def test_the_epoch_at_which_overfitting_began_survives_a_resume(tmp_path):
+    class Fast(Classifier):
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 0.03)
+
+    def data():
+        train, val = loader(48, seed=1, batch_size=8), loader(60, seed=2, batch_size=60)
+        val.dataset.labels = val.dataset.labels.roll(1)  # nothing learnt on the training labels holds here
+        return train, val
+
+    first = IntegratedFeatureAnalysis(on_error="raise")
+    trainer, module = fit([first], module=Fast(), data=data(), max_epochs=2, enable_checkpointing=True)
+    path = tmp_path / "two.ckpt"
+    trainer.save_checkpoint(path, weights_only=False)
+    assert torch.load(path, weights_only=True)["callbacks"]
+    callback = IntegratedFeatureAnalysis(on_error="raise")
+    again = pl.Trainer(
+        accelerator="cpu", max_epochs=8, callbacks=[callback], logger=False, default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    again.fit(module, *data(), ckpt_path=path)
+    report = callback.report
+    assert [epoch for epoch, _, _ in report.trend] == list(range(8))
+    assert report.trend[:2] == first.report.trend
+    z = [z for _, _, z in report.trend]
+    began = next(i for i in range(7) if z[i] > 3 and z[i + 1] > 3)
+    assert report.metrics["ifa/overfitting/left_null"] == report.left_null == began
+    report.save(tmp_path / "report")
+    assert type(report).load(tmp_path / "report").left_null == began

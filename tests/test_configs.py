@@ -51,12 +51,12 @@ def _examples(monkeypatch):
 def test_config(config, runner, store, request):
     short = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=4"]
     # MLflow keeps a relative store of an earlier test open
-    quiet = [
+    own = [
         "--trainer.enable_progress_bar=false",
         "--data.condition=overfitted",
         f"--trainer.logger.tracking_uri={store}",
     ]
-    request.getfixturevalue(runner)("fit", "--config", str(ROOT / "configs" / config), *short, *quiet)
+    request.getfixturevalue(runner)("fit", "--config", str(ROOT / "configs" / config), *short, *own)
     client = mlflow.MlflowClient(store)
     (run,) = client.search_runs([client.get_experiment_by_name("ifa-mnist").experiment_id])
     assert "ifa/overfitting/score" in run.data.metrics

@@ -40,10 +40,10 @@ class Recorder(pl.Callback):
 
 
 class FailsOnRankOne(IntegratedFeatureAnalysis):
-    def _extract(self, trainer, extraction):
+    def _share(self, trainer, source):
         if trainer.global_rank == 1:
             raise ZeroDivisionError("only here")
-        return super()._extract(trainer, extraction)
+        return super()._share(trainer, source)
 
 
 def validate(folder, ranks, analysis=None, n_val=13, **settings):

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_modules import Net
 from mlflow import MlflowClient
 from models import PoolNet, loader
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -26,24 +27,6 @@ POLICY = Policy.model_validate(
 )
 
 
-class Module(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = PoolNet()
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), 0.01)
-
-
 def fit(store, folder, epochs=3, **options):
     """Train with the callback; the trainer, and the callback."""
     pl.seed_everything(0, verbose=False)
@@ -59,7 +42,7 @@ def fit(store, folder, epochs=3, **options):
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(Module(), loader(48, 1, shuffle=True), loader(60))
+    trainer.fit(Net(), loader(48, 1, shuffle=True), loader(60))
     return trainer, analysis
 
 
@@ -79,7 +62,7 @@ def test_a_checkpoint_remembers_the_analysis_of_its_own_weights(trained):
     client = MlflowClient(store)
     for epoch in range(3):
         weights, record = load_checkpoint(folder / f"epoch={epoch}.ckpt")
-        model = Module()
+        model = Net()
         model.load_state_dict(weights)
         again = analyze(model, loader(60), loader(48, 1, shuffle=True), probes=2)
         assert record.metrics == pytest.approx(again.metrics, rel=1e-4, abs=1e-6)
@@ -93,7 +76,7 @@ def test_a_checkpoint_remembers_the_analysis_of_its_own_weights(trained):
 def test_the_record_is_of_plain_values_and_lightning_still_loads_the_checkpoint(trained):
     content = torch.load(trained[3] / "epoch=0.ckpt", weights_only=True)
     assert {type(value) for value in content[KEY]["metrics"].values()} == {float}
-    assert isinstance(Module.load_from_checkpoint(trained[3] / "epoch=0.ckpt", weights_only=True), Module)
+    assert isinstance(Net.load_from_checkpoint(trained[3] / "epoch=0.ckpt", weights_only=True), Net)
 
 
 def test_weights_that_were_not_analysed_get_no_record(tmp_path, store):
@@ -156,7 +139,7 @@ def test_mlflows_own_log_model_with_the_callbacks_tags(trained):
 
 def test_nothing_is_registered_when_the_weights_do_not_fit(trained):
     store, _, _, folder = trained
-    with pytest.raises(TrackingError, match="do not fit PoolNet"):
+    with pytest.raises(FileError, match="do not fit PoolNet"):
         lightning_ifa.log_model(PoolNet(), folder / "epoch=0.ckpt", "unfit", tracking_uri=store)
     assert not MlflowClient(store).search_registered_models("name='unfit'")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from lightning_ifa.training_cli import explained, train
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
 CLASSES = """
-import torch, {package} as pl
-from models import PoolNet, loader
+import {package} as pl
+from models import Steps, loader
 
 class Data(pl.LightningDataModule):
     def __init__(self, samples: int = 24):
@@ -27,20 +29,11 @@ class Data(pl.LightningDataModule):
     def val_dataloader(self):
         return loader(self.samples, seed=2, batch_size=8)
 
-class Net(pl.LightningModule):
+class Net(Steps, pl.LightningModule):
     def __init__(self, rate: float = 0.01, broken: bool = False):
-        super().__init__()
+        super().__init__(rate)
         if broken:
             raise KeyError("no such backbone")
-        self.net, self.rate = PoolNet(), rate
-    def forward(self, x):
-        return self.net(x)
-    def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-    def validation_step(self, batch, batch_idx):
-        return None
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), self.rate)
 """
 
 CONFIG = {
@@ -93,6 +86,30 @@ def test_validate_analyses_a_checkpoint(config):
     train("fit", [config]).trainer.save_checkpoint("x.ckpt")
     (analysis,) = analyses(train("validate", [config, "--ckpt_path=x.ckpt"]))
     assert analysis.report is not None
+
+
+ALONE = """
+import sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == {hidden!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+from lightning_ifa.training_cli import train
+(analysis,) = [c for c in train("fit", ["--config=x.yaml"]).trainer.callbacks if hasattr(c, "model_tags")]
+assert {hidden!r} not in sys.modules
+print(sorted(analysis.report.tables))
+"""
+
+
+def test_one_lightning_package_is_enough(config):
+    hidden = "pytorch_lightning" if "lightning_pytorch" in Path("x.yaml").read_text() else "lightning"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    code = [sys.executable, "-c", ALONE.format(hidden=hidden)]
+    done = subprocess.run(code, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("['train', 'validation']\n")
 
 
 def run(*arguments):

@@ -16,15 +16,17 @@ from sklearn.metrics import average_precision_score
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.planted.conditions import Condition
-from benchmarks.planted.data import SOURCES
+from benchmarks.planted.data import SOURCES, boxes
 from benchmarks.planted.faults import SHIFTS, move
 from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds
+from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
+from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.confounding import (
     Suspect,
+    Training,
     confounding,
     find_suspects,
     transplant_suspects,
@@ -32,6 +34,7 @@ from lightning_ifa.indicators.confounding import (
 from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.leakage import Copies, find_twins
 from lightning_ifa.indicators.outliers import Samples, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.overfitting import Side, margin, overfitting
 
 SIZES = (50, 100, 200, 500, 1000)
@@ -121,13 +124,13 @@ def score_overfitting(run: Run) -> Iterator[Row]:
     yield run.row("overfitting", "augmented", fault, 1000, found, seconds, shift=found.details["shift"])
 
 
-def columns(run: Run) -> Iterator[tuple[str, bool, pd.Series]]:
+def columns(run: Run, split: str) -> Iterator[tuple[str, bool, pd.Series]]:
     """Metadata columns: the true tag in several guises, and others that look like it."""
-    rng = np.random.default_rng(100 + run.seed)
-    labels = run.parts["validation"].labels.numpy()[:TABLE_ROWS]
+    rng = np.random.default_rng(100 * ("validation", "train").index(split) + 100 + run.seed)
+    labels = run.parts[split].labels.numpy()[:TABLE_ROWS]
     n, half = len(labels), SOURCES[run.condition.source].classes // 2
     used = run.used
-    tag = run.parts["validation"].tagged.numpy()[:n]
+    tag = run.parts[split].tagged.numpy()[:n]
     if tag.any():
         yield "tag", used, pd.Series(tag)
         yield "tag, noisy number", used, pd.Series(tag + rng.normal(0, 0.5, n))
@@ -143,20 +146,44 @@ def columns(run: Run) -> Iterator[tuple[str, bool, pd.Series]]:
 
 
 def score_metadata(run: Run) -> Iterator[Row]:
-    table = run.tables["validation"]
+    """Every column by itself, known of the validation split only and of both; and all columns together."""
+    table, train = run.tables["validation"], run.tables["train"]
+    there = {name: column for name, _, column in columns(run, "train")}
     alone = {}
-    for name, used, column in columns(run):
+    for name, used, column in columns(run, "validation"):
         alone[name] = column
         for n in (100, 200, 500, 1000):
             frame = pd.DataFrame({name: column[:n]})
-            suspects, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"metadata": frame})
-            found = confounding(suspects)
-            first = suspects[0]
-            more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance, "worst_z": first.worst_z}
-            yield run.row("metadata", name, used, n, found, seconds, **more)
+            both = Training(train.logits[:n], train.targets[:n], pd.DataFrame({name: there[name][:n]}))
+            for family, training in (("metadata", None), ("metadata of both", both)):
+                given = table.logits[:n], table.targets[:n], {"metadata": frame}, None, training
+                suspects, seconds = timed(find_suspects, *given)
+                found = confounding(suspects)
+                first = suspects[0]
+                more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance}
+                yield run.row(family, name, used, n, found, seconds, **more, worst_z=first.worst_z)
     frame = pd.DataFrame({k: v for k, v in alone.items() if run.used or "tag" not in k})
     suspects, seconds = timed(find_suspects, table.logits, table.targets, {"metadata": frame})
     yield run.row("metadata", "all columns", run.used, 1000, confounding(suspects), seconds)
+
+
+def score_regions(run: Run) -> Iterator[Row]:
+    """With a box around each shape: what lies outside it."""
+    condition, part = run.condition, run.parts["validation"]
+    source = SOURCES[condition.source]
+    if condition.source not in ("mnist", "digits", "letters"):
+        return  # the others fill the image
+    masks = boxes(source, condition.n_train or source.n_train, run.seed)["validation"]
+    regions = Regions(masks.__getitem__, "validation")
+    data = TensorDataset(part.images[:TABLE_ROWS], part.labels[:TABLE_ROWS])
+    net, rows = load_net(condition, run.seed, run.folder), np.arange(len(data))
+    moved = transplant_outside(Extraction(net), DataLoader(data, batch_size=64), rows, "multiclass", regions)
+    assert moved is not None
+    given = moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels, "region"
+    suspects, seconds = timed(transplant_suspects, *given)
+    cams = run.tables["validation"].cams
+    shares = outside(cams, regions.coverage(rows, cams.shape[1:])).means
+    yield run.row("regions", "box", run.used, len(moved.labels), confounding(suspects), seconds, **shares)
 
 
 def score_blind(run: Run) -> Iterator[Row]:
@@ -229,4 +256,4 @@ def score(folder: Path, names: set[str], most_seeds: int = 99) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-SCORERS = (score_overfitting, score_metadata, score_blind, score_outliers)
+SCORERS = (score_overfitting, score_metadata, score_regions, score_blind, score_outliers)

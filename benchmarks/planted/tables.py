@@ -31,8 +31,10 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
 def _all(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "Overfitting: AUROC of the score within a data set and head, alarms", overfitting(rows)
     yield "Overfitting: changed validation images", shifts(rows)
-    yield "Confounding with metadata: columns", columns(rows)
-    yield "Confounding with metadata: the true tag by condition", tags(rows)
+    for family in ("metadata", "metadata of both"):
+        yield f"Confounding with {family}: columns", columns(rows, family)
+        yield f"Confounding with {family}: the true tag by condition", tags(rows, family)
+    yield "Confounding with regions", regions(rows)
     yield "Confounding without metadata", blind(rows)
     yield "Outliers", outliers(rows)
     yield "Null: share of p-values in each fifth", nulls(rows)
@@ -77,9 +79,9 @@ def shifts(rows: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def columns(rows: pd.DataFrame) -> pd.DataFrame:
+def columns(rows: pd.DataFrame, family: str) -> pd.DataFrame:
     """Each kind of column, used or not, by sample size."""
-    part = rows[(rows["family"] == "metadata") & (rows["n"] > 100)]
+    part = rows[(rows["family"] == family) & (rows["n"] > 100)]
     found = []
     for (used, variant), of_kind in part.groupby(["fault", "variant"]):
         row: dict[str, object] = {"column": variant, "used": "yes" if used else "no"}
@@ -90,9 +92,9 @@ def columns(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def tags(rows: pd.DataFrame) -> pd.DataFrame:
+def tags(rows: pd.DataFrame, family: str) -> pd.DataFrame:
     """AUROC against every unused column, and power."""
-    part = rows[(rows["family"] == "metadata") & (rows["variant"] != "all columns")]
+    part = rows[(rows["family"] == family) & (rows["variant"] != "all columns")]
     found = []
     for condition, of_kind in part[part["fault"] & (part["variant"] == "tag")].groupby("condition"):
         row: dict[str, object] = {"condition": condition}
@@ -101,6 +103,20 @@ def tags(rows: pd.DataFrame) -> pd.DataFrame:
             row[f"AUROC n={n}"] = auroc(sized["score"], part[~part["fault"] & (part["n"] == n)]["score"])
             row[f"alarms n={n}"] = _share(sized["alarm"])
         found.append(row | {"score": of_kind[of_kind["n"] == 1000]["score"].mean()})
+    return pd.DataFrame(found)
+
+
+def regions(rows: pd.DataFrame) -> pd.DataFrame:
+    """By data set, head and condition; networks that do not use a tag are the negatives."""
+    part = rows[rows["family"] == "regions"]
+    negatives = part[~part["fault"]]
+    found = []
+    for (fault, group, condition), of_kind in part.groupby(["fault", "group", "condition"]):
+        row: dict[str, object] = {"data, head": group, "condition": condition, "fault": fault}
+        row["AUROC"] = auroc(of_kind["score"], negatives["score"]) if fault else np.nan
+        row |= {"score": of_kind["score"].mean(), "alarms": _share(of_kind["alarm"])}
+        row |= {name: of_kind[name].mean() for name in ("outside_share", "outside_area")}
+        found.append(row)
     return pd.DataFrame(found)
 
 

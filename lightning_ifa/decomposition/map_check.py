@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.errors import OutputError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import METHODS, Weights, cam, cam_weights
+from lightning_ifa.features.cam import ONE_PASS, Weights, cam, cam_weights
 from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
@@ -58,7 +58,7 @@ def check_maps(
     report: FeatureReport,
     *,
     layers: Sequence[str] | None = None,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = ONE_PASS,
     task: str | ScoreFunction | None = None,
     batch_fn: BatchFunction | None = None,
     samples: int = SAMPLES,
@@ -77,7 +77,7 @@ def check_maps(
         loader: The report's validation loader.
         report: Names the layer, the samples and the classes.
         layers: Layers to compare; by default the report's.
-        methods: Names of CAM methods.
+        methods: Names of CAM methods; by default those that need no further forward pass.
         task: Needed only if the report was made with a task function: that function.
         batch_fn: As given to ``analyze``.
         samples: At most that many, each explained for each of the ten most frequent classes.
@@ -166,9 +166,10 @@ def _class_maps(
             logits.append(batch.readout.logits.detach()[:, classes].cpu())
             parts: dict[str | Weights, list[Tensor]] = {method: [] for method in methods}
             for name in classes:
-                A, G = batch.gradient(torch.full((len(batch.x),), int(name), device=batch.readout.logits.device))
+                own = torch.full((len(batch.x),), int(name), device=batch.readout.logits.device)
+                A, G = batch.gradient(own)
                 for method in methods:
-                    parts[method].append(cam(A, G, cam_weights(method)).cpu())
+                    parts[method].append(cam(A, G, cam_weights(method), batch.rescore(own)).cpu())
             for method in methods:
                 maps[method].append(torch.stack(parts[method], dim=1))
     return _ClassMaps(torch.cat(logits).numpy(), {method: torch.cat(found).numpy() for method, found in maps.items()})

@@ -1,67 +1,73 @@
-"""Class activation maps from an activation and its gradient.
+"""Class activation maps: the methods by name, and the map that their weights give.
 
-Every method is a function ``(A, G) -> W`` that gives weights which broadcast to ``A``; the map is the weighted
-sum over channels, signed and unscaled. Shapes: ``A`` and ``G`` are ``(n, c, *space)``, the map ``(n, *space)``.
+A method is a function ``(A, G) -> W`` that gives weights which broadcast to ``A``, or, if it has to run the network
+again, a ``WithForwards``. The map is the weighted sum over channels, signed and unscaled. Shapes: ``A`` and ``G``
+are ``(n, c, *space)``, the map ``(n, *space)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
+
+from lightning_ifa.features.cam_forward import ablationcam, scorecam
+from lightning_ifa.features.cam_gradient import (
+    eigencam,
+    eigengradcam,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    random_weights,
+    xgradcam,
+)
+
+if TYPE_CHECKING:
+    from lightning_ifa.features.rescore import Rescore
 
 Weights = Callable[[Tensor, Tensor], Tensor]
 
 
-def hirescam(A: Tensor, G: Tensor) -> Tensor:
-    """Element-wise weights, ``W = G``: HiResCAM (Draelos & Carin, arXiv 2011.08891), FullCAM in the IFA paper.
+@dataclass(frozen=True)
+class WithForwards:
+    """A method that runs the network again, several times a sample.
 
-    The one method whose map sums to the contributions' sum at every layer.
+    Attributes:
+        weights: ``(A, G, rescore) -> W``; see ``features.rescore.Rescore``.
     """
-    return G
+
+    weights: Callable[[Tensor, Tensor, Rescore], Tensor]
 
 
-def gradcam(A: Tensor, G: Tensor) -> Tensor:
-    """The gradient's mean over space: Grad-CAM (Selvaraju et al., arXiv 1610.02391, eq. 1), before its ReLU."""
-    return G.mean(_space(G), keepdim=True)
+Method = Weights | WithForwards
 
-
-def gradcam_plus_plus(A: Tensor, G: Tensor) -> Tensor:
-    """Weighted positive gradients: Grad-CAM++ (Chattopadhyay et al., arXiv 1710.11063, eq. 19 with exp scores)."""
-    squared, cubed = G**2, G**3
-    denominator = 2 * squared + A.sum(_space(A), keepdim=True) * cubed
-    alpha = torch.where(denominator.abs() > 1e-12, squared / denominator, 0.0)
-    return (alpha * G.relu()).sum(_space(G), keepdim=True)
-
-
-def xgradcam(A: Tensor, G: Tensor) -> Tensor:
-    """Activation-weighted gradients: XGrad-CAM (Fu et al., arXiv 2008.02312, eq. 8)."""
-    total = A.sum(_space(A), keepdim=True)
-    return torch.where(total.abs() > 1e-12, (A * G).sum(_space(A), keepdim=True) / total, 0.0)
-
-
-def layercam(A: Tensor, G: Tensor) -> Tensor:
-    """Positive gradients, element-wise: LayerCAM (Jiang et al., IEEE TIP 2021, eq. 5), before its ReLU."""
-    return G.relu()
-
-
-METHODS: dict[str, Weights] = {
+METHODS: dict[str, Method] = {
     "hirescam": hirescam,
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
     "xgradcam": xgradcam,
     "layercam": layercam,
+    "eigencam": eigencam,
+    "eigengradcam": eigengradcam,
+    "scorecam": WithForwards(scorecam),
+    "ablationcam": WithForwards(ablationcam),
+    "random": random_weights,
 }
 
+ONE_PASS: tuple[str, ...] = tuple(name for name, method in METHODS.items() if not isinstance(method, WithForwards))
+"""Methods that need no further forward pass."""
 
-def cam_weights(method: str | Weights) -> Weights:
+
+def cam_weights(method: str | Method) -> Method:
     """Look a method up by name, or hand a user's own function through.
 
     Raises:
         ValueError: There is no such method.
     """
-    if callable(method):
+    if not isinstance(method, str):
         return method
     try:
         return METHODS[method]
@@ -77,17 +83,26 @@ def contributions(A: Tensor, G: Tensor) -> Tensor:
     Returns:
         Shape ``(n, c)``, in units of the score.
     """
-    return (A * G).sum(_space(A))
+    return (A * G).sum(tuple(range(2, A.dim())))
 
 
-def cam(A: Tensor, G: Tensor, weights: Weights) -> Tensor:
+def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) -> Tensor:
     """The class activation map: the weighted sum of the activation over channels.
+
+    Args:
+        A: Activation, ``(n, c, *space)`` float32.
+        G: Gradient of the explained score, same shape.
+        method: One of ``METHODS``' values, or a user's function ``(A, G) -> W``.
+        rescore: Runs the network again for these samples; needed by a ``WithForwards`` only.
 
     Returns:
         Shape ``(n, *space)``, signed, unscaled; with ``hirescam`` in units of the score a position.
+
+    Raises:
+        ValueError: The method runs the network again, and no ``rescore`` is given.
     """
-    return (weights(A, G) * A).sum(1)
-
-
-def _space(A: Tensor) -> tuple[int, ...]:
-    return tuple(range(2, A.dim()))
+    if not isinstance(method, WithForwards):
+        return (method(A, G) * A).sum(1)
+    if rescore is None:
+        raise ValueError(f"{getattr(method.weights, '__name__', 'the method')} runs the network again; pass rescore=")
+    return (method.weights(A, G, rescore) * A).sum(1)

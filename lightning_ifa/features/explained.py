@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.place import Place
+from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, reference_loader
 from lightning_ifa.features.tap import Tap, gradients_allowed
 from lightning_ifa.features.targets import Readout, ScoreFunction, infer_task, read_output
@@ -26,15 +29,18 @@ class ExplainedBatch:
         y: Target as the loader gives it, or None.
         readout: Logits with a graph, targets, predictions.
         task: The task, found out if it was ``"auto"``.
-        layer: The layer's module.
+        positions: Data-set indices, ``(n,)``.
+        layer: The layer.
     """
 
     x: Tensor
     y: Any
     readout: Readout
     task: str | ScoreFunction
-    layer: nn.Module
+    positions: Tensor
+    layer: Place
     _tap: Tap
+    _context: Callable[[], AbstractContextManager[Any]]
 
     def gradient(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Activation and gradient of each sample's logit of a class, both ``(n, c, *space)`` float32.
@@ -46,6 +52,12 @@ class ExplainedBatch:
             score = self.readout.logits.gather(1, classes[:, None])[:, 0]
         A, G = self._tap.gradient(score, keep=True)
         return A.float(), G.float()
+
+    def rescore(self, classes: Tensor) -> Rescore:
+        """What scores these samples again for a class each, ``(n,)``, as some CAM methods ask."""
+        score = self.readout.logits.detach().gather(1, classes[:, None])[:, 0]
+        read = reader(self.y, self.task, self.positions, classes)
+        return Rescore(self._tap, self.x, score, read, self._context)
 
 
 def explained_batches(
@@ -59,21 +71,20 @@ def explained_batches(
         indices: Data-set indices, ``(n,)``.
         state: Weights to run with in place of the model's own.
     """
-    tap, task, layer = None, extraction.task, None
+    tap, task = None, extraction.task
     try:
         for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
             if tap is None:
                 with extraction.forward_context(), gradients_allowed():
-                    target = find_layer(extraction.model, x, extraction.layer)
-                task = infer_task(target.output, y) if task == "auto" else task
-                layer = target.module
-                tap = Tap(extraction.model, layer, target.name, state).__enter__()
+                    place, output = find_layer(extraction.model, x, extraction.layer, extraction.reshape)
+                task = infer_task(output, y) if task == "auto" else task
+                tap = Tap(extraction.model, place, state=state).__enter__()
             with extraction.forward_context():
                 output = tap.forward(x)
             with torch.enable_grad():
                 readout = read_output(output, y, task, torch.tensor(rows))
-            assert layer is not None
-            yield ExplainedBatch(x, y, readout, task, layer, tap)
+            context = extraction.forward_context
+            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), tap.place, tap, context)
     finally:
         if tap is not None:
             tap.__exit__(None, None, None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,16 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.batches import BatchFunction, read_with
-from lightning_ifa.features.cam import Weights, cam, cam_weights, contributions
+from lightning_ifa.features.cam import Method, WithForwards, cam, cam_weights, contributions
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.place import Place, Reshape
 from lightning_ifa.features.properties import image_properties
+from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, drawn_twice, reference_loader, sample_ids
 from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tap import Tap, gradients_allowed, normal
+from lightning_ifa.features.tap import Tap, gradients, gradients_allowed, normal, paused, run_cut
 from lightning_ifa.features.targets import ScoreFunction, explained_class, infer_task, read_output
 
 
@@ -38,22 +40,24 @@ class Extraction:
         layer: Target layer, or None for the last one with spatial output.
         task: One of ``TASKS``, a function ``(output, target) -> (n,)``, or ``"auto"``.
         explain: ``"target"``, ``"prediction"`` or a class index.
-        cam: Name of a CAM method or a function ``(A, G) -> weights``.
+        cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
         batch_fn: Takes ``(x, y)`` from a batch of unusual form.
         seed: Of every random draw made on the way.
         prepare: Takes a batch to the model's device, as the user's training loop does.
         forward_context: Wraps each forward pass, as for mixed precision.
+        reshape: Takes maps ``(n, c, *space)`` from the layer's output where its form is not recognised.
     """
 
     model: nn.Module
     layer: str | None = None
     task: str | ScoreFunction = "auto"
     explain: str | int = "target"
-    cam: str | Weights = "hirescam"
+    cam: str | Method = "hirescam"
     batch_fn: BatchFunction | None = None
     seed: int = 0
     prepare: Callable[[Any], Any] | None = None
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    reshape: Reshape | None = None
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -65,8 +69,18 @@ class Extraction:
         Raises:
             IFAError: A layer, batch, output or value that cannot be explained; see ``lightning_ifa.errors``.
         """
+        return self.tables(loader, indices, [self.layer])[0]
+
+    def tables(self, loader: DataLoader[Any], indices: Indices, layers: Sequence[str | None]) -> list[FeatureTable]:
+        """Fill a table for each of several layers in one pass: one forward and one backward a batch.
+
+        Args:
+            loader: As for a single layer.
+            indices: Data-set indices, shape ``(n,)``.
+            layers: Names; they may be nested in one another.
+        """
         with undisturbed(self.model, self.seed), torch.inference_mode(False), torch.no_grad():
-            return self._table(loader, indices)
+            return self._tables(loader, indices, layers)
 
     def is_augmented(self, loader: DataLoader[Any], indices: Indices) -> bool:
         """Whether the loader's data set gives different inputs for one and the same index."""
@@ -74,28 +88,28 @@ class Extraction:
             first, second = (read_with(self.batch_fn, b)[0] for b in drawn_twice(loader, indices, self.seed))
         return first.shape != second.shape or not torch.equal(first, second)
 
-    def _table(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
-        batches = self.batches(reference_loader(loader, indices, self.seed))
-        rows, crc, x, y = next(batches)
+    def _tables(self, loader: DataLoader[Any], indices: Indices, layers: Sequence[str | None]) -> list[FeatureTable]:
+        task = self.task
+        found: list[_Columns] = []
+        taps: list[Tap] = []
+        with ExitStack() as stack:
+            for rows, crc, x, y in self.batches(reference_loader(loader, indices, self.seed)):
+                if not taps:
+                    places, task = self._survey(x, y, layers)
+                    taps = [stack.enter_context(Tap(self.model, place)) for place in places]
+                    found = [_Columns() for _ in taps]
+                self._add(found, taps, task, rows, crc, x, y)
+        ids = sample_ids(loader.dataset, indices)
+        labels = {"task": task if isinstance(task, str) else "custom", "cam": method_name(self.cam)}
+        return [
+            columns.table(sample_ids=ids, layer=tap.place.name, **labels)
+            for columns, tap in zip(found, taps, strict=True)
+        ]
+
+    def _survey(self, x: Tensor, y: Any, layers: Sequence[str | None]) -> tuple[list[Place], str | ScoreFunction]:
         with self.forward_context(), gradients_allowed():
-            target = find_layer(self.model, x, self.layer)
-        task = infer_task(target.output, y) if self.task == "auto" else self.task
-        collected = _Columns()
-        with Tap(self.model, target.module, target.name) as tap:
-            while True:
-                self._add(collected, tap, task, rows, crc, x, y)
-                try:
-                    rows, crc, x, y = next(batches)
-                except StopIteration:
-                    break
-        assert collected.first is not None
-        require_sound_capture(self.model, target.module, target.name, collected.first)
-        return collected.table(
-            sample_ids=sample_ids(loader.dataset, indices),
-            layer=target.name,
-            task=task if isinstance(task, str) else "custom",
-            cam=self.cam if isinstance(self.cam, str) else getattr(self.cam, "__name__", "custom"),
-        )
+            found = [find_layer(self.model, x, layer, self.reshape) for layer in layers]
+        return [target.place for target in found], infer_task(found[0].output, y) if self.task == "auto" else self.task
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[list[int], NDArray[np.int64], Tensor, Any]]:
         """Read a reference loader: data-set indices, input fingerprints, inputs and targets on the model's device."""
@@ -110,8 +124,8 @@ class Extraction:
 
     def _add(
         self,
-        collected: _Columns,
-        tap: Tap,
+        found: list[_Columns],
+        taps: list[Tap],
         task: str | ScoreFunction,
         rows: list[int],
         crc: NDArray[np.int64],
@@ -120,28 +134,40 @@ class Extraction:
     ) -> None:
         positions = torch.tensor(rows)
         with self.forward_context():
-            output = tap.forward(x)
+            output = run_cut(taps, x)
         with torch.enable_grad():
             readout = read_output(output, y, task, positions)
             explained = explained_class(readout, self.explain)
             score = readout.logits.gather(1, explained[:, None])[:, 0]
-        raw, G = tap.gradient(score)
-        A, G = raw.float(), G.float()
-        _check_finite(A, rows)
-        if not collected.parts:
-            collected.first = Captured(x, A, G, score.detach(), explained, _coarsest(raw, output))
-        collected.add(
-            contributions=contributions(A, G),
-            activations=A.flatten(2).mean(2),
-            cams=cam(A, G, cam_weights(self.cam)),
-            logits=readout.logits,
-            targets=readout.targets,
-            predictions=readout.predictions,
-            explained=explained,
-            indices=positions,
-            fingerprints=torch.from_numpy(crc),
-        )
-        collected.add_properties(image_properties(x))
+        pairs = gradients(taps, score)
+        score, logits = score.detach(), readout.logits.detach()
+        shared = {
+            "logits": logits,
+            "targets": readout.targets,
+            "predictions": readout.predictions,
+            "explained": explained,
+            "indices": positions,
+            "fingerprints": torch.from_numpy(crc),
+        }
+        properties = image_properties(x)
+        read = reader(y, task, positions, explained)
+        for columns, tap, (raw, grad) in zip(found, taps, pairs, strict=True):
+            A, G = raw.float(), grad.float()
+            _check_finite(A, rows)
+            if not columns.parts:
+                with paused(taps), self.forward_context():
+                    captured = Captured(x, A, G, score, explained, _coarsest(raw, output))
+                    require_sound_capture(self.model, tap.place, captured)
+            rescore = Rescore(tap, x, score, read, self.forward_context, taps)
+            maps = cam(A, G, cam_weights(self.cam), rescore)
+            columns.add(contributions=contributions(A, G), activations=A.flatten(2).mean(2), cams=maps, **shared)
+            columns.add_properties(properties)
+
+
+def method_name(method: str | Method) -> str:
+    """What tables call a CAM method."""
+    function = method.weights if isinstance(method, WithForwards) else method
+    return function if isinstance(function, str) else getattr(function, "__name__", "custom")
 
 
 @dataclass
@@ -150,7 +176,6 @@ class _Columns:
 
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
-    first: Captured | None = None
 
     def add(self, **columns: Tensor) -> None:
         for name, values in columns.items():

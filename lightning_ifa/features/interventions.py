@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.properties import LEAST_SIZE
 from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.sampling import Indices, reference_loader
@@ -179,11 +180,11 @@ def ablate_channels(
 
     found = []
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        layer: nn.Module | None = None
+        place: Place | None = None
         for rows, _, x, y in extraction.batches(reference_loader(loader, table.indices, extraction.seed)):
             with extraction.forward_context(), gradients_allowed():
-                layer = layer or find_layer(extraction.model, x, table.layer).module
-                with replaced(layer, ablated):
+                place = place or find_layer(extraction.model, x, table.layer, extraction.reshape).place
+                with replaced(place, ablated):
                     readout = read_output(extraction.model(x), y, table.task, torch.tensor(rows))
             found.append(readout.logits.numpy(force=True))
     return np.concatenate(found)

@@ -52,11 +52,12 @@ def take_probes(
     predicted = chosen
     if table.targets.dtype.kind != "f" and not np.array_equal(chosen.explained, chosen.predictions):
         predicted = replace(extraction, explain="prediction", layer=table.layer)(loader, chosen.indices)
-    images = _inputs(extraction, loader, chosen.indices) if keep_images else None
+    images = inputs(extraction, loader, chosen.indices) if keep_images else None
     return Probes(chosen, predicted, images)
 
 
-def _inputs(extraction: Extraction, loader: DataLoader[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def inputs(extraction: Extraction, loader: DataLoader[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Read samples as the model gets them, ``(m, channels, *space)``; every random state stays as it is."""
     found = []
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for _, batch in reference_loader(loader, indices, extraction.seed):

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tail import Tail
 from lightning_ifa.features.targets import ScoreFunction, read_output
@@ -37,7 +38,7 @@ class Held:
         y: ``(n, ...)`` targets as the loader gives them, or None.
         indices: ``(n,)`` data-set indices.
         task: Of the model.
-        layer: The module.
+        layer: The layer.
     """
 
     A: Tensor
@@ -46,7 +47,7 @@ class Held:
     y: Tensor | None
     indices: NDArray[np.int64]
     task: str | ScoreFunction
-    layer: nn.Module
+    layer: Place
 
     def take(self, rows: slice) -> Held:
         """Select rows."""

@@ -12,6 +12,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     SequentialSampler,
     SubsetRandomSampler,
@@ -27,7 +28,9 @@ STRIDE = 1_000_003  # between the states of two seeds: a prime beyond most data 
 BATCH_SIZE = 32  # where the user's loader has none of its own
 
 
-def reference_indices(loader: DataLoader[Any], max_samples: int, seed: int, split: str) -> Indices:
+def reference_indices(
+    loader: DataLoader[Any], max_samples: int, seed: int, split: str, batches: int | None = None
+) -> Indices:
     """Draw the fixed reference subset of a loader's data set.
 
     Args:
@@ -35,6 +38,8 @@ def reference_indices(loader: DataLoader[Any], max_samples: int, seed: int, spli
         max_samples: At most that many.
         seed: Of the draw.
         split: Named in messages.
+        batches: How many batches are ever taken from the loader, if not all. Without shuffling, samples behind them
+            are out of reach; with shuffling, none is.
 
     Returns:
         Sorted data-set indices, shape ``(m,)``, int64.
@@ -43,12 +48,12 @@ def reference_indices(loader: DataLoader[Any], max_samples: int, seed: int, spli
         DataError: The data set cannot be indexed, has no length, or is empty.
     """
     dataset = loader.dataset
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+    if is_stream(loader):
         raise DataError(
             f"the {split} loader runs over {type(dataset).__name__}, which cannot be indexed, so the same samples "
             "cannot be looked at in every epoch; pass a loader over a map-style data set"
         )
-    reachable = _reachable(loader, len(dataset))
+    reachable = _reachable(loader, len(dataset), batches)  # type: ignore[arg-type]  # it is no stream
     if not len(reachable):
         raise DataError(f"the {split} loader has no samples")
     if len(reachable) <= max_samples:
@@ -70,7 +75,7 @@ def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int) -> Da
     workers = loader.num_workers
     return DataLoader(
         _Indexed(loader.dataset, indices, seed),
-        batch_size=loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE,
+        batch_size=batch_size(loader),
         shuffle=False,
         collate_fn=_KeepIndices(loader.collate_fn),
         num_workers=workers,
@@ -123,16 +128,38 @@ def choose_probes(labels: NDArray[Any], count: int) -> Indices:
     return np.lexsort((labels, rank))[:count]
 
 
-def _reachable(loader: DataLoader[Any], length: int) -> Indices:
+def is_stream(loader: Any) -> bool:
+    """Whether a loader's samples come as they come and cannot be asked for by index."""
+    dataset = getattr(loader, "dataset", None)
+    return (
+        not isinstance(loader, DataLoader)
+        or isinstance(dataset, IterableDataset)
+        or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"))
+    )
+
+
+def _reachable(loader: DataLoader[Any], length: int, batches: int | None) -> Indices:
     sampler: Iterable[Any] | None = loader.sampler
-    batches = loader.batch_sampler
-    if batches is not None and type(batches) is not BatchSampler:
-        sampler = getattr(batches, "sampler", None)
+    groups = loader.batch_sampler
+    if groups is not None and type(groups) is not BatchSampler:
+        sampler = getattr(groups, "sampler", None)
     if isinstance(sampler, SubsetRandomSampler):
         return np.unique(np.asarray(sampler.indices, dtype=np.int64))
-    if isinstance(sampler, SequentialSampler):
-        return np.arange(min(length, len(sampler)), dtype=np.int64)
+    ranks = 1
+    if isinstance(sampler, DistributedSampler) and not sampler.shuffle:
+        ranks = sampler.num_replicas
+    elif isinstance(sampler, SequentialSampler):
+        length = min(length, len(sampler))
+    else:
+        return np.arange(length, dtype=np.int64)
+    if batches is not None:
+        length = min(length, batches * batch_size(loader) * ranks)
     return np.arange(length, dtype=np.int64)
+
+
+def batch_size(loader: DataLoader[Any]) -> int:
+    """The loader's batch size, or that of its own batch sampler."""
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE
 
 
 class _Indexed(Dataset[tuple[int, Any]]):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ifa.errors import LayerError
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.tail import depends_on_layer_only
 
 EQUAL = 1e-4
@@ -40,7 +41,7 @@ class Captured(NamedTuple):
     precision: torch.dtype
 
 
-def require_sound_capture(model: nn.Module, layer: nn.Module, name: str, captured: Captured) -> None:
+def require_sound_capture(model: nn.Module, place: Place, captured: Captured) -> None:
     """Raise if a head is linear in the layer's activation but its score is not what the contributions sum to.
 
     The head's form is not guessed: it is linear where all samples explained for a class have one and the same
@@ -51,8 +52,7 @@ def require_sound_capture(model: nn.Module, layer: nn.Module, name: str, capture
 
     Args:
         model: The network.
-        layer: The target layer; nothing is hooked to it any more.
-        name: What the message calls it.
+        place: The target layer; nothing hooked to it is active.
         captured: A batch.
 
     Raises:
@@ -68,9 +68,9 @@ def require_sound_capture(model: nn.Module, layer: nn.Module, name: str, capture
         if own.sum() < 2 or not _constant(G[own].flatten(1)):
             continue
         allowed = RESIDUE * score[own].std() + EQUAL * score.abs().max()
-        if rest[own].std() > allowed and depends_on_layer_only(model, layer, x):
+        if rest[own].std() > allowed and depends_on_layer_only(model, place, x):
             raise LayerError(
-                f'the capture at layer "{name}" is wrong: behind it class {int(label)} is linear, yet its score '
+                f'the capture at layer "{place.name}" is wrong: behind it class {int(label)} is linear, yet its score '
                 f"minus the sum of the contributions varies by {float(rest[own].std()):.3g} instead of being the "
                 "bias; does a forward hook change the layer's output after it was recorded?"
             )

@@ -17,7 +17,7 @@ What fails is not used: the next more expensive way is, and the last is the whol
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Literal
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.tap import Past, Splice, observe_past
 
 Reach = Literal["means", "tail", "network"]
@@ -40,8 +41,9 @@ class Tail:
 
     Args:
         model: The network, already in evaluation mode.
-        layer: A module that runs once in a forward pass and returns ``(n, c, *space)``.
+        layer: A module that runs once in a forward pass, or one of its calls.
         x: A few inputs, ``(n, ...)``, n >= 2, on which the shortcuts are tried.
+        state: Parameters and buffers to run with in place of the model's own, by name.
 
     Attributes:
         reach: What has to run: ``"means"``, the tail on spatial means; ``"tail"``; or the whole ``"network"``.
@@ -54,15 +56,17 @@ class Tail:
         """Where it runs."""
         return self._few.device
 
-    def __init__(self, model: nn.Module, layer: nn.Module, x: Tensor) -> None:
-        self._model, self._layer, self._few = model, layer, x[:FEW]
-        self._splice = Splice(model, layer)
+    def __init__(
+        self, model: nn.Module, layer: nn.Module | Place, x: Tensor, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._model, self._layer, self._few, self._state = model, layer, x[:FEW], state
+        self._splice = Splice(model, layer, state)
         self._shortcut = ExitStack()
         self._skipped: _Skipped | None = None
         self._space, self._dtype = 0, x.dtype
 
     def __enter__(self) -> Tail:
-        past = observe_past(self._model, self._layer, self._few)
+        past = observe_past(self._model, self._layer, self._few, self._state)
         self._space, self._dtype = past.activation.dim() - 2, past.activation.dtype
         self.reach = "network"
         moved = self._few.roll(1, 0)
@@ -125,12 +129,12 @@ class Tail:
         return _holds(check)
 
 
-def depends_on_layer_only(model: nn.Module, layer: nn.Module, x: Tensor) -> bool:
+def depends_on_layer_only(model: nn.Module, layer: nn.Module | Place, x: Tensor) -> bool:
     """Whether the output stays the same when the input's samples change places but the layer's output does not.
 
     Args:
         model: The network, already in evaluation mode.
-        layer: A module that runs once in a forward pass.
+        layer: A module that runs once in a forward pass, or one of its calls.
         x: Inputs, ``(n, ...)``, n >= 2.
     """
     past = observe_past(model, layer, x)

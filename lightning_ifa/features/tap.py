@@ -5,9 +5,9 @@ The only place in the package that registers forward hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.features.place import Place, as_place, plain_name
 
 
 def normal(value: Any) -> Any:
@@ -42,11 +43,12 @@ class Tap:
     ``forward`` runs the network without a graph up to the layer and with one after it; ``gradient`` gives
     the layer's activation and the score's gradient there. No parameter's ``.grad`` is written. Works inside
     ``torch.inference_mode()``, with frozen parameters, and where the layer's output is later changed in place.
+    Several taps of one network share a pass by ``run_cut`` and ``gradients``; they may be nested.
 
     Args:
         model: The network, already in evaluation mode.
-        layer: The module to cut at, one of ``model.modules()``.
-        name: What error messages call the layer.
+        layer: The module to cut at, one of ``model.modules()``, or one of its calls.
+        name: What error messages call a module.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
 
     Example::
@@ -57,16 +59,22 @@ class Tap:
     """
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module, name: str, state: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        layer: nn.Module | Place,
+        name: str = "",
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._model, self._layer, self._name, self._given = model, layer, name, state
+        self.model, self.place, self.state = model, as_place(layer, name), state
         self._leaf: Tensor | None = None
+        self._calls = 0
+        self._paused = self._shut_in = False
         self._handle: RemovableHandle | None = None
-        self._state: Mapping[str, Tensor] | None = None
 
     def __enter__(self) -> Tap:
-        self._state = self._given or _state_made_in_inference_mode(self._model)
-        self._handle = self._layer.register_forward_hook(self._cut)
+        _require_fixed_normalisation(self.model)
+        self.state = self.state or _state_made_in_inference_mode(self.model)
+        self._handle = self.place.module.register_forward_hook(self._cut)
         return self
 
     def __exit__(
@@ -74,22 +82,28 @@ class Tap:
     ) -> None:
         if self._handle is not None:
             self._handle.remove()
-        self._handle = self._leaf = self._state = None
+        self._handle = self._leaf = None
 
-    def _cut(self, module: nn.Module, args: Any, output: Any) -> Tensor:
-        if not torch.is_tensor(output):
-            raise LayerError(
-                f'layer "{self._name}" returns a {type(output).__name__}; a map needs a single tensor '
-                "(batch, channels, *space)"
-            )
-        if self._leaf is not None:
-            raise LayerError(
-                f'layer "{self._name}" runs more than once in one forward pass, so it has no single activation; '
-                "name the module that contains it instead"
-            )
-        self._leaf = normal(output).detach().requires_grad_()
+    def begin(self) -> None:
+        """Forget the last pass; ``forward`` does it, and so must who runs the network without it."""
+        self._leaf, self._calls, self._shut_in = None, 0, False
+
+    def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self._paused:
+            return output
+        turn, self._calls = self._calls, self._calls + 1
+        if not self.place.is_at(turn):
+            return output
+        if torch.is_inference_mode_enabled():
+            raise LayerError(_shut_in(self.place, "torch.inference_mode()"))
+        output = normal(output)
+        maps = self.place.read(output)
+        if torch.is_grad_enabled() and maps.requires_grad and not maps.is_leaf:
+            self._leaf = maps.clone()  # behind the cut of another tap, whose gradient passes through here
+        else:
+            self._leaf = maps.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
-        return self._leaf.clone()  # the clone may be changed in place by what follows, the leaf must not
+        return self.place.write(output, self._leaf.clone())  # the clone may be changed in place by what follows
 
     def forward(self, x: Tensor) -> Any:
         """Run the network on one batch.
@@ -104,11 +118,7 @@ class Tap:
             LayerError: The layer did not run, ran more than once, or returned no tensor.
             OutputError: The network reads a tensor that was cached during an earlier inference-mode pass.
         """
-        self._leaf = None
-        with gradients_allowed(), _inference_tensors_explained():
-            output = _run(self._model, self._state, normal(x))
-        self._require_leaf()
-        return output
+        return run_cut([self], x)
 
     def gradient(self, score: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
         """Give the activation and the gradient of the score, and drop the graph.
@@ -122,25 +132,72 @@ class Tap:
             Activation ``A`` and gradient ``G``, both detached, shape ``(n, c, *space)``.
 
         Raises:
-            OutputError: The score does not depend on the layer.
+            OutputError: The score does not depend on the layer, or what follows it cannot be differentiated.
         """
-        leaf = self._require_leaf()
-        self._leaf = leaf if keep else None
-        if not score.requires_grad:
-            raise OutputError(
-                f'the score does not depend on layer "{self._name}": it runs under no_grad, its output is '
-                "detached, or the model returns class indices instead of logits"
-            )
-        with torch.inference_mode(False), _inference_tensors_explained():
-            (grad,) = torch.autograd.grad(score.sum(), leaf, retain_graph=keep, allow_unused=True)
-        if grad is None:
-            raise OutputError(f'the score does not depend on layer "{self._name}"; name a layer before the output')
-        return leaf.detach(), grad
+        return gradients([self], score, keep=keep)[0]
 
     def _require_leaf(self) -> Tensor:
         if self._leaf is None:
-            raise LayerError(f'layer "{self._name}" did not run in the forward pass')
+            name, calls = self.place.name, self._calls
+            ran = f"ran {calls} time{'' if calls == 1 else 's'}" if calls else "did not run"
+            raise LayerError(f'layer "{name}" {ran} in the forward pass')
         return self._leaf
+
+
+def run_cut(taps: Sequence[Tap], x: Tensor) -> Any:
+    """Run the network on one batch, ``(n, ...)``, through the cuts of all taps; see ``Tap.forward``."""
+    for tap in taps:
+        tap.begin()
+    with gradients_allowed(), _failures_explained():
+        output = _run(taps[0].model, taps[0].state, normal(x))
+        shut_in = not torch.is_grad_enabled()  # a block of the model's own forward has put back what the cut turned on
+    for tap in taps:
+        tap._require_leaf()
+        tap._shut_in = shut_in
+    return output
+
+
+def gradients(
+    taps: Sequence[Tap], score: Tensor, *, keep: bool = False, required: bool = True
+) -> list[tuple[Tensor, Tensor]]:
+    """Activation and gradient at every tap, from one backward pass; see ``Tap.gradient``.
+
+    Args:
+        taps: Taps of one pass.
+        score: ``(n,)``.
+        keep: Keep the graph.
+        required: Whether the score has to depend on each of them; if not, the gradient is 0 where it does not.
+    """
+    leaves = [tap._require_leaf() for tap in taps]
+    if not keep:
+        for tap in taps:
+            tap._leaf = None
+    if not score.requires_grad:
+        raise OutputError(_without_graph(taps[0]))
+    with torch.inference_mode(False), _failures_explained():
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            score.sum(), leaves, retain_graph=keep, allow_unused=True
+        )
+    for tap, grad in zip(taps, found, strict=True):
+        if grad is None and required:
+            raise OutputError(
+                f'the score does not depend on layer "{tap.place.name}"; name a layer on the way to the output'
+            )
+    pairs = zip(leaves, found, strict=True)
+    return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
+
+
+@contextmanager
+def paused(taps: Iterable[Tap]) -> Iterator[None]:
+    """Let the network run uncut inside the ``with`` block, for passes that are not to be differentiated."""
+    held = list(taps)
+    for tap in held:
+        tap._paused = True
+    try:
+        yield
+    finally:
+        for tap in held:
+            tap._paused = False
 
 
 class Splice:
@@ -148,24 +205,37 @@ class Splice:
 
     Args:
         model: The network, already in evaluation mode.
-        layer: The module whose output is replaced; it runs once in a forward pass.
+        layer: The module whose output is replaced, or one of its calls.
+        state: Parameters and buffers to run with in place of the model's own, by name.
 
     Example::
 
         logits = Splice(model, model.layer4).run(images, A * mask)
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module) -> None:
+    def __init__(self, model: nn.Module, layer: nn.Module | Place, state: Mapping[str, Tensor] | None = None) -> None:
         self._model, self._layer = model, layer
-        self._state = _state_made_in_inference_mode(model)
+        self._state = state or _state_made_in_inference_mode(model)
 
     def run(self, x: Tensor, activation: Tensor) -> Any:
         """Run the network on ``x``, ``(n, ...)``, with the layer's output replaced by ``activation``, ``(n, c, ...)``.
 
         What follows the layer may change ``activation`` in place. Returns the network's own output, without a graph.
         """
-        with gradients_allowed(), _inference_tensors_explained(), replaced(self._layer, lambda output: activation):
-            return _run(self._model, self._state, normal(x))
+        with replaced(self._layer, lambda maps: activation):
+            return run_plainly(self._model, x, self._state)
+
+
+def run_plainly(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None = None) -> Any:
+    """Run the network on ``x``, ``(n, ...)``, without a graph.
+
+    Args:
+        model: The network, already in evaluation mode.
+        x: Input.
+        state: Parameters and buffers to run with in place of the model's own, by name.
+    """
+    with gradients_allowed(), _failures_explained():
+        return _run(model, state, normal(x))
 
 
 class Past(NamedTuple):
@@ -182,17 +252,21 @@ class Past(NamedTuple):
     calls: list[tuple[nn.Module, Any]]
 
 
-def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
+def observe_past(
+    model: nn.Module, layer: nn.Module | Place, x: Tensor, state: Mapping[str, Tensor] | None = None
+) -> Past:
     """Run a forward pass and note which module calls lie before the layer's end.
 
     Args:
         model: The network, already in evaluation mode.
-        layer: A module that runs once and returns a tensor.
+        layer: A module, or one of its calls.
         x: Input, ``(n, ...)``.
+        state: Parameters and buffers to run with in place of the model's own, by name.
     """
     ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
     calls: list[tuple[nn.Module, Any]] = []
     activation: list[Tensor] = []
+    place, turns = as_place(layer), count()
 
     def enter(module: nn.Module, args: Any) -> None:
         ended.append([])
@@ -200,15 +274,14 @@ def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         ended.pop()
         ended[-1].append((module, output))
-        if module is layer:
-            activation.append(output.clone())  # what follows may change it in place
+        if module is place.module and place.is_at(next(turns)):
+            activation.append(place.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
-        with gradients_allowed(), _inference_tensors_explained():
-            output = _run(model, _state_made_in_inference_mode(model), normal(x))
+        output = run_plainly(model, x, state or _state_made_in_inference_mode(model))
     finally:
         for handle in handles:
             handle.remove()
@@ -216,69 +289,27 @@ def observe_past(model: nn.Module, layer: nn.Module, x: Tensor) -> Past:
 
 
 @contextmanager
-def replaced(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a function replace a layer's output for the duration of a ``with`` block.
+def replaced(layer: nn.Module | Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a function replace a layer's maps for the duration of a ``with`` block.
+
+    Where one of several calls is meant, the block is for one forward pass.
 
     Args:
-        layer: The module.
-        change: Takes its output, shape ``(n, c, *space)``, and gives what later layers see.
+        layer: The module, or one of its calls.
+        change: Takes its maps, shape ``(n, c, *space)``, and gives what later layers see.
     """
-    handle = layer.register_forward_hook(lambda module, args, output: change(output))
+    place, turns = as_place(layer), count()
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if place.call is None or place.is_at(next(turns)):
+            return place.write(output, change(place.read(output)))
+        return None
+
+    handle = place.module.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-class LayerShape(NamedTuple):
-    """What one module returned in a dry forward pass."""
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
-    storage: int
-    calls: int
-
-
-def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[LayerShape]]:
-    """Run a forward pass and note every module that returns a tensor, in order of completion.
-
-    Args:
-        model: The network, already in evaluation mode.
-        run: Runs it once.
-
-    Returns:
-        What ``run`` returned, and the modules (the root left out) in the order in which their last call ended.
-    """
-    seen: dict[str, LayerShape] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if torch.is_tensor(output):
-                before = seen.pop(name, None)
-                calls = 1 if before is None else before.calls + 1
-                seen[name] = LayerShape(name, module, tuple(output.shape), output.data_ptr(), calls)
-
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in named_layers(model).items()]
-    try:
-        with gradients_allowed():
-            output = run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return output, list(seen.values())
-
-
-def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module but the root by its plain name; of a compiled module and its original, the original."""
-    return {plain_name(name): module for name, module in model.named_modules() if name}
-
-
-def plain_name(name: str) -> str:
-    """Remove what ``torch.compile`` adds to a module's name."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _run(model: nn.Module, state: Mapping[str, Tensor] | None, x: Tensor) -> Any:
@@ -295,13 +326,52 @@ def _state_made_in_inference_mode(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 @contextmanager
-def _inference_tensors_explained() -> Iterator[None]:
+def _failures_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "nference tensor" not in str(error):
-            raise
-        raise OutputError(
-            "the model reads a tensor that it cached during an earlier pass in inference mode; "
-            "Trainer(inference_mode=False) avoids it"
-        ) from error
+        for sign, message in _KNOWN_FAILURES.items():
+            if sign in str(error):
+                raise OutputError(message) from error
+        raise
+
+
+_KNOWN_FAILURES = {
+    "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "
+    "Trainer(inference_mode=False) avoids it",
+    "use_reentrant=True": "the model checkpoints activations behind the layer with use_reentrant=True, through which "
+    "the gradient at a layer cannot be taken; checkpoint(..., use_reentrant=False) can do it",
+}
+
+
+def _without_graph(tap: Tap) -> str:
+    if tap._shut_in:
+        return _shut_in(tap.place, "torch.no_grad()")
+    return (
+        f'the score does not depend on layer "{tap.place.name}": its output is detached, or the model returns class '
+        "indices instead of logits"
+    )
+
+
+def _shut_in(place: Place, block: str) -> str:
+    return (
+        f'layer "{place.name}" runs inside a {block} block of the model\'s own forward, so that nothing behind it can '
+        "be differentiated; freeze the backbone by requires_grad_(False) instead, or name a layer behind the block"
+    )
+
+
+def _require_fixed_normalisation(model: nn.Module) -> None:
+    """Refuse batch statistics: with them a sample's score depends on the others of its batch."""
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if module.training:
+            reason, remedy = "is in training mode", "call model.eval()"
+        elif module.running_mean is None:
+            reason, remedy = "keeps no running statistics", "build it with track_running_stats=True"
+        else:
+            continue
+        raise LayerError(
+            f'batch norm "{plain_name(name)}" {reason}: it normalises by the batch, so that samples explain one '
+            f"another; {remedy}"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from lightning_ifa.indicators.columns import Column, read_column
 from lightning_ifa.indicators.finding import Z_LIMIT, Finding, health, undecided
-from lightning_ifa.indicators.reliance import Reliance, regression_reliance, reliance
+from lightning_ifa.indicators.reliance import Further, Reliance, regression_reliance, reliance
 from lightning_ifa.indicators.strata import group_means
 from lightning_ifa.indicators.transplant import transplant_reliance
 
@@ -101,11 +101,26 @@ def corrected(z: float, tests: int) -> float:
     return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)
 
 
+class Training(NamedTuple):
+    """Labelled training samples, with what the user knows of them.
+
+    Attributes:
+        logits: ``(m, k)``.
+        labels: ``(m,)``.
+        metadata: m rows.
+    """
+
+    logits: NDArray[Any]
+    labels: NDArray[np.int64]
+    metadata: pd.DataFrame
+
+
 def find_suspects(
     logits: NDArray[Any],
     labels: NDArray[np.int64],
     sources: Mapping[str, pd.DataFrame],
     targets: NDArray[Any] | None = None,
+    training: Training | None = None,
 ) -> list[Suspect]:
     """Test every column of every source, most suspicious first.
 
@@ -115,13 +130,17 @@ def find_suspects(
         sources: Origin to a table of n rows; missing values allowed. ``"content"`` is for properties that may well
             belong to the class, such as brightness: tested and listed, but not judged.
         targets: ``(n,)`` float targets for regression (k = 1), else None.
+        training: Helps to tell how the network uses a metadata column that is known there as well.
 
     Raises:
         MetadataError: A column holds values that cannot be compared; column and row are named.
     """
-    suspects = [
-        _test(logits, labels, frame[name], origin, targets) for origin, frame in sources.items() for name in frame
-    ]
+    suspects = []
+    for origin, frame in sources.items():
+        for name in frame:
+            helps = training is not None and origin == "metadata" and name in training.metadata and targets is None
+            known = training if helps else None
+            suspects.append(_test(logits, labels, frame[name], origin, targets, known))
     return ranked(suspects)
 
 
@@ -189,32 +208,45 @@ def _test(
     frame_column: pd.Series[Any],
     origin: str,
     targets: NDArray[Any] | None,
+    training: Training | None,
 ) -> Suspect:
-    name, column = str(frame_column.name), read_column(frame_column)
-    y = labels[column.known]
+    name, everything = str(frame_column.name), frame_column
+    if training is not None:
+        there_too = training.metadata[frame_column.name]
+        read_column(there_too)  # its own rows are named if a value cannot be compared
+        read_column(frame_column)
+        everything = pd.concat([frame_column, there_too], ignore_index=True)
+    column = read_column(everything)
     if column.values is None:
         return Suspect(name, origin, note=f"{column.levels} different values: taken for an identifier")
+    here, there = column.known[: len(labels)], column.known[len(labels) :]
+    y, values = labels[here], column.values[: int(here.sum())]
+    further = None
+    if training is not None:
+        further = Further(training.logits[there], training.labels[there], column.values[len(values) :])
     if len(np.unique(y)) < 2:
         return Suspect(name, origin, note="fewer than two classes have a value")
-    association = _association(column.values, y)
-    if not _varies_within(column.values, y):
-        constant = float(column.values.std()) == 0.0
+    association = _association(values, y)
+    both = values, y
+    if further is not None:
+        both = np.concatenate([values, further.column]), np.concatenate([y, further.labels])
+    if not _varies_within(*both):
+        constant = float(values.std()) == 0.0
         note = "constant" if constant else "one value in every class: use cannot be told from class"
         return Suspect(name, origin, association=association, identifiable=constant, note=note)
     if targets is not None:
-        share, z = regression_reliance(logits[column.known, 0], targets[column.known], y, column.values)
+        share, z = regression_reliance(logits[here, 0], targets[here], y, values)
         return Suspect(name, origin, share, z, worst_reliance=share, worst_z=z, association=association)
-    known = logits[column.known]
-    aligned, conflicting, count = alignment_accuracy(known.argmax(1) == y, y, column.values)
+    aligned, conflicting, count = alignment_accuracy(logits[here].argmax(1) == y, y, values)
     return _suspect(
         name,
         origin,
-        reliance(known, y, column.values),
+        reliance(logits[here], y, values, further),
         association=association,
         accuracy_aligned=aligned,
         accuracy_conflicting=conflicting,
         conflicting=count,
-        identifiable=not _open_question(column, y, association),
+        identifiable=not _open_question(column, both, association),
     )
 
 
@@ -261,9 +293,8 @@ def alignment_accuracy(
     return accuracy[0], accuracy[1], int(count[1].sum())
 
 
-def _open_question(column: Column, labels: NDArray[np.int64], association: float) -> bool:
-    assert column.values is not None
-    return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(column.values, labels) < COVERAGE_LIMIT
+def _open_question(column: Column, both: tuple[NDArray[Any], NDArray[np.int64]], association: float) -> bool:
+    return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(*both) < COVERAGE_LIMIT
 
 
 def _association(values: NDArray[Any], labels: NDArray[np.int64]) -> float:

@@ -17,6 +17,9 @@ from lightning_ifa.indicators.strata import group_means
 GAP_LIMIT = 0.35
 """Standardised gap above which overfitting is called; measured values of sound networks in docs/indicators.md."""
 
+SURE_GAP, ERRORS = 0.28, 1.5
+"""Few samples must show more: the gap less 1.5 standard errors must exceed 0.28, which binds below 900 a split."""
+
 SHIFT_LIMIT = 0.70
 """Two-sample AUC above which the splits differ in kind, so that a gap is no sign of overfitting."""
 
@@ -81,26 +84,29 @@ def standardised_gap(
     >>> round(standardised_gap(np.array([1.0, 2, 3, 4]), s, np.array([0.0, 1, 2, 3]), s)[0], 3)
     0.775
     """
-    shared = [
-        label
-        for label in np.intersect1d(train_strata, val_strata)
-        if (train_strata == label).sum() > 1 and (val_strata == label).sum() > 1
-    ]
-    if not shared:
-        return float("nan"), float("nan")
-    gap = weight = squares = 0.0
-    freedom = 0
-    for label in shared:
-        a, b = train[train_strata == label], val[val_strata == label]
+    d, z = _gaps(train[:, None], train_strata, val[:, None], val_strata)
+    return float(d[0]), float(z[0])
+
+
+def _gaps(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standardised gap of every column, ``(c,)``, and its z."""
+    c = train.shape[1]
+    gap, squares, weight, freedom = np.zeros(c), np.zeros(c), 0.0, 0
+    for label in np.intersect1d(train_strata, val_strata):
+        a, b = train[train_strata == label].astype(np.float64), val[val_strata == label].astype(np.float64)
+        if min(len(a), len(b)) < 2:
+            continue
         w = len(a) * len(b) / (len(a) + len(b))
-        gap, weight = gap + w * float(a.mean() - b.mean()), weight + w
-        squares += float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
+        gap, weight = gap + w * (a.mean(0) - b.mean(0)), weight + w
+        squares += ((a - a.mean(0)) ** 2).sum(0) + ((b - b.mean(0)) ** 2).sum(0)
         freedom += len(a) + len(b) - 2
+    if not freedom:
+        return np.full(c, np.nan), np.full(c, np.nan)
     spread = np.sqrt(squares / freedom)
-    if spread == 0.0:
-        return 0.0, 0.0
-    d = float(gap / weight / spread)
-    return d, d * float(np.sqrt(weight))
+    d = np.where(spread > 0, gap / weight / np.where(spread > 0, spread, 1.0), 0.0)
+    return d, d * np.sqrt(weight)
 
 
 def shift_auc(
@@ -159,7 +165,8 @@ def _shrunk(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
     """Judge overfitting by the standardised margin gap, unless the splits differ in kind.
 
-    Score: ``margin_gap`` clipped at 0 (dimensionless; 0 good, 0.35 alarm). Null: exchangeable splits, z ~ N(0, 1).
+    Score: ``margin_gap`` clipped at 0 (dimensionless; 0 good, alarm beyond ``limit``: 0.35, or 0.28 and 1.5 standard
+    errors where that is more). Null: exchangeable splits, z ~ N(0, 1).
     Cannot be told: under a covariate shift (``shift`` above 0.70), since every train-validation distance then
     fires; without a class that has two samples on both sides.
 
@@ -173,7 +180,8 @@ def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
         return undecided("no class has two labelled samples in both splits")
     intensity_gap, _ = standardised_gap(train.intensity, train.strata, val.intensity, val.strata)
     shift = shift_auc(train.activations, train.strata, val.activations, val.strata, seed)
-    details = {"margin_gap": gap, "intensity_gap": intensity_gap, "shift": shift}
+    limit = max(GAP_LIMIT, SURE_GAP + ERRORS * (gap / z if z else 0.0))
+    details = {"margin_gap": gap, "intensity_gap": intensity_gap, "shift": shift, "limit": limit}
     noise = np.sqrt((len(train.margins) + len(val.margins)) / (12.0 * len(train.margins) * len(val.margins)))
     if shift > max(SHIFT_LIMIT, 0.5 + 3 * noise):
         return undecided(
@@ -181,23 +189,27 @@ def overfitting(train: Side, val: Side, seed: int = 0) -> Finding:
             "sign of overfitting; is the training set augmented? then give train_dataloader= a clean one",
             details,
         )
-    return Finding(max(gap, 0.0), z, health(gap, GAP_LIMIT, z), details)
+    return Finding(max(gap, 0.0), z, health(gap, limit, z), details)
 
 
-def gaps_by_class(train: Side, val: Side) -> pd.DataFrame:
+def gaps_by_class(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> pd.DataFrame:
     """Say in which classes the gap lies, largest first.
 
     Args:
-        train: Labelled training samples.
-        val: Labelled validation samples.
+        train: ``(n,)`` margins of labelled training samples.
+        train_strata: ``(n,)``.
+        val: ``(m,)`` margins of labelled validation samples.
+        val_strata: ``(m,)``.
 
     Returns:
         One row a class with two samples on both sides: ``class``, ``gap`` (in standard deviations within the class),
         ``z``, ``train`` and ``validation`` (how many samples).
     """
     rows = []
-    for label in np.intersect1d(train.strata, val.strata):
-        a, b = train.margins[train.strata == label], val.margins[val.strata == label]
+    for label in np.intersect1d(train_strata, val_strata):
+        a, b = train[train_strata == label], val[val_strata == label]
         gap, z = standardised_gap(a, np.zeros(len(a), dtype=np.int64), b, np.zeros(len(b), dtype=np.int64))
         if np.isfinite(gap):
             rows.append({"class": int(label), "gap": gap, "z": z, "train": len(a), "validation": len(b)})
@@ -218,14 +230,12 @@ def gaps_by_feature(
 
     Returns:
         One row a channel: ``feature``, ``gap`` (in its own standard deviations within classes), ``z``, and ``share``
-        of the gap in the contributions' sum; shares sum to 1.
+        of the gap in the contributions' sum; shares sum to 1. No row if no stratum has two samples on each side.
     """
-    parts = []
-    for channel in range(train.shape[1]):
-        gap, z = standardised_gap(train[:, channel], train_strata, val[:, channel], val_strata)
-        parts.append({"feature": channel, "gap": gap, "z": z})
+    gap, z = _gaps(train, train_strata, val, val_strata)
     raw = _mean_gap(train, train_strata, val, val_strata)
-    frame = pd.DataFrame(parts).assign(share=raw / raw.sum() if raw.sum() else 0.0)
+    share = raw / raw.sum() if raw.sum() else 0.0 * raw
+    frame = pd.DataFrame({"feature": np.arange(len(gap)), "gap": gap, "z": z, "share": share}).dropna()
     return frame.sort_values("share", ascending=False, ignore_index=True)
 
 

@@ -30,7 +30,17 @@ class Reliance(NamedTuple):
     class_z: NDArray[np.float64]
 
 
-def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any]) -> Reliance:
+class Further(NamedTuple):
+    """Samples of another split that help to say how the network uses a variable; ``(m, ...)`` as in ``reliance``."""
+
+    logits: NDArray[Any]
+    labels: NDArray[np.int64]
+    column: NDArray[Any]
+
+
+def reliance(
+    logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any], further: Further | None = None
+) -> Reliance:
     """Share of the between-class evidence that runs through a variable: association times use.
 
     Within classes, the slope of every (centred) logit on the variable says how far the network uses it; the class
@@ -47,29 +57,32 @@ def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[An
         logits: ``(n, k)``.
         labels: ``(n,)`` class of each sample, a column of ``logits``; at least two classes.
         column: ``(n, p)`` numeric, varying within classes; one column, or the dummy columns of a categorical one.
+        further: Training samples. How the network uses a variable is the same on both splits, and where few samples
+            lie off the pattern, every one counts. How far it goes with the class is still read off ``column``.
     """
     classes, position = np.unique(labels, return_inverse=True)
-    L = logits.astype(np.float64)
-    L = L - L.mean(1, keepdims=True)
+    L = _centred(logits)
     _, class_logits = group_means(L, labels)
     _, class_column = group_means(column.astype(np.float64), labels)
-    inside = column - class_column[position]
+    inside, use, stratum = column - class_column[position], L - class_logits[position], position
+    if further is not None:
+        inside, use, stratum = _pooled(inside, use, stratum, further, classes)
+    use = use[:, classes]
     spread = np.linalg.pinv(inside.T @ inside)
     away = (class_column - class_column.mean(0)) @ spread  # (classes, p): how far each class's mean lies out
-    use = (L - class_logits[position])[:, classes]
     evidence = class_logits[np.arange(len(classes)), classes] - class_logits.mean(0)[classes]
     through = np.einsum("np,nc,cp->c", inside, use, away, optimize=True)
-    counts = np.bincount(position)
-    free = np.maximum(counts - 1, 1)
-    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], position)  # (classes, p, p)
+    free = np.maximum(np.bincount(stratum) - 1, 1)
+    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], stratum)  # (strata, p, p)
     lever = np.einsum("yp,cpq,yq->cy", away, column_products, away, optimize=True)
-    class_variance = (_class_sums(use**2, position) * lever / free[:, None]).sum(0)
+    class_variance = (_class_sums(use**2, stratum) * lever / free[:, None]).sum(0)
     joint = use @ away
-    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], position)
+    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], stratum)
     variance = float((column_products * joint_products / free[:, None, None]).sum())
     z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
     slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
-    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(labels), slopes, optimize=True) / counts
+    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(inside), slopes, optimize=True)
+    chance = chance / np.bincount(position)
     z_association = through / np.sqrt(np.maximum(chance, _TINY))
     joint_use = float(through.sum()) / np.sqrt(max(variance, _TINY))
     joint_association = float(through.sum()) / np.sqrt(max(float(chance.sum()), _TINY))
@@ -79,6 +92,33 @@ def reliance(logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[An
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     shares = np.where(evidence > 0, through / np.where(evidence > 0, evidence, 1.0), 0.0)
     return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))
+
+
+def _pooled(
+    inside: NDArray[np.float64],
+    use: NDArray[np.float64],
+    stratum: NDArray[np.int64],
+    further: Further,
+    classes: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Add further samples, centred within their own classes, which are strata of their own."""
+    rows = np.isin(further.labels, classes)
+    labels = further.labels[rows]
+    if not len(labels):
+        return inside, use, stratum
+    values, L = further.column[rows].astype(np.float64), _centred(further.logits[rows])
+    position, class_values = group_means(values, labels)
+    _, class_logits = group_means(L, labels)
+    return (
+        np.concatenate([inside, values - class_values[position]]),
+        np.concatenate([use, L - class_logits[position]]),
+        np.concatenate([stratum, stratum.max() + 1 + position]),
+    )
+
+
+def _centred(logits: NDArray[Any]) -> NDArray[np.float64]:
+    L = logits.astype(np.float64)
+    return np.asarray(L - L.mean(1, keepdims=True))
 
 
 def _nearer_null(a: Any, b: Any) -> Any:

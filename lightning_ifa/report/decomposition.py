@@ -13,7 +13,7 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.indicators.redundancy import component_variances
 from lightning_ifa.indicators.scale import common_scale
 from lightning_ifa.indicators.selection import ENOUGH_PERFORMANCE, ENOUGH_SIMILARITY
-from lightning_ifa.report.overlay import gray_plane
+from lightning_ifa.report.planes import gray_plane
 from lightning_ifa.report.style import (
     BAD,
     DIVERGING,

@@ -1,25 +1,25 @@
-"""The report as one self-contained HTML page: no script, no network, everything from the user escaped."""
+"""The report as one self-contained HTML page, for any browser and for MLflow's sandboxed frame.
+
+No network, no storage, no relative link. Everything from the user is escaped, and besides only the one script of this
+package may run: the page's own policy names it by its hash.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
+from functools import cache
 from html import escape
+from importlib import resources
 from pathlib import Path
 
-import pandas as pd
+from PIL import Image
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.summary import ADVICE, MEANING, verdict
-
-MOST_ROWS = 200
-HEAD = ("family", "verdict", "what the score is", "score", "z", "health", "note", "what to do")
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .75rem; text-align: left }
-th { border-bottom: 2px solid #bbb } td { border-bottom: 1px solid #eee } img { max-width: 100% }
-.ALARM { color: #b34700; font-weight: bold }
-"""
+from lightning_ifa.report import page_sections as sections
+from lightning_ifa.report.overview import described
+from lightning_ifa.report.page_data import data_uri, page_data, safe_json, shown_features
 
 
 def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
@@ -31,47 +31,51 @@ def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "
         picture: Its overview, a PNG file's content.
         title: The heading.
     """
+    channels = shown_features(report)
+    warned = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        _verdicts(report),
-        f'<img alt="overview" src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">',
-        "<h2>Outliers</h2>",
-        _table(report.outliers),
-        "<h2>Confounder suspects</h2>",
-        _table(report.confounders),
+        f'<h1>{escape(title)}</h1><p class="quiet">{escape(described(report))}</p>',
+        sections.verdicts(report) + warned,
+        f'<img alt="overview" src="{_smaller(picture)}">',
+        "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "
+        "same evidence, in every image and every run that uses this scale.</p>",
+        sections.probes(report),
+        "<h2>Features</h2><p>Point at a row to see how the feature's contributions are distributed in both splits, "
+        "and the samples to which it responds most.</p>",
+        sections.features(report, channels),
+        "<h2>Outliers</h2><p>Samples unlike their class, and copies of training samples, with their maps.</p>",
+        sections.outliers(report),
+        "<h2>Confounder suspects</h2><p>How much of the evidence between classes runs through each. What originates "
+        "from the content may well belong to the class, and is not judged.</p>",
+        sections.suspects(report),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style>{''.join(parts)}</html>"
-    )
+    page = _page(title, "".join(parts), safe_json(page_data(report, channels)))
     partial = path.with_name(path.name + ".part")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
 
 
-def _verdicts(report: FeatureReport) -> str:
-    rows = []
-    for family, finding in report.findings.items():
-        word = verdict(finding)
-        advice = ADVICE[family] if finding.alarm else ""
-        cells = (
-            MEANING[family],
-            f"{finding.score:.3f}",
-            f"{finding.z:.1f}",
-            f"{finding.health:.2f}",
-            finding.note,
-            advice,
-        )
-        rows.append(
-            f'<tr><td>{family}</td><td class="{word.split()[0]}">{word}</td>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-        )
-    head = "".join(f"<th>{name}</th>" for name in HEAD)
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+def _page(title: str, body: str, data: str) -> str:
+    script = _asset("page.js")
+    mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{mark}'"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width"><style>{_asset("page.css")}</style></head>'
+        f'<body>{body}<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>'
+    )
 
 
-def _table(frame: pd.DataFrame) -> str:
-    if frame.empty:
-        return "<p>None.</p>"
-    return frame.head(MOST_ROWS).to_html(index=False, border=0, escape=True, float_format="{:.3g}".format)
+def _smaller(picture: bytes) -> str:
+    """The overview as a data URI: photographs make a PNG heavier than a JPEG is."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").save(buffer, "JPEG", quality=90)
+    as_jpeg = buffer.getvalue()
+    return data_uri(picture, "png") if len(picture) <= len(as_jpeg) else data_uri(as_jpeg, "jpeg")
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("lightning_ifa.report").joinpath(name).read_text(encoding="utf-8")

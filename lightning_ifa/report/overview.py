@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.indicators.confounding import RELIANCE_LIMIT
-from lightning_ifa.indicators.outliers import THRESHOLD
-from lightning_ifa.report.overlay import probe_caption, probe_panels
-from lightning_ifa.report.style import BAD, DIVERGING, FAINT, GOOD, HEAT, INK, SPLIT_COLOURS, UNKNOWN, dress
+from lightning_ifa.report.count_panels import draw_selection, draw_spectrum
+from lightning_ifa.report.families import draw_families
+from lightning_ifa.report.overlay import misclassified, probe_panels
+from lightning_ifa.report.planes import Pixels, fitted
+from lightning_ifa.report.split_panels import draw_evidence, draw_overfitted
+from lightning_ifa.report.strips import strip
+from lightning_ifa.report.style import (
+    BAD,
+    HEAT,
+    INK,
+    bare,
+    head,
+    place,
+    plain,
+    png,
+    sheet,
+    write,
+)
+from lightning_ifa.report.suspect_panel import draw_suspects
 
-MOST_CHANNELS = 24
-MOST_SUSPECTS = 8
-SHORT_BAR = 0.3  # a bar that its text would not fit in
+WIDTH, HEIGHT = 13.0, 11.3
+MOST_PROBES = 8
 
 
 def overview_png(report: FeatureReport, title: str) -> bytes:
     """Draw the overview as a PNG file's content."""
-    buffer = io.BytesIO()
-    overview(report, title).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return png(overview(report, title))
 
 
 def overview(report: FeatureReport, title: str = "Integrated feature analysis") -> Figure:
-    """Draw the overview: health, evidence of both splits, suspects, probes on the common scale, outliers, features.
+    """Draw the overview: what was found, and for each finding what is behind it.
+
+    The families with their nulls, the evidence of both splits, the most overfitted feature, the probes on the common
+    scale, the strongest suspect with its images, how many features carry the evidence, the spectrum.
 
     Args:
         report: The report.
@@ -40,113 +51,58 @@ def overview(report: FeatureReport, title: str = "Integrated feature analysis") 
     Returns:
         A figure with its own canvas, independent of pyplot.
     """
-    figure = Figure(figsize=(13, 9), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, x=0.01, ha="left", fontweight="bold", color=INK)
-    rows: Any = figure.subfigures(3, 1, height_ratios=(3, 2.6, 3))
-    top = rows[0].subplots(1, 3)
-    draw_health(top[0], report)
-    draw_evidence(top[1], report)
-    draw_suspects(top[2], report)
-    _draw_probes(rows[1], report)
-    bottom = rows[2].subplots(1, 2, width_ratios=(1, 2))
-    draw_outliers(bottom[0], report)
-    draw_importance(bottom[1], report)
+    figure = sheet(WIDTH, HEIGHT, plain(title, 80), described(report))
+    draw_families(figure, report, 0.3, 1.0, 6.85, 3.85)
+    draw_evidence(figure, report, 7.55, 0.95)
+    draw_overfitted(figure, report, 7.55, 3.1)
+    _draw_probes(figure, report)
+    draw_suspects(figure, report, 0.3, 9.0)
+    draw_selection(figure, report, 6.6, 9.0)
+    draw_spectrum(figure, report, 9.95, 9.0)
     return figure
 
 
-def draw_health(axes: Axes, report: FeatureReport) -> None:
-    """One bar a family, 1 = good; below the line is an alarm, exactly on it cannot be told."""
-    families = list(report.findings)[::-1]
-    for row, family in enumerate(families):
-        finding = report.findings[family]
-        colour = BAD if finding.alarm else UNKNOWN if finding.undecided else GOOD
-        axes.barh(row, finding.health, color=colour, height=0.62)
-        text = "cannot be told" if finding.undecided else f"score {finding.score:.3f}"
-        beside = finding.health < SHORT_BAR
-        x, ink = (finding.health + 0.02, INK) if beside else (0.02, "white")
-        axes.text(x, row, text, va="center", fontsize=8, color=ink, fontweight="bold")
-    axes.axvline(0.5, color=INK, lw=1, ls="--")
-    axes.set_yticks(range(len(families)), families)
-    axes.set_xlim(0, 1)
-    dress(axes, "Health", "below 0.5 = alarm, 1 = nothing found")
+def described(report: FeatureReport) -> str:
+    """What was analysed, in one line."""
+    table = report.tables["validation"]
+    samples = " and ".join(f"{len(found):,} {split}" for split, found in report.tables.items())
+    layer = f"layer {plain(table.layer, 60)}, {table.contributions.shape[1]} channels"
+    return f"{layer} · {plain(table.cam)} · {samples} samples · data {report.digest}"
 
 
-def draw_evidence(axes: Axes, report: FeatureReport) -> None:
-    """Distribution of the evidence for the truth in each split; overfitting pulls them apart."""
-    bins: Any = np.histogram_bin_edges(report.samples["evidence"].dropna(), bins=40)
-    for split, rows in report.samples.groupby("split"):
-        values = rows["evidence"].to_numpy()
-        axes.hist(values, bins, density=True, histtype="stepfilled", alpha=0.45, label=str(split),
-                  color=SPLIT_COLOURS[str(split)])  # fmt: skip
-    axes.set_yticks([])
-    axes.legend(fontsize=8, frameon=False)
-    finding = report.findings.get("overfitting")
-    verdict = "" if finding is None or finding.undecided else f": gap {finding.score:.2f} sd, z {finding.z:.1f}"
-    dress(
-        axes,
-        f"Evidence for the true class{verdict}",
-        "margin over the next class; for regression, minus the absolute error",
-    )
+def _draw_probes(figure: Figure, report: FeatureReport) -> None:
+    scale, table = report.scale, report.probes.table
+    shown = range(min(MOST_PROBES, len(table)))
+    ends = f"{scale.low:.2g} to {scale.high:.2g} a position"
+    head(figure, 0.3, 5.15, "The same evidence, the same colour",
+         f"maps of the probes on one scale for all images and all runs, {ends}; below, the map's sum")  # fmt: skip
+    side, step = 1.36, 1.46
+    high = 1 if report.probes.images is None else 2
+    axes = place(figure, 0.3, 5.72, len(shown) * step - step + side, high * side + 0.04)
+    panels = [probe_panels(report, row)[:high] for row in shown]
+    axes.imshow(_columns(panels, round(100 * side), round(100 * (step - side))), aspect="auto")
+    bare(axes)
+    for row in shown:
+        colour, weight = (BAD, "bold") if misclassified(report, row) else (INK, "normal")
+        middle, below = 0.3 + row * step + side / 2, 5.72 + high * side + 0.1
+        write(figure, middle, below, caption(report, row), 9, colour, ha="center", weight=weight)
+    bar_axes = place(figure, WIDTH - 0.72, 5.72, 0.13, high * side + 0.04)
+    bar = figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), HEAT), cax=bar_axes)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
 
 
-def draw_suspects(axes: Axes, report: FeatureReport) -> None:
-    """Share of the evidence that runs through each suspect; faint ones may well belong to the class."""
-    frame = report.confounders.dropna(subset="score")
-    frame = frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable")
-    frame = frame.head(MOST_SUSPECTS)[::-1]
-    labels = []
-    for row, (source, origin, score) in enumerate(zip(frame["source"], frame["origin"], frame["score"], strict=True)):
-        colour = FAINT if origin == "content" else BAD if score > RELIANCE_LIMIT else GOOD
-        axes.barh(row, score, color=colour, height=0.62)
-        labels.append(f"{source} ({origin})")
-    axes.axvline(RELIANCE_LIMIT, color=INK, lw=1, ls="--")
-    axes.set_yticks(range(len(labels)), labels)
-    dress(axes, "Confounder suspects", f"share of the evidence, alarm above {RELIANCE_LIMIT}")
+def _columns(columns: Sequence[Sequence[Pixels]], side: int, space: int) -> Pixels:
+    """Stack each column's panels and put the columns beside each other: one picture is drawn faster than sixteen."""
+    stacked = [strip([fitted(panel, side, side).swapaxes(0, 1) for panel in column], 4) for column in columns]
+    return strip([column.swapaxes(0, 1) for column in stacked], space)
 
 
-def draw_outliers(axes: Axes, report: FeatureReport) -> None:
-    """Outlier score of each sample, in robust standard deviations."""
-    # the colours of the splits are explained beside the evidence
-    for split, rows in report.samples.groupby("split"):
-        values = np.sort(rows["score"].dropna().to_numpy())[::-1]
-        if not len(values):
-            continue
-        axes.set_xscale("log")
-        axes.plot(
-            np.arange(1, len(values) + 1) / len(values),
-            values,
-            color=SPLIT_COLOURS[str(split)],
-        )
-    axes.axhline(THRESHOLD, color=INK, lw=1, ls="--")
-    dress(axes, f"Outliers: {len(report.outliers)} listed", "share of samples", "outlier score, robust sd")
-
-
-def draw_importance(axes: Axes, report: FeatureReport) -> None:
-    """Importance difference of the most telling channels: which features speak for which class."""
-    importance = report.importance
-    if len(importance.classes):
-        strongest = np.argsort(-np.abs(importance.difference).max(0))[:MOST_CHANNELS]
-        values = importance.difference[:, strongest]
-        names = [report.class_names[k] for k in importance.classes]
-        reach = float(np.abs(values).max())
-        image = axes.imshow(values, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
-        axes.set_xticks(range(len(strongest)), [str(channel) for channel in strongest])
-        axes.set_yticks(range(len(names)), names)
-        axes.figure.colorbar(image, ax=axes, label="logits")
-    dress(axes, "Importance difference: mean contribution of a class minus that of all", "channel", "class")
-
-
-def _draw_probes(figure: Any, report: FeatureReport) -> None:
-    count = len(report.probes.table)
-    grid = figure.subplots(1, count + 1, width_ratios=[*[1] * count, 0.06])
-    for row, axes in enumerate(np.atleast_1d(grid)[:-1]):
-        axes.imshow(np.concatenate(probe_panels(report, row)[:2], axis=0))
-        axes.set_title(probe_caption(report, row), fontsize=8, color=INK)
-        axes.axis("off")
-    scale = report.scale
-    mappable = ScalarMappable(Normalize(scale.low, scale.high), HEAT)
-    bar = figure.colorbar(mappable, cax=grid[-1])
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("evidence a position", fontsize=8)
-    figure.suptitle("Probes on the common intensity scale", fontsize=10, x=0.01, ha="left", fontweight="bold")
+def caption(report: FeatureReport, row: int) -> str:
+    """A probe's label, its evidence, and what it was taken for."""
+    table, names = report.probes.table, report.class_names
+    if table.targets.dtype.kind == "f":
+        return f"{table.targets[row]:.3g}, predicted {table.predictions[row]:.3g}"
+    text = f"{plain(names[int(table.explained[row])], 12)}: {table.intensity[row]:.1f}"
+    guess = plain(names[int(report.probes.predicted.explained[row])], 8)
+    return f"{text} → {guess}" if misclassified(report, row) else text

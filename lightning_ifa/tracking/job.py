@@ -1,4 +1,4 @@
-"""A job: one analysis on disk, complete in its folder, that can be uploaded now or later."""
+"""A job: what belongs in one run, on disk, complete in its folder, that can be uploaded now or later."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mlflow.entities import RunTag
-from PIL import Image
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
 
-from lightning_ifa.errors import FileError
+from lightning_ifa.errors import FileError, TrackingError
 from lightning_ifa.tracking.names import without_secret
+from lightning_ifa.tracking.note import DESCRIPTION, described
 from lightning_ifa.tracking.run import Run
 
 JOB_FILE = "job.json"
 ARTIFACTS = "artifacts"
 LOGGED_TABLES = "mlflow.loggedArtifacts"
+MOST_METRICS, MOST_TAGS = 1000, 100  # of one request
+ANSWERS_WITHIN = 10.0  # seconds
 
 
 @dataclass
@@ -28,28 +33,30 @@ class Job:
     Attributes:
         run_id: The run.
         tracking_uri: Its store, without credentials.
-        step: The step of the images.
-        images: File in the folder to image key.
         tables: Root-level JSON tables that the UI should list.
         tags: Run tags.
-        timestamp: Of the analysis, milliseconds.
-        done: How many images are uploaded, so that an interrupted upload goes on where it stopped.
+        verdict: Markdown for the package's own section of the run's description, or empty.
+        metrics: Rows of key, value, timestamp, step; the store drops those that it has already.
+        params: Name to value.
+        status: That the run ends with, or empty.
+        timestamp: Of the job, milliseconds; jobs are uploaded in this order.
     """
 
     run_id: str
     tracking_uri: str
-    step: int
-    images: dict[str, str] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    verdict: str = ""
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    status: str = ""
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
-    done: int = 0
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str = JOB_FILE) -> None:
         """Write the description; a folder with one is complete."""
-        partial = folder / (JOB_FILE + ".part")
+        partial = folder / (name + ".part")
         partial.write_text(json.dumps(asdict(self) | {"tracking_uri": without_secret(self.tracking_uri)}))
-        partial.replace(folder / JOB_FILE)
+        partial.replace(folder / name)
 
     @classmethod
     def load(cls, folder: Path) -> Job:
@@ -65,13 +72,13 @@ class Job:
 
 
 def pending(spool: Path) -> Iterator[Path]:
-    """Folders of complete jobs that wait below a spool folder, oldest first."""
+    """Folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
     found = [path.parent for path in spool.rglob(JOB_FILE)]
-    return iter(sorted(found, key=lambda folder: (folder / JOB_FILE).stat().st_mtime))
+    return iter(sorted(found, key=lambda folder: (_timestamp(folder), str(folder))))
 
 
 def upload(folder: Path, tracking_uri: str | None = None) -> None:
-    """Upload a job and remove its folder; safe to interrupt and to repeat.
+    """Upload a job and remove its folder; safe to interrupt and to repeat, since each part replaces itself.
 
     Args:
         folder: The job's folder.
@@ -79,23 +86,72 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
 
     Raises:
         FileError: The folder holds no complete job.
-        MlflowException: The server refused, or was not reached; the folder stays.
+        TrackingError: The server does not answer.
+        MlflowException: The server refused, or went away; the folder stays, without the files that are uploaded.
     """
     job = Job.load(folder)
-    client = Run(job.run_id, tracking_uri or job.tracking_uri).client()
-    if (folder / ARTIFACTS).is_dir():
-        client.log_artifacts(job.run_id, str(folder / ARTIFACTS))
-    for number, (file, key) in enumerate(job.images.items()):
-        if number < job.done:
-            continue
-        with Image.open(folder / file) as image:
-            client.log_image(job.run_id, image, key=key, step=job.step, timestamp=job.timestamp, synchronous=True)
-        job.done = number + 1
-        job.save(folder)
+    uri = tracking_uri or job.tracking_uri
+    require_answer(uri)
+    client = Run(job.run_id, uri).client()
+    _upload_files(client, job.run_id, folder / ARTIFACTS)
     tags = dict(job.tags)
-    if job.tables:
-        listed = json.loads(client.get_run(job.run_id).data.tags.get(LOGGED_TABLES, "[]"))
-        listed += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in listed]
-        tags[LOGGED_TABLES] = json.dumps(listed)
-    client.log_batch(job.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    if job.tables or job.verdict:
+        tags |= _merged_tags(job, client.get_run(job.run_id).data.tags)
+    _log_batches(client, job, tags)
+    if job.status:
+        client.set_terminated(job.run_id, job.status, job.timestamp)
     shutil.rmtree(folder)
+
+
+def require_answer(uri: str) -> None:
+    """Ask a server for any answer at all; MLflow's own client tries a dead one for four minutes.
+
+    Raises:
+        TrackingError: There was none.
+    """
+    if uri.startswith(("http://", "https://")):
+        try:
+            requests.get(uri.rstrip("/") + "/health", timeout=ANSWERS_WITHIN)
+        except requests.RequestException as error:
+            raise TrackingError(f"{without_secret(uri)} does not answer: {type(error).__name__}") from None
+
+
+def _timestamp(folder: Path) -> float:
+    try:
+        return Job.load(folder).timestamp
+    except FileError:
+        return float("inf")
+
+
+def _upload_files(client: MlflowClient, run_id: str, root: Path) -> None:
+    """Upload and remove one file after the other, so that an interrupted upload goes on where it stopped."""
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        place = file.parent.relative_to(root).as_posix()
+        client.log_artifact(run_id, str(file), None if place == "." else place)
+        file.unlink()
+
+
+def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
+    """Tags that hold more than ours: the list of tables, and the description."""
+    merged = {}
+    if job.tables:
+        listed = json.loads(present.get(LOGGED_TABLES, "[]"))
+        listed += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in listed]
+        merged[LOGGED_TABLES] = json.dumps(listed)
+    if job.verdict:
+        merged[DESCRIPTION] = described(present.get(DESCRIPTION, ""), job.verdict)
+    return merged
+
+
+def _log_batches(client: MlflowClient, job: Job, tags: dict[str, str]) -> None:
+    metrics = [Metric(*row) for row in job.metrics]
+    params = [Param(key, value) for key, value in job.params.items()]
+    named = [RunTag(key, value) for key, value in tags.items()]
+    while metrics or params or named:
+        batch: dict[str, Any] = {
+            "metrics": metrics[: MOST_METRICS - 2 * MOST_TAGS],  # a request holds 1000 of all sorts together
+            "params": params[:MOST_TAGS],
+            "tags": named[:MOST_TAGS],
+        }
+        client.log_batch(job.run_id, **batch, synchronous=True)
+        metrics, params, named = metrics[len(batch["metrics"]) :], params[MOST_TAGS:], named[MOST_TAGS:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 LONGEST = 60
@@ -23,6 +24,20 @@ def slug(name: str) -> str:
         return plain
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain[:LONGEST]}-{mark}" if plain else mark
+
+
+def key_at(place: str, key: str) -> str:
+    """Put a metric or image of a further layer or validation loader into a family of its own.
+
+    >>> key_at("dataloader_1", "ifa/outliers/score"), key_at("", "ifa/outliers/score")
+    ('ifa/dataloader_1/outliers/score', 'ifa/outliers/score')
+    """
+    return f"ifa/{place}/{key.removeprefix('ifa/')}" if place else key
+
+
+def metrics_at(place: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Give metrics the keys that they are logged under; see ``key_at``."""
+    return {key_at(place, key): value for key, value in metrics.items()}
 
 
 def without_secret(uri: str) -> str:

@@ -8,8 +8,10 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.tracking.job import JOB_FILE, pending, upload
@@ -18,12 +20,14 @@ log = logging.getLogger(__name__)
 
 Render = Callable[[Path], None]
 
-LONGEST_QUEUE = 8
+LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
+HELD_FILE = "held.json"
+"""A job's description as long as it is not known whether the job is wanted."""
 
 
 class Sink:
-    """Renders and uploads analyses in one daemon thread.
+    """Renders analyses in one daemon thread and uploads them in another, so that a slow server delays no rendering.
 
     Every job is written to its own folder of the spool first and removed after its upload, so a failed upload,
     a killed process or a full queue leaves complete jobs behind that ``lightning-ifa sync`` uploads later. After
@@ -32,18 +36,26 @@ class Sink:
     Args:
         spool: Folder for the jobs of one run.
         tracking_uri: The run's store; None where there is no run, then the folders are the result.
+        when_uploaded: Called once, in the uploading thread, after the first upload.
     """
 
-    def __init__(self, spool: Path, tracking_uri: str | None = None) -> None:
+    def __init__(
+        self, spool: Path, tracking_uri: str | None = None, when_uploaded: Callable[[], None] | None = None
+    ) -> None:
         self.spool = spool
         self._uri = tracking_uri
+        self._when_uploaded = when_uploaded
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
-        self._closed_until = 0.0
-        self._thread = threading.Thread(target=self._work, name="lightning-ifa-sink", daemon=True)
-        self._thread.start()
+        self._held: Collection[str] = ()
+        self._written, self._complete = threading.Event(), False
+        self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
+        if tracking_uri is not None:
+            self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def put(self, name: str, render: Render) -> None:
-        """Hand over a job; returns at once unless the thread is eight jobs behind, then it is rendered here.
+        """Hand over a job; returns at once unless the rendering is 16 jobs behind, then it is rendered here.
 
         Args:
             name: Of the job's folder.
@@ -55,47 +67,90 @@ class Sink:
         except queue.Full:
             _render(folder, render)
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float, held: Collection[str] = ()) -> None:
         """Finish what waits, as far as the time allows, and say where the rest lies.
 
         Args:
             timeout: Seconds.
+            held: Jobs held back until now that shall be uploaded; the others are removed.
         """
         deadline = time.monotonic() + timeout
-        while self._thread.is_alive():
-            try:
-                self._jobs.put(None, timeout=0.1)
-                break
-            except queue.Full:
-                if time.monotonic() > deadline:
-                    break
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._held = held
+        try:
+            self._jobs.put(None, timeout=timeout)
+        except queue.Full:
+            log.debug("the rendering thread is stuck")
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._threads[0].is_alive():
+            release(self.spool, held)
         left = list(pending(self.spool))
         if self.spool.is_dir() and not any(self.spool.iterdir()):
             self.spool.rmdir()
-        if left or self._thread.is_alive():
+        if left or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
-                f"{len(left)} analyses could not be uploaded to MLflow and are kept in {self.spool}; "
-                f"`lightning-ifa sync {self.spool}` uploads them",
+                f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
+                f"`lightning-ifa sync {self.spool}` makes up for them",
                 IFAWarning,
                 stacklevel=2,
             )
 
-    def _work(self) -> None:
+    def _render_all(self) -> None:
         while (job := self._jobs.get()) is not None:
             _render(*job)
-            if time.monotonic() >= self._closed_until:
-                self._upload_all()
-        self._upload_all()
+            self._written.set()
+        release(self.spool, self._held)
+        self._complete = True
+        self._written.set()
 
-    def _upload_all(self) -> None:
+    def _send_all(self) -> None:
+        not_before = 0.0
+        while True:
+            self._written.wait()
+            self._written.clear()
+            last = self._complete
+            if last or time.monotonic() >= not_before:
+                not_before = 0.0 if self._send_pending() else time.monotonic() + RETRY_AFTER
+            if last:
+                return
+
+    def _send_pending(self) -> bool:
+        """Upload what is written, in order; whether the server took or refused everything."""
         try:
             for folder in pending(self.spool):
-                upload(folder, self._uri)
+                self._send(folder)
         except Exception as error:  # whatever a server or its client throws: the job stays in the spool
-            log.warning("upload failed, the analysis stays in %s: %s", self.spool, type(error).__name__)
+            log.warning("upload failed, the job stays in %s: %s", self.spool, type(error).__name__)
             log.debug("upload failed", exc_info=True)
-            self._closed_until = time.monotonic() + RETRY_AFTER
+            return False
+        return True
+
+    def _send(self, folder: Path) -> None:
+        try:
+            upload(folder, self._uri)
+        except MlflowException as error:
+            if not 400 <= error.get_http_status_code() < 500:  # type: ignore[no-untyped-call]
+                raise
+            log.warning("MLflow refuses %s: %s", folder, error)  # so it would again; what comes after it may pass
+            return
+        tell, self._when_uploaded = self._when_uploaded, None
+        if tell is not None:
+            tell()
+
+
+def release(spool: Path, names: Collection[str] | None = None) -> None:
+    """Make held jobs ready for upload.
+
+    Args:
+        spool: Their folder.
+        names: Which ones; the others are removed. None releases all.
+    """
+    for description in list(spool.rglob(HELD_FILE)):
+        folder = description.parent
+        if names is None or folder.name in names:
+            description.replace(folder / JOB_FILE)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _render(folder: Path, render: Render) -> None:

@@ -12,6 +12,7 @@ import re
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import requests
@@ -21,6 +22,7 @@ from packaging.version import Version
 
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.tracking.run import Run
 
 FIRST_KNOWN, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
 VIEW_ID = "lightning-ifa"
@@ -42,15 +44,46 @@ def install_view(client: MlflowClient, experiment_id: str) -> str:
     Raises:
         TrackingError: The server's MLflow keeps saved views in a form that is not known.
     """
+    _require_known_version(client)
+    _save(client, experiment_id, *_probes(client, experiment_id))
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
+
+
+def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
+    """Save the view in a run's experiment unless it has one already, whoever changed it since.
+
+    Args:
+        run: The run.
+        probes: Image keys of its probes.
+        epoch: That the image grid opens on.
+
+    Returns:
+        Whether it was saved.
+
+    Raises:
+        TrackingError: The server's MLflow keeps saved views in a form that is not known.
+        MlflowException: The server refused, or was not reached.
+    """
+    client = run.client()
+    experiment = client.get_experiment(client.get_run(run.run_id).info.experiment_id)
+    if TAG in experiment.tags:
+        return False
+    _require_known_version(client)
+    _save(client, experiment.experiment_id, sorted(probes)[:MOST_PROBES], epoch)
+    return True
+
+
+def _require_known_version(client: MlflowClient) -> None:
     version = _server_version(client.tracking_uri)
     if not FIRST_KNOWN <= version < FIRST_UNKNOWN:
         raise TrackingError(
             f"the server runs MLflow {version}; saved views are known from {FIRST_KNOWN} to before {FIRST_UNKNOWN}, "
             "so nothing was changed"
         )
-    state = _state(*_probes(client, experiment_id))
-    client.set_experiment_tag(experiment_id, TAG, _packed("Feature analysis", state))
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
+
+
+def _save(client: MlflowClient, experiment_id: str, probes: list[str], epoch: int) -> None:
+    client.set_experiment_tag(experiment_id, TAG, _packed("Feature analysis", _state(probes, epoch)))
 
 
 def _server_version(uri: str) -> Version:

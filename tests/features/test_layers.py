@@ -26,14 +26,14 @@ IMAGE = (2, 1, 12, 12)
     ],
 )
 def test_last_layer_with_spatial_output(model, shape, name):
-    assert find_layer(model().eval(), torch.randn(shape)).name == name
+    assert find_layer(model().eval(), torch.randn(shape)).place.name == name
 
 
 def test_compiled_parts_keep_their_plain_names():
     model = PoolNet().eval()
     model.features = torch.compile(model.features, backend="eager")
-    assert find_layer(model, torch.randn(IMAGE)).name == "features"
-    assert find_layer(model, torch.randn(IMAGE), "features.0").name == "features.0"
+    assert find_layer(model, torch.randn(IMAGE)).place.name == "features"
+    assert find_layer(model, torch.randn(IMAGE), "features.0").place.name == "features.0"
 
 
 def test_misspelt_name_gets_the_nearest_one():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_ifa.errors import LayerError
+from lightning_ifa.features.place import Place
 from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.tap import Tap
 
@@ -55,7 +56,7 @@ NONLINEAR = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))  
 def test_lets_every_sound_capture_pass(kind, head, bypass):
     torch.manual_seed(1)
     model = kind(head(), bypass).eval()
-    require_sound_capture(model, model.conv, "conv", captured(model))
+    require_sound_capture(model, Place("conv", model.conv), captured(model))
 
 
 @pytest.mark.parametrize("fault", ["activation", "gradient", "other layer's activation"])
@@ -69,7 +70,7 @@ def test_refuses_a_wrong_capture(fault):
         "other layer's activation": {"A": found.x.expand_as(found.A)},
     }[fault]
     with pytest.raises(LayerError, match=r'capture at layer "conv" is wrong.*bias'):
-        require_sound_capture(model, model.conv, "conv", found._replace(**changed))
+        require_sound_capture(model, Place("conv", model.conv), found._replace(**changed))
 
 
 def test_says_nothing_where_every_class_is_seen_once():
@@ -77,4 +78,4 @@ def test_says_nothing_where_every_class_is_seen_once():
     model = Target(LINEAR()).eval()
     found = captured(model)
     few = Captured(*(part[:3] for part in found[:-1]), found.precision)
-    require_sound_capture(model, model.conv, "conv", few._replace(A=few.A * 2))
+    require_sound_capture(model, Place("conv", model.conv), few._replace(A=few.A * 2))

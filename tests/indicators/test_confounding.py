@@ -4,7 +4,7 @@ import pytest
 
 from lightning_ifa.errors import MetadataError
 from lightning_ifa.indicators.columns import read_column
-from lightning_ifa.indicators.confounding import Suspect, confounding, corrected, find_suspects
+from lightning_ifa.indicators.confounding import Suspect, Training, confounding, corrected, find_suspects
 
 from .test_reliance import sample
 
@@ -124,3 +124,23 @@ def test_a_thousand_classes_of_five():
     finding = confounding(find_suspects(logits, labels, {"metadata": pd.DataFrame({"m": rng.random(5000)})}))
     assert not finding.alarm
     assert not finding.undecided
+
+
+def test_training_samples_tell_where_too_few_validation_samples_lie_off_the_pattern():
+    def tagged(n, seed):
+        logits, labels, m = sample(n=n, association=0.97, use=2.0, seed=seed)
+        return logits, labels, pd.DataFrame({"site": np.where(m[:, 0] > 0, "a", "b"), "number": m[:, 0] + 0.5})
+
+    logits, labels, frame = tagged(60, seed=0)
+    sources = {"metadata": frame}
+    assert not confounding(find_suspects(logits, labels, sources)).alarm
+    found = find_suspects(logits, labels, sources, training=Training(*tagged(800, seed=1)))
+    assert {s.source for s in found if s.z > 3} == {"site", "number"}
+    assert confounding(found).alarm
+
+
+def test_a_training_value_that_cannot_be_compared_is_named_by_its_own_row():
+    logits, labels, _ = sample(n=60)
+    training = Training(logits, labels, pd.DataFrame({"site": [*["a"] * 4, {}, *["a"] * 55]}))
+    with pytest.raises(MetadataError, match="'site', row 4: a dict"):
+        find_suspects(logits, labels, {"metadata": pd.DataFrame({"site": ["a"] * 60})}, training=training)

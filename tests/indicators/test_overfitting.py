@@ -48,6 +48,13 @@ def test_overfitting_alarms_on_a_large_gap_only(gap, alarm):
     assert overfitting(side(gap=gap), side(seed=1)).alarm is alarm
 
 
+@pytest.mark.parametrize(("n", "limit"), [(2000, 0.35), (200, 0.28 + 1.5 * 0.1), (100, 0.28 + 1.5 * np.sqrt(0.02))])
+def test_few_samples_must_show_more(n, limit):
+    one_class = side(n)._replace(strata=np.zeros(n, dtype=np.int64), margins=np.arange(n) % 2 + 0.0)
+    finding = overfitting(one_class, one_class._replace(margins=one_class.margins + 1))
+    assert finding.details["limit"] == pytest.approx(limit)
+
+
 def test_a_gap_between_shifted_splits_is_not_called_overfitting():
     finding = overfitting(side(gap=2.0, shift=2.0), side(seed=1))
     assert finding.undecided
@@ -71,7 +78,7 @@ def test_no_shared_class_cannot_be_told():
 def test_the_class_with_the_gap_is_named():
     a, b = side(2000), side(2000, seed=1)
     a.margins[a.strata == 3] += 1.0
-    table = gaps_by_class(a, b)
+    table = gaps_by_class(a.margins, a.strata, b.margins, b.strata)
     assert table["class"].iloc[0] == 3
     assert table["gap"].iloc[0] == pytest.approx(1.0, abs=0.2)
     assert table["z"].iloc[1:].abs().max() < 4
@@ -96,3 +103,14 @@ def test_constant_features_do_no_harm():
     finding = overfitting(a, b)
     assert np.isfinite(finding.score)
     assert finding.details["shift"] == 0.5
+
+
+def test_every_features_gap_is_that_of_the_feature_alone():
+    rng = np.random.default_rng(3)
+    train, val = rng.normal(size=(90, 7)) + 0.4, rng.normal(size=(70, 7))
+    train[:, 6] = val[:, 6] = 1.0
+    a, b = rng.integers(0, 4, 90), rng.integers(1, 6, 70)
+    table = gaps_by_feature(train, a, val, b).set_index("feature")
+    for channel in range(7):
+        expected = standardised_gap(train[:, channel], a, val[:, channel], b)
+        assert table.loc[channel, ["gap", "z"]].tolist() == pytest.approx(expected)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.reliance import channel_reliance, regression_reliance, reliance
+from lightning_ifa.indicators.reliance import Further, channel_reliance, regression_reliance, reliance
 
 
 def sample(n=600, k=5, association=0.0, use=0.0, seed=0):
@@ -93,3 +93,36 @@ def test_regression_share_is_the_share_of_the_slope(use):
     share, z = regression_reliance(prediction, y, bins, m[:, None])
     assert share == pytest.approx(0.7 * use / (1 + 0.7 * use), abs=0.03)
     assert (z > 5) == bool(use)
+
+
+def further(seed, **more):
+    return Further(*sample(seed=seed, **more))
+
+
+def test_further_samples_sharpen_the_answer_and_do_not_change_it():
+    alone, helped = [], []
+    for seed in range(20):
+        logits, labels, m = sample(n=200, association=0.9, use=1.0, seed=seed)
+        alone.append(reliance(logits, labels, m))
+        helped.append(reliance(logits, labels, m, further(100 + seed, n=800, association=0.9, use=1.0)))
+    assert np.mean([r.share for r in helped]) == pytest.approx(np.mean([r.share for r in alone]), rel=0.1)
+    assert np.mean([r.z for r in helped]) > 1.5 * np.mean([r.z for r in alone])
+
+
+@pytest.mark.parametrize(("association", "use"), [(0.9, 0.0), (0.0, 2.0)])
+def test_further_samples_keep_the_null(association, use):
+    z = []
+    for seed in range(200):
+        logits, labels, m = sample(n=200, association=association, use=use, seed=seed)
+        z.append(reliance(logits, labels, m, further(1000 + seed, n=200, association=association, use=use)).z)
+    assert abs(np.mean(z)) < 0.25
+    assert np.std(z) < 1.1
+    assert np.max(np.abs(z)) < 4
+
+
+def test_a_split_with_other_logits_and_other_shares_is_no_use():
+    logits, labels, m = sample(n=400, association=0.9, use=0.0)
+    more = further(1, n=400, association=0.9, use=0.0)
+    moved = Further(more.logits + 5 * np.eye(5)[more.labels], more.labels, more.column + 1)
+    expected = reliance(logits, labels, m, more).share
+    assert reliance(logits, labels, m, moved).share == pytest.approx(expected, abs=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -16,9 +17,11 @@ from pytorch_lightning.loggers import MLFlowLogger
 from lightning_ifa import FeatureTable, IFAWarning, IntegratedFeatureAnalysis, analyze
 from lightning_ifa.errors import FileError
 from lightning_ifa.tracking.job import Job, pending, upload
+from lightning_ifa.tracking.note import BEGIN, DESCRIPTION
 from lightning_ifa.tracking.publish import Moment, write_job
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.sink import Sink
+from lightning_ifa.tracking.tables import TABLES
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +57,21 @@ def files_of(run):
 def assert_complete(run, moments):
     files = files_of(run)
     tables = {f"ifa/epoch_{m.epoch:04d}/{split}.npz" for m in moments for split in ("train", "validation")}
-    root = {"ifa_overview.png", "ifa_summary.md", "ifa_report.html", "ifa_outliers.json", "ifa_confounders.json"}
+    root = {"ifa_overview.png", "ifa_summary.md", "ifa_report.html", *TABLES}
     assert root | tables | {"ifa_scale.json"} <= files
     for moment in moments:
-        shown = {f.split("+")[0].split("~")[-1] for f in files if f"+step+{moment.epoch}+" in f and f.endswith(".png")}
-        assert shown == {"0", "1", "2"}
-    assert len([f for f in files if f.startswith("images/") and f.endswith(".png")]) == 3 * len(moments)
+        shown = {f.split("+")[0] for f in files if f"+step+{moment.epoch}+" in f and f.endswith(".png")}
+        assert shown == {"images/ifa~probes", *(f"images/ifa~xai~{probe}" for probe in range(3))}
+    assert len([f for f in files if f.startswith("images/")]) == 2 * 4 * len(moments)
     tags = run.client().get_run(run.run_id).data.tags
     assert tags["ifa.layer"] == "features"
-    assert json.loads(tags["mlflow.loggedArtifacts"]) == [
-        {"path": "ifa_outliers.json", "type": "table"},
-        {"path": "ifa_confounders.json", "type": "table"},
-    ]
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": table, "type": "table"} for table in TABLES]
+    assert tags["mlflow.loggedImages"] == "True"
+    assert tags[DESCRIPTION].startswith(BEGIN)
 
 
 def put(sink, report, run, moment):
-    sink.put(f"job-{moment.step}", lambda folder: write_job(report, folder, run, moment))
+    sink.put(f"job-{moment.step}", lambda folder: write_job(report, folder, run, moment, singles=True))
 
 
 MOMENTS = [Moment(0, 3), Moment(1, 7)]
@@ -90,7 +92,7 @@ def test_nothing_is_lost_where_the_server_is_away(report, run, tmp_path, nowhere
     for moment in MOMENTS:
         put(sink, report, Run(run.run_id, nowhere), moment)
     assert time.perf_counter() - began < 0.1
-    with pytest.warns(IFAWarning, match=r"2 analyses could not be uploaded .* sync"):
+    with pytest.warns(IFAWarning, match=r"2 uploads to MLflow are left over .* sync"):
         sink.close(60)
     for folder in pending(tmp_path / "spool"):
         upload(folder, run.tracking_uri)
@@ -99,25 +101,27 @@ def test_nothing_is_lost_where_the_server_is_away(report, run, tmp_path, nowhere
 
 
 def test_an_interrupted_upload_goes_on_where_it_stopped(report, run, tmp_path, monkeypatch):
-    write_job(report, tmp_path / "job", run, MOMENTS[0])
-    log_image, calls = mlflow.MlflowClient.log_image, []
+    write_job(report, tmp_path / "job", run, MOMENTS[0], singles=True)
+    log_artifact, calls = mlflow.MlflowClient.log_artifact, []
 
-    def dies_at_the_third(*args, **options):
-        calls.append(options["key"])
-        if len(calls) == 3:
+    def dies_at_every_third(*args):
+        calls.append(args[2])
+        if len(calls) % 3 == 0:
             raise ConnectionError
-        return log_image(*args, **options)
+        return log_artifact(*args)
 
-    monkeypatch.setattr(mlflow.MlflowClient, "log_image", dies_at_the_third)
-    with pytest.raises(ConnectionError):
-        upload(tmp_path / "job")
-    upload(tmp_path / "job")
-    assert calls == ["ifa/xai/0", "ifa/xai/1", "ifa/xai/2", "ifa/xai/2"]
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", dies_at_every_third)
+    while (tmp_path / "job").exists():
+        with contextlib.suppress(ConnectionError):
+            upload(tmp_path / "job")
+    failed = calls[2::3]
+    assert failed
+    assert all(calls.count(path) == 1 + failed.count(path) for path in calls)
     assert_complete(run, MOMENTS[:1])
 
 
 def test_credentials_are_not_written_to_disk(tmp_path):
-    Job("id", "http://me:secret@host:5000", 1).save(tmp_path)
+    Job("id", "http://me:secret@host:5000").save(tmp_path)
     assert "secret" not in (tmp_path / "job.json").read_text()
 
 
@@ -155,10 +159,10 @@ def test_callback_logs_metrics_by_step_and_images_by_epoch(store, tmp_path):
 def test_training_survives_a_dead_server(nowhere, store, tmp_path):
     """The user's own logger is alive; the run that pictures go to is not reachable."""
     callback = IntegratedFeatureAnalysis(run_id="0" * 32, tracking_uri=nowhere)
-    with pytest.warns(IFAWarning, match=r"2 analyses could not be uploaded"):
+    with pytest.warns(IFAWarning, match=r"3 uploads to MLflow are left over"):
         trainer, _ = fit([callback], default_root_dir=tmp_path)
     assert trainer.state.finished
-    assert len(list(pending(tmp_path / "ifa"))) == 2
+    assert len(list(pending(tmp_path / "ifa"))) == 3  # two analyses, and the probes of the last one
 
 
 def test_baseline_scale_is_taken_over(store, tmp_path):

@@ -1,0 +1,123 @@
+"""The comparison of runs, from their FeatureTables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lightning_ifa.analysis import analyze_tables, probe_rows
+from lightning_ifa.comparison.changes import changes, resampled
+from lightning_ifa.comparison.likeness import cka_matrix, likeness, maps_of, outlier_changes, probe_likeness
+from lightning_ifa.errors import DataError
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.probes import Probes
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.scale import IntensityScale
+
+Tables = Mapping[str, FeatureTable]
+
+PROBES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What tells each run from the first.
+
+    Attributes:
+        names: One a run; the first is the one that the others are compared to.
+        changes: One row a run and family, as ``comparison.changes.changes``, with ``run``.
+        likeness: One row a run, as ``comparison.likeness.likeness``, with ``run``.
+        cka: ``(r, r)`` linear CKA of the features of every pair of runs.
+        outliers: One row a run and outlier, as ``outlier_changes``, with ``run``.
+        probes: One row a run and probe, as ``probe_likeness``, with ``run``.
+        probe_ids: The probes.
+        maps: One a run, ``(p, *space)`` maps of the probes; NaN where the run lacks the sample.
+        scale: The first run's intensity scale, for all of ``maps``.
+        notes: What a reader should know, plain sentences.
+    """
+
+    names: tuple[str, ...]
+    changes: pd.DataFrame
+    likeness: pd.DataFrame
+    cka: NDArray[np.float64]
+    outliers: pd.DataFrame
+    probes: pd.DataFrame
+    probe_ids: tuple[str, ...]
+    maps: tuple[NDArray[Any], ...]
+    scale: IntensityScale
+    notes: tuple[str, ...]
+
+
+def compare_tables(
+    runs: Mapping[str, Tables],
+    untold: Mapping[str, Collection[str]] | None = None,
+    *,
+    force: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs by their FeatureTables.
+
+    Args:
+        runs: Name of each run to its tables, ``"validation"`` and perhaps ``"train"``.
+        untold: Name of a run to the families of which its own analysis could tell nothing for a reason that the
+            tables do not show, such as random augmentation.
+        force: Compare runs on different validation data, by the samples that they share.
+        seed: Of the resampling.
+
+    Raises:
+        DataError: There are fewer than two runs, or their validation data differ and ``force`` is not set.
+    """
+    if len(runs) < 2:
+        raise DataError(f"{len(runs)} run to compare; at least two different ones are needed")
+    first, *others = runs
+    notes = [note for name in others for note in _differences(first, runs[first], name, runs[name], force)]
+    untold = untold or {}
+    reports = {name: _report(tables, seed) for name, tables in runs.items()}
+    validation = {name: tables["validation"] for name, tables in runs.items()}
+    probes = validation[first].take(probe_rows(validation[first], PROBES))
+    draws = {name: resampled(report, seed) for name, report in reports.items()}
+    unknown = {name: {*untold.get(first, ()), *untold.get(name, ())} for name in others}
+    return Comparison(
+        names=tuple(runs),
+        changes=_joined({n: changes(reports[first], reports[n], (draws[first], draws[n]), unknown[n]) for n in others}),
+        likeness=pd.DataFrame([{"run": name} | likeness(validation[first], validation[name]) for name in others]),
+        cka=cka_matrix(list(validation.values())),
+        outliers=_joined({name: outlier_changes(reports[first].samples, reports[name].samples) for name in others}),
+        probes=_joined({name: probe_likeness(probes, validation[name]) for name in others}),
+        probe_ids=tuple(map(str, probes.sample_ids)),
+        maps=tuple(maps_of(probes, table) for table in validation.values()),
+        scale=reports[first].scale,
+        notes=tuple(notes),
+    )
+
+
+def _differences(first: str, base: Tables, name: str, tables: Tables, force: bool) -> list[str]:
+    a, b = base["validation"], tables["validation"]
+    notes = []
+    if a.digest != b.digest:
+        if not force:
+            raise DataError(
+                f"{first} was analysed on validation data {a.digest}, {name} on {b.digest}: their numbers do not "
+                "compare; force=True (--force) compares them all the same, features and maps by the samples they share"
+            )
+        notes.append(f"{name} was analysed on other validation data than {first}: changes may come from the data")
+    described = [(what, getattr(a, what), getattr(b, what)) for what in ("layer", "cam", "task")]
+    described.append(("splits", ", ".join(base), ", ".join(tables)))
+    notes += [f"{what}: {one} in {first}, {two} in {name}" for what, one, two in described if one != two]
+    return notes
+
+
+def _report(tables: Tables, seed: int) -> FeatureReport:
+    table = tables["validation"]
+    rows = table.take(probe_rows(table, PROBES))
+    return analyze_tables(tables, Probes(rows, rows, None), seed=seed)
+
+
+def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    joined = pd.concat([frame.assign(run=name) for name, frame in frames.items()], ignore_index=True)
+    return joined[["run", *joined.columns.drop("run")]]

@@ -1,0 +1,183 @@
+"""A comparison of runs as text for the terminal, as a figure, and as one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_ifa.comparison import Comparison
+from lightning_ifa.comparison.changes import BETTER, LIMITS, NOISE, UNTOLD, WORSE
+from lightning_ifa.report.style import BAD, FAINT, GOOD, HEAT, INK, UNKNOWN, canvas, dress, flat_map
+
+COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNTOLD: FAINT}
+MOST_ROWS = 100
+LONGEST_NAME = 24
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .75rem; text-align: left }
+th { border-bottom: 2px solid #bbb } td { border-bottom: 1px solid #eee } img { max-width: 100% }
+"""
+
+EXPLANATION = (
+    "Scores: 0 = nothing found, growing = worse. The interval holds the change that other samples of the same kind "
+    "would show (99 % a family); for redundancy, other channels. CKA: 1 = the same features up to rotation, 0 = "
+    "unrelated; within classes it is free of what any good network agrees on. Maps: mean correlation of the same "
+    "sample's two maps, and by chance, of two samples of one class."
+)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Write the comparison as plain text, a few lines a run."""
+    lines: list[str] = []
+    for row in _rows(comparison.likeness):
+        lines += [f"{row['run']} compared to {comparison.names[0]}", ""]
+        lines += [_change_line(change) for change in _rows(_of(comparison.changes, row["run"]))]
+        statuses = _of(comparison.outliers, row["run"])["status"].value_counts()
+        counts = ", ".join(f"{statuses.get(status, 0)} {status}" for status in ("shared", "new", "gone"))
+        lines += [
+            "",
+            f"  features    CKA {row['cka']:.3f}, within classes {row['cka_within']:.3f}, on {row['samples']:.0f} "
+            "shared samples",
+            f"  maps        correlation {row['maps']:.3f} [{row['maps_low']:.3f}, {row['maps_high']:.3f}], "
+            f"by chance {row['maps_chance']:.3f}",
+            f"  outliers    {counts}",
+            "",
+        ]
+    return "\n".join(lines + [f"note: {note}" for note in comparison.notes]).rstrip() + "\n"
+
+
+def comparison_png(comparison: Comparison) -> bytes:
+    """Draw the comparison as a PNG file's content."""
+    buffer = io.BytesIO()
+    comparison_figure(comparison).savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def comparison_figure(comparison: Comparison, title: str = "Runs compared") -> Figure:
+    """Draw changes with their intervals, CKA of every pair, and the same probes' maps in every run.
+
+    Args:
+        comparison: The comparison.
+        title: Shown on top.
+    """
+    runs = len(comparison.names)
+    figure = canvas(12, 3.6 + 0.4 * runs + 1.3 * runs, title)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3.2 + 0.4 * runs, 1.3 * runs + 0.4))
+    left, right = parts[0].subplots(1, 2, width_ratios=(1.6, 1))
+    _draw_changes(left, comparison)
+    _draw_cka(right, comparison)
+    _draw_maps(parts[1], comparison)
+    return figure
+
+
+def comparison_html(comparison: Comparison, picture: bytes, title: str = "Runs compared") -> str:
+    """Write the comparison as one self-contained page: no script, no network, everything from the user escaped.
+
+    Args:
+        comparison: The comparison.
+        picture: Its figure, a PNG file's content.
+        title: The heading.
+    """
+    tables = {
+        "Scores": comparison.changes,
+        "Features and maps": comparison.likeness,
+        "Outliers": comparison.outliers,
+        "Probes": comparison.probes,
+    }
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>Each run is compared to {escape(comparison.names[0])}. {escape(EXPLANATION)}</p>",
+        *(f"<p>Note: {escape(note)}.</p>" for note in comparison.notes),
+        f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">',
+        *(f"<h2>{name}</h2>{_table(frame)}" for name, frame in tables.items()),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style>{''.join(parts)}</html>"
+    )
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _of(frame: pd.DataFrame, run: str) -> pd.DataFrame:
+    return frame[frame["run"] == run]
+
+
+def _change_line(change: dict[str, Any]) -> str:
+    untold = change["verdict"] == UNTOLD
+    span = "" if untold else f"[{change['low']:+.3f}, {change['high']:+.3f}]"
+    scores = f"{change['first']:6.3f} -> {change['other']:6.3f}  {change['change']:+7.3f}"
+    return f"  {change['family']:<12}{scores} {span:<18}  {change['verdict']}"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    if frame.empty:
+        return "<p>None.</p>"
+    more = f"<p>{len(frame) - MOST_ROWS} more rows.</p>" if len(frame) > MOST_ROWS else ""
+    return frame.head(MOST_ROWS).to_html(index=False, border=0, escape=True, float_format="{:.3g}".format) + more
+
+
+def _draw_changes(axes: Axes, comparison: Comparison) -> None:
+    """Changes in units of the family's alarm line, since the scores' own units differ."""
+    labels = []
+    for row, change in enumerate(_rows(comparison.changes)[::-1]):
+        limit, verdict = LIMITS[change["family"]], change["verdict"]
+        colour = COLOURS[verdict]
+        if verdict != UNTOLD:
+            axes.plot([change["low"] / limit, change["high"] / limit], [row, row], color=colour, lw=2)
+        axes.plot(change["change"] / limit, row, "o", color=colour, ms=5)
+        run = f", {_short(change['run'])}" if len(comparison.names) > 2 else ""
+        labels.append(f"{change['family']}{run}: {verdict}")
+    axes.axvline(0, color=INK, lw=1)
+    axes.set_yticks(range(len(labels)), labels)
+    _plain_labels(axes)
+    dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
+
+
+def _draw_cka(axes: Axes, comparison: Comparison) -> None:
+    axes.imshow(comparison.cka, cmap="viridis", vmin=0, vmax=1)
+    names = [_short(name) for name in comparison.names]
+    for (i, j), value in np.ndenumerate(comparison.cka):
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=INK if value > 0.6 else "white")
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    dress(axes, "Features alike (linear CKA)")
+    _plain_labels(axes)
+
+
+def _draw_maps(figure: Any, comparison: Comparison) -> None:
+    grid = figure.subplots(len(comparison.names), len(comparison.probe_ids), squeeze=False)
+    for number, maps in enumerate(comparison.maps):
+        for column, found in enumerate(maps):
+            axes = grid[number, column]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if np.isfinite(found).all():
+                axes.imshow(comparison.scale.apply(flat_map(found)), cmap=HEAT, vmin=0, vmax=1)
+            if number == 0:
+                axes.set_title(_short(comparison.probe_ids[column]), fontsize=7, color=INK, parse_math=False)
+        grid[number, 0].set_ylabel(_short(comparison.names[number]), fontsize=7, color=INK, parse_math=False)
+    figure.suptitle(
+        "The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
+        fontweight="bold",
+    )  # fmt: skip
+
+
+def _plain_labels(axes: Axes) -> None:
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
+
+
+def _short(name: str) -> str:
+    plain = "".join(c if c.isprintable() else " " for c in name)
+    return plain if len(plain) <= LONGEST_NAME else f"{plain[:10]}…{plain[-12:]}"

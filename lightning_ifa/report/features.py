@@ -1,0 +1,108 @@
+"""What is known of each feature: whom it serves, how far it overfits, how much of the evidence it carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.overfitting import gaps_by_feature
+from lightning_ifa.indicators.strata import bin_edges, group_means, strata
+
+DRAWS = 10
+
+
+def labels_of(report: FeatureReport) -> dict[str, NDArray[np.int64]]:
+    """Class or target bin of each sample of each split, -1 where unlabelled."""
+    edges = bin_edges(*(table.targets for table in report.tables.values()))
+    return {split: strata(table.targets, edges) for split, table in report.tables.items()}
+
+
+def overfitted_features(report: FeatureReport) -> pd.DataFrame:
+    """Which channels carry the gap between the splits, largest share first; empty without training samples."""
+    if "train" not in report.tables:
+        return pd.DataFrame(columns=["feature", "gap", "z", "share"])
+    labels = labels_of(report)
+    sides: list[Any] = []
+    for split in ("train", "validation"):
+        known = labels[split] >= 0
+        sides += [report.tables[split].contributions[known], labels[split][known]]
+    return gaps_by_feature(*sides).dropna(subset="gap")
+
+
+def centred(report: FeatureReport, channel: int) -> dict[str, NDArray[np.float64]]:
+    """A channel's contributions less the mean of the validation samples of the same class, split by split."""
+    labels = labels_of(report)
+    table = report.tables["validation"]
+    known = labels["validation"] >= 0
+    names = np.unique(labels["validation"][known])
+    if not len(names):
+        return {"validation": table.contributions[:, channel].astype(np.float64)}
+    _, means = group_means(table.contributions[known, channel].astype(np.float64), labels["validation"][known])
+    found = {}
+    for split, rows in labels.items():
+        shared = np.isin(rows, names)
+        place = np.searchsorted(names, rows[shared])
+        found[split] = report.tables[split].contributions[shared, channel] - means[place]
+    return found
+
+
+def evidence_kept(report: FeatureReport, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlation of the evidence in the most important channels with that in all, and the same of random channels.
+
+    Evidence is the sum of contributions, which is the map's sum; each class ranks the channels itself, by its
+    importance difference. Within classes, so that differences between classes do not enter.
+
+    Args:
+        report: The report.
+        seed: Of the random orders.
+
+    Returns:
+        Both ``(c,)``, for 1 to c channels kept.
+    """
+    table, found = report.tables["validation"], report.importance
+    wanted = np.abs(found.difference if len(found.classes) > 1 else found.matrix)
+    member = np.searchsorted(found.classes, table.explained).clip(max=max(len(found.classes) - 1, 0))
+    rows = np.isin(table.explained, found.classes)
+    if not rows.any():
+        empty = np.full(table.contributions.shape[1], np.nan)
+        return empty, empty
+    orders = np.argsort(-wanted, axis=1, kind="stable")[member[rows]]
+    values, labels = table.contributions[rows].astype(np.float64), table.explained[rows]
+    best = _agreement(np.take_along_axis(values, orders, 1), labels)
+    rng = np.random.default_rng(seed)
+    drawn = [_agreement(values[:, rng.permutation(values.shape[1])], labels) for _ in range(DRAWS)]
+    return best, np.mean(drawn, axis=0)
+
+
+def most_served(report: FeatureReport, channel: int) -> tuple[str, float]:
+    """The class for which a channel speaks most, or against which, and its importance there."""
+    found = report.importance
+    if not len(found.classes):
+        return "", 0.0
+    values = found.difference[:, channel] if len(found.classes) > 1 else found.matrix[:, channel]
+    strongest = int(np.abs(values).argmax())
+    return report.class_names[int(found.classes[strongest])], float(values[strongest])
+
+
+def shown_value(table: FeatureTable, row: int, names: tuple[str, ...]) -> str:
+    """A sample's label, and what it was taken for where that is something else."""
+    if table.targets.dtype.kind == "f":
+        return f"{table.targets[row]:.3g}, predicted {table.predictions[row]:.3g}"
+    target, guess = int(table.targets[row]), int(table.predictions[row])
+    label = names[target] if 0 <= target < len(names) else "unlabelled"
+    return label if target == guess or not 0 <= guess < len(names) else f"{label} → {names[guess]}"
+
+
+def _agreement(ordered: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Correlation of every partial sum over columns with the whole sum, within labels, ``(c,)``."""
+    sums = np.cumsum(ordered, axis=1)
+    position, means = group_means(sums, labels)
+    sums = sums - means[position]
+    norm = np.sqrt((sums**2).sum(0))
+    whole = sums[:, -1] / max(float(norm[-1]), 1e-300)
+    return np.asarray(whole @ sums / np.where(norm > 0, norm, np.inf))

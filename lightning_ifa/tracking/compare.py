@@ -1,0 +1,114 @@
+"""Compare MLflow runs: fetch what they archived, and log what came out."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from lightning_ifa.comparison import Comparison, compare_tables
+from lightning_ifa.errors import DataError, FileError, TrackingError
+from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.finding import UNDECIDED
+from lightning_ifa.report.comparison import comparison_html, comparison_png
+from lightning_ifa.tracking.job import ARTIFACTS, Job, upload
+
+EPOCH = re.compile(r"ifa/epoch_(\d+)")
+CHANGES_FILE, PICTURE_FILE, PAGE_FILE = "ifa_compare.json", "ifa_compare.png", "ifa_compare.html"
+
+
+def compare(
+    *runs: str, tracking_uri: str | None = None, force: bool = False, log_to: str | None = None, seed: int = 0
+) -> Comparison:
+    """Compare the latest analyses of MLflow runs: each run with the first one.
+
+    Everything is computed anew from the FeatureTables that the runs archived, on the same samples.
+
+    Args:
+        runs: Ids of two runs or more.
+        tracking_uri: MLflow store; by default MLflow's own.
+        force: Compare runs on different validation data, features and maps by the samples that they share.
+        log_to: Id of a run that receives table, figure and page.
+        seed: Of the resampling.
+
+    Returns:
+        The comparison; ``.changes`` says per family whether a difference is more than noise.
+
+    Raises:
+        DataError: There are fewer than two different runs, or their validation data differ and ``force`` is not set.
+        TrackingError: A run is unknown, holds no FeatureTables, or the server was not reached.
+    """
+    if len(set(runs)) < len(runs):
+        raise DataError("a run is named twice; its comparison with itself says nothing")
+    client = MlflowClient(tracking_uri)
+    try:
+        tables, untold = {}, {}
+        for run_id in runs:
+            name = _name(client, run_id)
+            tables[name] = archived_tables(client, run_id)
+            untold[name] = _untold(client, run_id)
+        found = compare_tables(tables, untold, force=force, seed=seed)
+        if log_to:
+            log_comparison(found, client, log_to)
+    except MlflowException as error:
+        raise TrackingError(f"{error}") from error
+    return found
+
+
+def archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable]:
+    """Load the FeatureTables of the latest epoch that a run archived.
+
+    Raises:
+        TrackingError: The run has none, or they cannot be read.
+    """
+    epochs = [file.path for file in client.list_artifacts(run_id, "ifa") if EPOCH.fullmatch(file.path)]
+    if not epochs:
+        raise TrackingError(f"run {run_id} archived no FeatureTables; was it analysed by lightning_ifa?")
+    latest = max(epochs, key=lambda path: int(path.rpartition("_")[2]))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return dict(_loaded(client, run_id, latest, folder))
+        except (FileError, OSError) as error:
+            raise TrackingError(f"run {run_id}: {error}") from error
+
+
+def log_comparison(comparison: Comparison, client: MlflowClient, run_id: str) -> None:
+    """Put a comparison at the root of a run, in place of an earlier one: a table, a figure, a page.
+
+    Args:
+        comparison: The comparison.
+        client: Of the run's store.
+        run_id: The run.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "job"
+        files = folder / ARTIFACTS
+        files.mkdir(parents=True)
+        picture = comparison_png(comparison)
+        comparison.changes.to_json(files / CHANGES_FILE, orient="split", index=False)
+        (files / PICTURE_FILE).write_bytes(picture)
+        (files / PAGE_FILE).write_text(comparison_html(comparison, picture), encoding="utf-8")
+        Job(run_id, client.tracking_uri, tables=[CHANGES_FILE]).save(folder)
+        upload(folder, client.tracking_uri)
+
+
+def _name(client: MlflowClient, run_id: str) -> str:
+    """The run's name with the start of its id, so that runs of one name stay apart."""
+    return f"{client.get_run(run_id).info.run_name or 'run'} ({run_id[:8]})"
+
+
+def _untold(client: MlflowClient, run_id: str) -> list[str]:
+    metrics = client.get_run(run_id).data.metrics
+    return [family for family in FAMILIES if metrics.get(f"ifa/health/{family}") == UNDECIDED]
+
+
+def _loaded(client: MlflowClient, run_id: str, path: str, folder: str) -> Iterator[tuple[str, FeatureTable]]:
+    present = {file.path for file in client.list_artifacts(run_id, path)}
+    for split in ("train", "validation"):
+        if f"{path}/{split}.npz" in present:
+            yield split, FeatureTable.load(client.download_artifacts(run_id, f"{path}/{split}.npz", folder))

@@ -1,0 +1,141 @@
+"""Takes a training's reports to where its user looks: the MLflow run, another logger's images, or a folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from lightning_ifa.errors import TrackingError
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.tracking.image_loggers import Show, image_methods
+from lightning_ifa.tracking.names import slug
+from lightning_ifa.tracking.publish import (
+    OVERVIEW_FILE,
+    SHEET_FILE,
+    Moment,
+    probe_keys,
+    write_files,
+    write_job,
+    write_sheet,
+    write_singles,
+)
+from lightning_ifa.tracking.run import Run
+from lightning_ifa.tracking.sink import HELD_FILE, Sink, release
+from lightning_ifa.tracking.view import install_view_once
+
+log = logging.getLogger(__name__)
+
+FIGURES = (OVERVIEW_FILE, SHEET_FILE)
+SINGLES_EVERY = 10
+"""Epochs between two analyses whose probes are logged one by one; 16 requests more than a contact sheet."""
+
+
+class Publisher:
+    """Hands the reports of one training and place to the background sink.
+
+    Each analysis brings its tables, figures and a contact sheet of the probes. The probes one by one, as the saved
+    view shows them, come with the first analysis and then every tenth epoch; those of the best and of the last
+    analysis wait in the spool until the training ends and it is known which these are.
+
+    Args:
+        run: The MLflow run, or None.
+        folder: For the spool; without a run, for the results.
+        loggers: The trainer's; where there is no run, those that take images get the figures.
+        view: Whether to save a view in the run's experiment, once.
+        place: Where in the run: nothing for its main analysis, or the name of a further layer or validation loader.
+    """
+
+    def __init__(
+        self, run: Run | None, folder: Path, loggers: Iterable[Any] = (), view: bool = True, place: str = ""
+    ) -> None:
+        self._run, self._place = run, place
+        self._view = view and not place
+        self._keys: list[str] = []
+        self._first_epoch = self._next_singles = 0
+        if run is None:
+            self._sink = Sink(folder / place)
+        else:
+            spool = "-".join(filter(None, (run.run_id, slug(place) if place else "")))
+            self._sink = Sink(folder / spool, run.tracking_uri, self._install_view)
+        self._shows: list[Show] = [] if run is not None else image_methods(loggers)
+        self._drawn: list[tuple[Path, int]] = []
+        self._best, self._best_name, self._last_name = "", "", ""
+
+    def put(self, report: FeatureReport, moment: Moment, best: str = "", unlogged: bool = False) -> None:
+        """Hand over a report; returns at once.
+
+        Args:
+            report: The report.
+            moment: When it was made.
+            best: The best checkpoint until now, of whatever analysis before this one; empty where there is none.
+            unlogged: Its metrics did not reach the run by the logger.
+        """
+        name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
+        if self._run is None:
+            self._show_drawn()
+            self._sink.put(name, partial(self._write_locally, report, moment))
+            return
+        self._note_best(best)
+        if not self._keys:
+            self._keys, self._first_epoch = probe_keys(report, self._place), moment.epoch
+            self._next_singles = moment.epoch
+        singles = moment.epoch >= self._next_singles
+        self._next_singles += SINGLES_EVERY if singles else 0
+        write = partial(write_job, report, run=self._run, moment=moment, place=self._place)
+        self._sink.put(name, partial(write, singles=singles, unlogged=unlogged))
+        self._last_name = "" if singles else f"{name}-probes"
+        if not singles:
+            keep = {self._best_name, self._last_name}
+            self._sink.put(self._last_name, partial(self._hold, report, moment, keep=keep))
+
+    def close(self, timeout: float, best: str = "") -> None:
+        """Finish what waits, as far as the time allows.
+
+        Args:
+            timeout: Seconds.
+            best: The best checkpoint.
+        """
+        self._note_best(best)
+        self._sink.close(timeout, {self._best_name, self._last_name} - {""})
+        self._show_drawn()
+
+    def _note_best(self, best: str) -> None:
+        """A best checkpoint that was not there at the latest analysis holds that analysis' weights."""
+        if best != self._best:
+            self._best, self._best_name = best, self._last_name
+
+    def _hold(self, report: FeatureReport, moment: Moment, folder: Path, keep: set[str]) -> None:
+        assert self._run is not None
+        write_singles(report, folder, self._run, moment, place=self._place, name=HELD_FILE)
+        for other in folder.parent.glob(f"*/{HELD_FILE}"):
+            if other.parent.name not in keep:
+                release(other.parent, ())
+
+    def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
+        write_files(report, folder, moment)
+        write_sheet(report, folder)
+        self._drawn.append((folder, moment.step))
+
+    def _show_drawn(self) -> None:
+        """Hand what is drawn to the loggers, from the thread that they are used to."""
+        while self._drawn:
+            folder, step = self._drawn.pop(0)
+            for name in FIGURES:
+                if self._shows and (folder / name).exists():
+                    with Image.open(folder / name) as image:
+                        for show in self._shows:
+                            show(f"ifa/{Path(name).stem.removeprefix('ifa_')}", image.convert("RGB"), step)
+
+    def _install_view(self) -> None:
+        if not self._view or self._run is None:
+            return
+        try:
+            install_view_once(self._run, self._keys, self._first_epoch)
+        except (TrackingError, MlflowException) as error:
+            log.info("no saved view: %s", error)

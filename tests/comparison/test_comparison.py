@@ -1,0 +1,149 @@
+"""What is equal is said to be equal, what differs by chance to be noise, and what is worse to be worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import PoolNet, Squares, loader, trained
+from torch.nn.functional import cross_entropy
+
+from lightning_ifa import analyze
+from lightning_ifa.comparison import compare_tables
+from lightning_ifa.errors import DataError
+from lightning_ifa.report.comparison import comparison_html, comparison_png, comparison_text
+
+SEEDS = range(4)
+
+
+def memorising(steps=200):
+    """A network that knows 24 training samples by heart."""
+    torch.manual_seed(0)
+    data, model = Squares(24, seed=1), PoolNet(16)
+    data.labels = data.labels[torch.randperm(24)]
+    optimizer = torch.optim.Adam(model.parameters(), 0.03)
+    for _ in range(steps):
+        loss = cross_entropy(model(data.images), data.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return analyze(model.eval(), loader(120, seed=5), torch.utils.data.DataLoader(data, 16)).tables
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    """The same training with other seeds, on the same data."""
+    return {f"seed {seed}": analyze(trained(PoolNet(16), seed=seed), loader(120, seed=5), loader(96, seed=1)).tables
+            for seed in SEEDS}  # fmt: skip
+
+
+def permuted(tables, seed=0):
+    """The same network with its channels in another order."""
+    order = np.random.default_rng(seed).permutation(tables["validation"].activations.shape[1])
+    return {
+        split: replace(t, activations=t.activations[:, order], contributions=t.contributions[:, order])
+        for split, t in tables.items()
+    }
+
+
+def test_a_run_against_itself(seeds):
+    found = compare_tables({"a": seeds["seed 0"], "b": seeds["seed 0"]})
+    assert (found.changes["change"] == 0).all()
+    sampled = found.changes[found.changes["interval"] == "bootstrap"]
+    assert len(sampled) >= 3
+    assert (sampled[["low", "high"]] == 0).all(axis=None)
+    assert (found.changes["verdict"] == "inside the noise").all()
+    alike = found.likeness.iloc[0]
+    assert (alike["cka"], alike["cka_within"], alike["maps"]) == (1.0, 1.0, 1.0)
+    assert set(found.outliers["status"]) <= {"shared"}
+    np.testing.assert_array_equal(found.maps[0], found.maps[1])
+
+
+def test_channels_in_another_order_change_nothing(seeds):
+    found = compare_tables({"a": seeds["seed 0"], "b": permuted(seeds["seed 0"])})
+    assert found.changes["change"].abs().max() < 1e-6
+    assert found.likeness["cka"][0] == pytest.approx(1, abs=1e-9)
+
+
+def test_two_seeds_are_inside_the_noise(seeds):
+    """48 comparisons at 99 %: less than one is expected beyond its interval; seeds move more than samples, so two."""
+    found = pd.concat(
+        compare_tables({name: seeds[name], **{k: v for k, v in seeds.items() if k > name}}).changes
+        for name in list(seeds)[:-1]
+    )
+    told = found[found["verdict"] != "cannot be told"]
+    assert len(told) >= 24
+    assert (told["verdict"] != "inside the noise").sum() <= 2, told.to_string()
+
+
+def test_overfitting_is_worse(seeds):
+    found = compare_tables({"sound": seeds["seed 0"], "memorised": memorising()})
+    gap = found.changes.set_index("family").loc["overfitting"]
+    assert gap["verdict"] == "worse"
+    assert gap["low"] > 0.5
+    assert found.likeness["cka_within"][0] < found.likeness["cka"][0] < 0.95
+
+
+def test_several_runs_are_compared_to_the_first_and_all_pairs_by_cka(seeds):
+    found = compare_tables(seeds)
+    assert set(found.changes["run"]) == set(list(seeds)[1:])
+    assert found.cka.shape == (len(SEEDS), len(SEEDS))
+    np.testing.assert_array_equal(found.cka, found.cka.T)
+    assert found.cka[0, 1] == found.likeness["cka"][0]
+    text = comparison_text(found)
+    assert all(f"{name} compared to seed 0" in text for name in list(seeds)[1:])
+
+
+def test_other_data_is_refused_unless_forced(seeds):
+    part = {split: table.take(np.arange(60)) for split, table in seeds["seed 1"].items()}
+    with pytest.raises(DataError, match=r"b on [0-9a-f]{12}: their numbers do not compare.*--force"):
+        compare_tables({"a": seeds["seed 0"], "b": part})
+    found = compare_tables({"a": seeds["seed 0"], "b": part}, force=True)
+    assert found.likeness["samples"][0] == 60
+    assert any("other validation data" in note for note in found.notes)
+    rows = seeds["seed 0"]["validation"].take(np.arange(60)), part["validation"]
+    again = compare_tables({"a": {"validation": rows[0]}, "b": {"validation": rows[1]}})
+    assert again.likeness["cka"][0] == found.likeness["cka"][0]
+
+
+def test_samples_are_met_by_identity_not_by_row(seeds):
+    order = np.random.default_rng(0).permutation(120)
+    mixed = {"validation": seeds["seed 0"]["validation"].take(order)}
+    found = compare_tables({"a": {"validation": seeds["seed 0"]["validation"]}, "b": mixed}, force=True)
+    assert found.likeness["cka"][0] == pytest.approx(1.0, abs=1e-12)
+    assert found.likeness["maps"][0] == 1.0
+
+
+def test_families_that_a_run_could_not_tell(seeds):
+    found = compare_tables({"a": seeds["seed 0"], "b": seeds["seed 1"]}, {"b": ["overfitting"]})
+    assert found.changes.set_index("family").loc["overfitting", "verdict"] == "cannot be told"
+
+
+def test_one_run_is_not_enough(seeds):
+    with pytest.raises(DataError, match="at least two"):
+        compare_tables({"a": seeds["seed 0"]})
+
+
+def test_figure_and_page_survive_hostile_names(seeds):
+    name = "<script>alert(1)</script> $x_{$ " + "n" * 10_000
+    found = compare_tables({"a": seeds["seed 0"], name: seeds["seed 1"], "c": seeds["seed 2"]})
+    picture = comparison_png(found)
+    assert picture.startswith(b"\x89PNG")
+    page = comparison_html(found, picture)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert len(page) < 3_000_000
+
+
+def test_regression_is_compared(seeds):
+    table = seeds["seed 0"]["validation"]
+    target = table.activations[:, 0].astype(np.float32)
+    as_regression = replace(
+        table, targets=target, predictions=target + 0.1, logits=target[:, None] + 0.1, task="regression",
+        explained=np.zeros(len(table), dtype=np.int64),
+    )  # fmt: skip
+    found = compare_tables({"a": {"validation": as_regression}, "b": {"validation": as_regression}})
+    assert (found.changes["change"] == 0).all()

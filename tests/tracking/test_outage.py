@@ -1,0 +1,193 @@
+"""A server that is killed, slow or flaky in mid-training: nothing is raised, and after ``sync`` nothing is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from click.testing import CliRunner
+from lightning_modules import fit
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
+
+from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis, outage_proof
+from lightning_ifa.cli import main
+from lightning_ifa.errors import TrackingError
+from lightning_ifa.tracking.images import LOGGED_IMAGES
+from lightning_ifa.tracking.job import LOGGED_TABLES
+from lightning_ifa.tracking.note import DESCRIPTION
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*uploads to MLflow are left over")
+EPOCHS = 5
+
+
+@pytest.fixture(autouse=True)
+def _hurry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+
+
+class At(pl.Callback):
+    """Does something at the start of an epoch, and times the training between start and end."""
+
+    def __init__(self, epoch=0, act=lambda: None):
+        self.epoch, self.act, self.seconds = epoch, act, 0.0
+
+    def on_train_start(self, trainer, pl_module):
+        self.began = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.epoch:
+            self.act()
+
+    def on_train_end(self, trainer, pl_module):
+        self.seconds = time.perf_counter() - self.began
+
+
+def train(uri, folder, at=None, wrap=outage_proof, **options):
+    """Train five epochs; give the run's id."""
+    logger = wrap(MLFlowLogger("outage", tracking_uri=uri))
+    analysis = IntegratedFeatureAnalysis(on_error="raise", probes=2, install_view=False)
+    options = {"max_epochs": EPOCHS, "log_every_n_steps": 2} | options
+    fit([analysis, at or At()], logger=logger, default_root_dir=folder, **options)
+    return logger.run_id
+
+
+def sync(uri):
+    """Upload all that waits in the working directory's spool."""
+    found = CliRunner().invoke(main, ["sync", "ifa", "--tracking-uri", uri])
+    assert found.exit_code == 0, found.output
+    assert not list(Path("ifa").rglob("job.json"))
+
+
+def held(uri, run_id, folder):
+    """Everything that a run holds, times and random parts of names left out."""
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    metrics = {
+        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+        for key in run.data.metrics
+    }
+    root = Path(client.download_artifacts(run_id, "", str(folder)))
+    artifacts = sorted(
+        (re.sub(r"[+]timestamp[+][^.]*?([+]compressed)?[.]", r"\1.", path.relative_to(root).as_posix()),
+         hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in root.rglob("*") if path.is_file()
+    )  # fmt: skip
+    tags = {key: value for key, value in run.data.tags.items() if key.startswith("ifa.")}
+    tags |= {key: run.data.tags[key] for key in (LOGGED_TABLES, *LOGGED_IMAGES, DESCRIPTION)}
+    return metrics, artifacts, run.data.params, tags, run.info.status
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory):
+    """What the run of a plain logger holds."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_id = train(server.uri, folder, wrap=lambda logger: logger)
+    found = held(server.uri, run_id, folder)
+    assert len(found[0]) > 30
+    assert {step for step, _ in found[0]["ifa/overfitting/score"]} == {5, 11, 17, 23, 29}
+    assert [name for name, _ in found[1] if name.startswith("images/ifa~xai~0+step+4")]
+    return found
+
+
+def test_a_logger_through_the_spool_holds_what_a_plain_one_does(server, undisturbed, tmp_path):
+    run_id = train(server.uri, tmp_path)
+    assert not Path("ifa").exists() or not list(Path("ifa").rglob("*.json"))
+    assert held(server.uri, run_id, tmp_path) == undisturbed
+
+
+def test_killed_in_epoch_two(server, undisturbed, tmp_path):
+    run_id = train(server.uri, tmp_path, At(2, server.kill))
+    server.start()
+    sync(server.uri)
+    assert held(server.uri, run_id, tmp_path) == undisturbed
+
+
+def test_every_second_request_fails(server, proxy, undisturbed, tmp_path):
+    def breaks():
+        proxy.fails = lambda number: number % 2 == 0
+
+    run_id = train(proxy.uri, tmp_path, At(2, breaks))
+    sync(proxy.uri)
+    assert held(server.uri, run_id, tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_every_answer_takes_five_seconds(server, proxy, undisturbed, tmp_path):
+    swift, slow = At(), At(0, lambda: setattr(proxy, "delay", 5.0))
+    train(server.uri, tmp_path, swift)
+    run_id = train(proxy.uri, tmp_path, slow)
+    print(f"training took {swift.seconds:.2f} s, with the slow server {slow.seconds:.2f} s")
+    assert slow.seconds < 5.0 + swift.seconds
+    proxy.reset()
+    sync(proxy.uri)
+    assert held(server.uri, run_id, tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_a_random_request(server, proxy, undisturbed, tmp_path, seed):
+    """From some request on there is no answer; that request itself may have been carried out."""
+    rng = random.Random(seed)
+
+    def dies():
+        last = len(proxy.seen) + rng.randrange(1, 90)
+        proxy.dies, proxy.half_way = (lambda number: number >= last), rng.random() < 0.5
+
+    run_id = train(proxy.uri, tmp_path, At(0, dies))
+    proxy.reset()
+    sync(proxy.uri)
+    assert held(server.uri, run_id, tmp_path) == undisturbed
+
+
+def test_a_plain_logger_raises_but_the_analysis_is_kept(server, proxy, tmp_path):
+    """Lightning's own behaviour; what the analysis found until then is not lost, metrics included."""
+    with pytest.raises(MlflowException):
+        train(proxy.uri, tmp_path, At(2, lambda: setattr(proxy, "dies", lambda number: True)), lambda logger: logger)
+    proxy.reset()
+    sync(proxy.uri)  # MLflow remembers by which address a process uploads a run's files
+    client = MlflowClient(server.uri)
+    run = client.search_runs([client.get_experiment_by_name("outage").experiment_id], max_results=1)[0]
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "ifa/overfitting/score")]
+    epochs = [file.path for file in client.list_artifacts(run.info.run_id, "ifa")]
+    assert [f"ifa/epoch_{number:04d}" for number in range(len(steps))] == epochs
+    assert steps == [5, 11, 17][: len(steps)]
+
+
+def test_other_loggers_are_refused(tmp_path):
+    with pytest.raises(TrackingError, match=r"was given a CSVLogger; expected Lightning's MLFlowLogger"):
+        outage_proof(CSVLogger(tmp_path))
+
+
+def test_a_run_goes_on_after_its_end(store, tmp_path):
+    """As in ``trainer.fit`` and then ``trainer.test``."""
+    logger = outage_proof(MLFlowLogger("x", tracking_uri=store))
+    for step in (0, 1):
+        logger.log_metrics({"a": 1.0 + step}, step)
+        logger.finalize("success")
+    client = MlflowClient(store)
+    assert [metric.step for metric in client.get_metric_history(logger.run_id, "a")] == [0, 1]
+    assert client.get_run(logger.run_id).info.status == "FINISHED"
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(store):
+    logger = outage_proof(MLFlowLogger("x", tracking_uri=store))
+    logger.log_hyperparams({"a": 1})
+    logger.finalize("success")
+    logger.log_hyperparams({"a": 2})
+    time.sleep(0.5)
+    logger.log_metrics({"b": 1.0}, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IFAWarning)
+        logger.finalize("success")
+    run = MlflowClient(store).get_run(logger.run_id)
+    assert (run.data.params, run.data.metrics) == ({"a": "1"}, {"b": 1.0})
