@@ -24,7 +24,7 @@ def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatc
     assert run.info.run_name == row
     families = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
     assert {f"ifa/{family}/score" for family in families} <= set(run.data.metrics)
-    assert {"train_loss", "val_loss"} <= set(run.data.metrics)
+    assert "val_loss" in run.data.metrics
     assert trained.report.findings["consistency"].score < 1e-3  # pooled, or ReLU layers without bias to speak of
 
 
