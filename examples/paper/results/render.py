@@ -45,8 +45,8 @@ def figure(numbers: pd.DataFrame) -> Figure:
         right.scatter(found, places + 0.1 * (shift - 2), s=26, label=name)
     right.axvspan(0.05, 0.25, color="0.9", zorder=0)
     left.set_yticks(places, [TITLES[row] for row in rows])
-    left.set_xlabel("correlation of map sum and logit; blue: common scale, orange: ReLU, red: per image")
-    right.set_xlabel("share of the features that keeps accuracy and maps; grey: the paper's 5-25 %")
+    left.set_xlabel("correlation of map sum and logit\nblue: common scale, orange: ReLU, red: per image")
+    right.set_xlabel("share of the features that keeps accuracy and maps\ngrey: the paper's 5-25 %")
     left.invert_yaxis()
     for axes in (left, right):
         axes.legend(fontsize=7)
