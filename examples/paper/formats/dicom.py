@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -12,21 +13,23 @@ from pydicom.errors import InvalidDicomError
 from lightning_ifa.errors import FileError
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
+ELEMENT_HEADER = 8  # bytes of tag and length before the pixels, at least
 
 
 def read_header(path: Path) -> pydicom.FileDataset:
-    """Read everything but the pixels; also sees whether the file ends early.
+    """Read everything but the pixels; also sees whether the file ends within them.
 
     Raises:
         FileError: It is missing, no DICOM file, has no gray pixels, or holds fewer of them than its header says.
     """
-    header = _read(path, stop_before_pixels=True)
+    with _opened(path) as file:
+        header = _parsed(path, file, stop_before_pixels=True)
+        left = path.stat().st_size - file.tell() - ELEMENT_HEADER
     if header.get("PhotometricInterpretation") not in GRAY or int(header.get("NumberOfFrames", 1) or 1) > 1:
         raise FileError(f"{path} is no single gray image: {header.get('PhotometricInterpretation', 'no pixels')}")
-    if not header.file_meta.TransferSyntaxUID.is_compressed:
-        size = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
-        if path.stat().st_size < size:
-            raise FileError(f"{path} has {path.stat().st_size} bytes; its {header.Rows} x {header.Columns} need {size}")
+    needed = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
+    if left < (1 if header.file_meta.TransferSyntaxUID.is_compressed else needed):
+        raise FileError(f"{path} ends within its pixels: {max(left, 0)} bytes of {needed}")
     return header
 
 
@@ -50,7 +53,8 @@ def read_dicom(path: Path) -> NDArray[np.float32]:
 
 def read_values(path: Path) -> tuple[NDArray[np.float32], bool]:
     """Rescaled values ``(rows, columns)`` in the modality's unit, and whether low values are to be shown bright."""
-    data = _read(path, stop_before_pixels=False)
+    with _opened(path) as file:
+        data = _parsed(path, file, stop_before_pixels=False)
     try:
         stored = data.pixel_array.astype(np.float32)
     except (AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
@@ -59,10 +63,15 @@ def read_values(path: Path) -> tuple[NDArray[np.float32], bool]:
     return stored * slope + intercept, data.PhotometricInterpretation == "MONOCHROME1"
 
 
-def _read(path: Path, *, stop_before_pixels: bool) -> pydicom.FileDataset:
+def _opened(path: Path) -> BinaryIO:
     try:
-        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-    except FileNotFoundError as error:
-        raise FileError(f"{path} is missing") from error
+        return path.open("rb")
+    except OSError as error:
+        raise FileError(f"{path} is missing or cannot be opened: {error}") from error
+
+
+def _parsed(path: Path, file: BinaryIO, *, stop_before_pixels: bool) -> pydicom.FileDataset:
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
     except (OSError, InvalidDicomError, EOFError, ValueError) as error:
         raise FileError(f"{path} is no readable DICOM file: {error}") from error

@@ -62,7 +62,7 @@ def middle(image: Tensor) -> Tensor:
     return image[:, top : top + SIDE, left : left + SIDE]
 
 
-def crops(seed: int = 0, each: int = 12) -> Crops:
+def crops(seed: int = 0, each: int = 8) -> Crops:
     """Cut crops from every photograph at two scales, half of them mirrored; odd ones train, even ones validate.
 
     Args:

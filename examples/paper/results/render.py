@@ -39,14 +39,14 @@ def figure(numbers: pd.DataFrame) -> Figure:
         for display, colour in (("common", "tab:blue"), ("relu", "tab:orange"), ("per_image", "tab:red")):
             found = [value(numbers[numbers["row"] == row], f"correlation/{display}", method) for row in rows]
             label = NAMES[method] if display == "common" else None
-            left.scatter(found, places + 0.12 * (shift - 1.5), 22, colour, marker, label=label)
+            left.scatter(found, places + 0.12 * (shift - 1.5), s=22, c=colour, marker=marker, label=label)
     for shift, (curve, name) in enumerate(ENOUGH.items()):
         found = [value(numbers[numbers["row"] == row], f"enough_with_maps/{curve}") for row in rows]
-        right.scatter(found, places + 0.1 * (shift - 2), 26, label=name)
+        right.scatter(found, places + 0.1 * (shift - 2), s=26, label=name)
     right.axvspan(0.05, 0.25, color="0.9", zorder=0)
     left.set_yticks(places, [TITLES[row] for row in rows])
-    left.set_xlabel("correlation of map sum and logit; blue: common scale, orange: ReLU, red: per image")
-    right.set_xlabel("share of the features that keeps accuracy and maps; grey: the paper's 5-25 %")
+    left.set_xlabel("correlation of map sum and logit\nblue: common scale, orange: ReLU, red: per image")
+    right.set_xlabel("share of the features that keeps accuracy and maps\ngrey: the paper's 5-25 %")
     left.invert_yaxis()
     for axes in (left, right):
         axes.legend(fontsize=7)

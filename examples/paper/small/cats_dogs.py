@@ -32,7 +32,7 @@ def write(folder: Path, count: int, confounded: bool, seed: int) -> None:
 
 
 def _head(rng: np.random.Generator, label: int) -> tuple[Array, Array]:
-    """A face with two ears, triangles above it (cat) or flaps at its sides (dog); and a disc around both."""
+    """A face with two ears, triangles above it (cat) or flaps at its sides (dog); and a disc around, as for both."""
     centre, radius = middle(rng, SHAPE, 0.42) + np.array([4, 0]), rng.uniform(11, 14)
     face = ellipse(SHAPE, centre, np.array([radius, radius]))
     for side in (-1, 1):

@@ -53,5 +53,5 @@ def _scan(rng: np.random.Generator, label: int, count: int) -> tuple[Array, Arra
         shape = radius / SPACING[::-1] * (1.0 if label else 0.55)
         if not label:
             shape[int(rng.integers(1, 3))] *= 3
-        scan += 500 * ellipse(SHAPE, centre, shape, 0.7)
+        scan += (500 if label else 300) * ellipse(SHAPE, centre, shape, 0.7)
     return np.clip(scan, -1024, 3000), centres, radii

@@ -49,7 +49,7 @@ def _chest(rng: np.random.Generator, label: int) -> tuple[Array, list[list[float
 def _save(path: Path, patient: str, image: Array, portable: bool, rng: np.random.Generator) -> None:
     """Half of the files are stored inverted, and devices differ in their rescaling."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = XRAY, generate_uid(entropy_srcs=[str(path)])
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = XRAY, generate_uid(entropy_srcs=[patient])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
