@@ -89,7 +89,10 @@ def answers() -> bool:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Save a picture with as many colours as its limit of bytes allows."""
+    """Save a picture, with fewer colours only where it is above its limit of bytes."""
+    image.convert("RGB").save(path, optimize=True)
+    if path.stat().st_size <= MOST_BYTES:
+        return
     for colours in (256, 128, 64, 32):
         image.convert("RGB").quantize(colours).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
