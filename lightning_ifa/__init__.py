@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.features.table import FeatureTable
+    from lightning_ifa.layer_analysis import analyze_layers
     from lightning_ifa.logged_model import log_model
     from lightning_ifa.tracking.compare import compare
     from lightning_ifa.tracking.outage import outage_proof
@@ -29,6 +30,7 @@ __all__ = [
     "IntegratedFeatureAnalysis",
     "MapEvaluation",
     "analyze",
+    "analyze_layers",
     "autolog",
     "check_maps",
     "compare",
@@ -47,6 +49,7 @@ _HOME = {
     "IntegratedFeatureAnalysis": "callback",
     "MapEvaluation": "decomposition",
     "analyze": "analysis",
+    "analyze_layers": "layer_analysis",
     "autolog": "zero_code",
     "check_maps": "decomposition",
     "compare": "tracking.compare",

@@ -22,6 +22,7 @@ from lightning_ifa.features.gallery import take_gallery
 from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
+from lightning_ifa.features.place import Reshape
 from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
 from lightning_ifa.features.regions import Regions, RegionSource, find_regions
@@ -40,7 +41,14 @@ from lightning_ifa.indicators.consistency import consistency
 from lightning_ifa.indicators.finding import Finding, undecided
 from lightning_ifa.indicators.importance import Importance, importance
 from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
-from lightning_ifa.indicators.outliers import OutlierScores, Samples, outlier_scores, outliers
+from lightning_ifa.indicators.outliers import (
+    NEIGHBOURS,
+    OutlierScores,
+    Samples,
+    outlier_scores,
+    outliers,
+    small_classes,
+)
 from lightning_ifa.indicators.outside import Outside, outside
 from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
@@ -71,6 +79,7 @@ def analyze(
     regions: Mapping[str, RegionSource] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
+    reshape: Reshape | None = None,
     transplants: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
@@ -80,7 +89,8 @@ def analyze(
         model: The network, called as ``model(x)``; weights, modes, hooks and random states stay as they are.
         val_loader: Loader over a map-style validation set; only its data set and settings are used.
         train_loader: The same for the training set, best without augmentation; None leaves overfitting out.
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
+        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output. Of a module
+            that runs more than once, ``"name#0"`` is the first call.
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
@@ -97,6 +107,8 @@ def analyze(
             one. Costs two forward passes of 256 samples.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        reshape: Takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving entries, where its
+            form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
             ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw.
@@ -107,7 +119,7 @@ def analyze(
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
     """
-    extraction = Extraction(model, layer, task, explain, cam, batch_fn, seed)
+    extraction = Extraction(model, layer, task, explain, cam, batch_fn, seed, reshape=reshape)
     known = read_metadata(metadata)
     loaders = {"train": train_loader, "validation": val_loader}
     tables = {
@@ -185,6 +197,7 @@ def analyze_tables(
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
     suspects = _suspects(tables, groups, transplants, elsewhere)
+    warnings += _pooled(groups)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
@@ -299,6 +312,19 @@ def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | 
         return None
     table, known = tables["train"], groups["train"] >= 0
     return Training(table.logits[known], groups["train"][known], table.metadata[known])
+
+
+def _pooled(groups: Strata) -> list[str]:
+    """Say which classes are too small to look for outliers within."""
+    reference = groups.get("train", groups["validation"])
+    small = small_classes(groups["validation"], reference)
+    if not len(small):
+        return []
+    rows, classes = int(np.isin(groups["validation"], small).sum()), len(np.unique(groups["validation"]))
+    return [
+        f"outliers: {len(small)} of {classes} classes have {NEIGHBOURS} reference samples or fewer; their {rows} "
+        "validation samples are compared with samples of any class, which hardly finds wrong labels"
+    ]
 
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:

@@ -29,7 +29,6 @@ class Budget:
         self._began = clock()
         self._spent = 0.0
         self._last = 0.0
-        self.skipped = 0
 
     @property
     def overhead(self) -> float:

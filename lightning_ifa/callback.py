@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -25,7 +25,6 @@ from lightning_ifa.analysis import (
     with_gallery,
     with_metadata,
 )
-from lightning_ifa.budget import Budget
 from lightning_ifa.checkpoint import KEY
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
@@ -38,6 +37,8 @@ from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.outbox import Outbox
+from lightning_ifa.pace import Pace
+from lightning_ifa.passenger import Passenger
 from lightning_ifa.ranks import gathered, on_rank_zero, own_share, together
 from lightning_ifa.sources import Source, Sources, Streams
 from lightning_ifa.tracking.names import slug
@@ -147,8 +148,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self._trend: list[tuple[int, float, float]] = []
         self._checkpoint: Moment | None = None
         self._clock = time.monotonic
-        self._budget: Budget | None = None
+        self._pace = Pace()
         self._streams = Streams(max_samples)
+        self._passenger = Passenger(None, None)
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
         self._outbox = Outbox(run_id, tracking_uri, install_view, self._warn)
@@ -185,11 +187,13 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go before callbacks that change weights back when a validation ends."""
         self._checkpoint = None
+        if not self._passenger.knows(trainer, pl_module):
+            self._passenger = Passenger(trainer, pl_module)
         access.move_forward(trainer, self)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and look for training samples without augmentation."""
-        self._budget = Budget(self.max_overhead, self._clock) if self.max_overhead else None
+        self._pace = Pace(self.max_overhead, self._clock)
         try:
             self._clean = access.clean_training_loader(trainer)
         except Exception as error:
@@ -212,20 +216,31 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Hold some samples of a validation stream."""
+        """Hold some samples of a validation stream, or ride on the validation."""
         self._streams.add("validation", dataloader_idx, batch)
+        if dataloader_idx > 0:
+            self._passenger.alight()
+        elif batch_idx > 0:
+            self._passenger.next_batch()
+        elif trainer.world_size == 1 and not trainer.sanity_checking and self._is_due(trainer):
+            with suppress(Exception):  # the analysis will say why it has no samples
+                self._passenger.board(self._sources(trainer, pl_module).validation(0), batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Analyse and log the metrics."""
+        self._passenger.alight()
         if trainer.sanity_checking or not self._is_due(trainer):
             return
         metrics: dict[str, float] = {}
-        if self._fits(trainer):
-            with self._budget.spending() if self._budget else nullcontext():
+        if self._pace.allows(trainer):
+            with self._pace.spending():
                 metrics = self._analyse(trainer, pl_module)
-        if self._budget:
-            figures = {"ifa/budget/skipped": float(self._budget.skipped), "ifa/budget/overhead": self._budget.overhead}
-            metrics |= on_rank_zero(trainer, lambda: figures)
+        else:
+            self._warn(
+                f"analyses at every validation cost more than max_overhead={self.max_overhead} of the training time; "
+                "some are skipped, ifa/budget/skipped counts them"
+            )
+        metrics |= self._pace.metrics(trainer)
         if metrics:
             pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1, logger=False if self._checkpoint else None)
             if self._checkpoint is not None:
@@ -245,6 +260,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
+        self._passenger.alight()
         self._send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
         self._outbox.close(10.0, access.best_checkpoint(trainer))
 
@@ -258,23 +274,6 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             return False
         return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _fits(self, trainer: pl.Trainer) -> bool:
-        """Whether the time budget allows an analysis, or the weights are too important to ask."""
-        if self._budget is None or not access.is_fitting(trainer):
-            return True
-        allowed = on_rank_zero(trainer, self._budget.allows)
-        if allowed or access.is_last_epoch(trainer) or access.is_monitored(trainer, "ifa/"):
-            return True
-        if access.will_be_kept(trainer):
-            return True
-        self._budget.skipped += 1
-        self._warn(
-            f"an analysis costs more than max_overhead={self.max_overhead} of the training time at every validation; "
-            "some are skipped, ifa/budget/skipped counts them",
-            once_for="max_overhead",
-        )
-        return False
-
     def _hold(self, split: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hold samples of this split's streams, if it has any."""
         try:
@@ -287,8 +286,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Analyse each validation loader; one that fails takes no other with it, unless it is the first."""
         metrics: dict[str, float] = {}
         try:
-            clean = self.train_dataloader if self.train_dataloader is not None else self._clean
-            sources = Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
+            sources = self._sources(trainer, pl_module)
             train = together(trainer, sources.train)
             tables = {"train": self._tables(trainer, train)}
             tables["augmented"] = self._tables(trainer, together(trainer, partial(sources.augmented, train)))
@@ -322,8 +320,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         known, indices = read_metadata(self.metadata), own_share(trainer, source.indices)
         if not len(indices):
             return None
-        table = source.extraction(source.loader, indices)
+        table = self._passenger.table(source, indices)
         return with_metadata(table, source.loader, known.get(source.split), source.split)
+
+    def _sources(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Sources:
+        clean = self.train_dataloader if self.train_dataloader is not None else self._clean
+        return Sources(trainer, self._extraction(trainer, pl_module), self._streams, self.max_samples, clean)
 
     def _extraction(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Extraction:
         return Extraction(

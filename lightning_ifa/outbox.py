@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,8 +98,9 @@ class Outbox:
     def close(self, timeout: float, best: str) -> None:
         """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``."""
         publishers, self._publishers = self._publishers, {}
+        deadline = time.monotonic() + timeout  # they work side by side
         for publisher in publishers.values():
-            publisher.close(timeout / len(publishers), best)
+            publisher.close(max(0.0, deadline - time.monotonic()), best)
 
     def _publisher(self, trainer: Any, place: str) -> Publisher:
         if place not in self._publishers:

@@ -130,7 +130,9 @@ class Sources:
         if clean is None or self.clean is None or own is None or not self._twins(own):
             return None
         few = clean.indices[:: -(-len(clean.indices) // AUGMENTED_SAMPLES)]
-        return Source("train", 0, own, self.extraction, few) if self.extraction.is_augmented(own, few) else None
+        if self.extraction.is_augmented(clean.loader, few) or not self.extraction.is_augmented(own, few):
+            return None
+        return Source("train", 0, own, self.extraction, few)
 
     def _twins(self, own: Any) -> bool:
         """Whether index i may mean one and the same sample in both training sets."""

@@ -10,20 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.errors import DataError
+from lightning_ifa.carriers import carrying_channels, suspect_values
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.interventions import ablate_channels
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.columns import read_column
 from lightning_ifa.indicators.confounding import alignment_accuracy
-from lightning_ifa.indicators.reliance import channel_reliance
 
-CARRIED = 0.5
-"""Share of the reliance that the ablated channels carry, unless ``MOST_CHANNELS`` stops it."""
-
-MOST_CHANNELS = 0.1  # of all
 RANDOM_DRAWS = 5
 
 
@@ -57,15 +50,14 @@ def what_if(
         DataError: There is no such column, it cannot be compared, or the task has no classes.
     """
     table = report.tables["validation"]
-    values, known = _values(table, source)
-    labels = np.asarray(table.targets)
-    part = channel_reliance(table.contributions[known], table.activations[known], labels[known], values)
-    carriers = _carriers(part)
+    values, known = suspect_values(table, source)
+    labels, c = np.asarray(table.targets), table.activations.shape[1]
+    carriers = carrying_channels(table, values, known)
     rng = np.random.default_rng(seed)
     sets = {
         "nothing": [carriers[:0]],
         "carriers": [carriers],
-        "random": [rng.choice(len(part), len(carriers), replace=False) for _ in range(RANDOM_DRAWS)],
+        "random": [rng.choice(c, len(carriers), replace=False) for _ in range(RANDOM_DRAWS)],
     }
     extraction = Extraction(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
 
@@ -80,25 +72,3 @@ def what_if(
         rows.append([name, names, *np.mean([accuracies(channels) for channels in draws], axis=0)])
     columns = ["ablated", "channels", "accuracy", "accuracy_aligned", "accuracy_conflicting"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _values(table: FeatureTable, source: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    frame = table.metadata if source in table.metadata else table.properties
-    if source not in frame:
-        raise DataError(f"no metadata column or image property {source!r}; there are {', '.join(map(str, frame))}")
-    if table.targets.dtype.kind == "f":
-        raise DataError("a what-if counts right answers; a regression has none")
-    column = read_column(frame[source])
-    if column.values is None:
-        raise DataError(f"{source!r} has {column.levels} different values and cannot be compared")
-    rows = table.targets[column.known] >= 0
-    known = column.known & (table.targets >= 0)
-    return column.values[rows], known
-
-
-def _carriers(part: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The fewest channels that carry the share asked for, strongest first."""
-    order = np.argsort(-part, kind="stable")
-    carried = np.cumsum(np.maximum(part[order], 0.0))
-    enough = int(np.searchsorted(carried, CARRIED * carried[-1])) + 1
-    return order[: max(1, min(enough, round(MOST_CHANNELS * len(part))))]

@@ -258,6 +258,43 @@ def test_class_with_one_sample_is_left_out_and_named(model):
     )
 
 
+def test_many_small_classes_are_pooled_and_named():
+    torch.manual_seed(0)
+    x, y = torch.randn(1000, 1, 3, 3), torch.arange(1000) % 200
+
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps, self.head = torch.nn.Conv2d(1, 200, 2), torch.nn.Linear(200, 200)
+
+        def forward(self, x):
+            return self.head(self.maps(x).mean((2, 3)))
+
+    source = DataLoader(TensorDataset(x, y), 500)
+    report = analyze(Wide(), source, DataLoader(TensorDataset(x + 0.1, y), 500))
+    assert [w for w in report.warnings if w.startswith("outliers: 200 of 200 classes")]
+    assert all(np.isfinite(value) for value in report.metrics.values())
+
+
+def test_constant_features_and_an_empty_column_do_no_harm():
+    x, y = torch.zeros(60, 1, 12, 12), torch.arange(60) % 3
+    source = DataLoader(TensorDataset(x, y), 20)
+    empty = pd.DataFrame({"age": [np.nan] * 60, "site": [None] * 60})
+    report = analyze(PoolNet().eval(), source, source, metadata={"validation": empty, "train": empty})
+    assert all(np.isfinite(value) for value in report.metrics.values())
+    assert set(report.confounders.set_index("source").loc[["age", "site"], "note"]) == {
+        "fewer than two classes have a value"
+    }
+
+
+def test_a_class_missing_from_one_split_is_left_out_of_the_comparison(model):
+    train = Squares(90, seed=1)
+    train.labels[train.labels == 2] = 1
+    report = analyze(model, loader(60, seed=5), DataLoader(train, 30))
+    assert sorted(report.overfitting_classes["class"]) == [0, 1]
+    assert all(np.isfinite(value) for value in report.metrics.values())
+
+
 def test_import_is_light_and_names_are_exported():
     code = (
         "import sys, lightning_ifa; assert not {'torch', 'mlflow', 'pytorch_lightning', 'sklearn'} & set(sys.modules);"

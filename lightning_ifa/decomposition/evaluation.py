@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.decomposition.map_check import MapCheck, check_table
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import Weights
+from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.faithfulness import Rerun, make_baseline, rerun_masked
 from lightning_ifa.features.sampling import reference_indices
@@ -100,7 +100,7 @@ def evaluate_maps(
     model: nn.Module,
     loader: DataLoader[Any],
     *,
-    method: str | Weights = "hirescam",
+    method: str | Method = "hirescam",
     layer: str | None = None,
     task: str | ScoreFunction = "auto",
     explain: str | int = "prediction",
@@ -206,7 +206,7 @@ def _check(
     model: nn.Module,
     loader: DataLoader[Any],
     table: FeatureTable,
-    method: str | Weights,
+    method: str | Method,
     task: str | ScoreFunction,
     batch_fn: BatchFunction | None,
     seed: int,

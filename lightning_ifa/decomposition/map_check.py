@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.errors import OutputError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import ONE_PASS, Weights, cam, cam_weights
+from lightning_ifa.features.cam import ONE_PASS, Method, cam, cam_weights, method_name
 from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
@@ -108,7 +108,7 @@ def check_table(
     table: FeatureTable,
     *,
     layers: Sequence[str] | None = None,
-    methods: Sequence[str | Weights],
+    methods: Sequence[str | Method],
     task: str | ScoreFunction,
     batch_fn: BatchFunction | None = None,
     samples: int = SAMPLES,
@@ -131,7 +131,7 @@ def check_table(
             for draw in range(RANDOM_NETWORKS)
         ]
         for method in methods:
-            label = {"layer": layer, "method": method if isinstance(method, str) else method.__name__}
+            label = {"layer": layer, "method": method_name(method)}
             tables = _by_transform(found, method, own, columns, classes)
             agreements.append(pd.concat(tables, ignore_index=True).assign(**label))
             trust.append(label | _trust(tables[0].set_index("reading")))
@@ -148,7 +148,7 @@ class _ClassMaps:
     """``logits`` ``(n, k)`` and, by method, ``maps`` ``(n, k, *space)`` of the k classes."""
 
     logits: NDArray[np.float32]
-    maps: dict[str | Weights, NDArray[np.float32]]
+    maps: dict[str | Method, NDArray[np.float32]]
 
 
 def _class_maps(
@@ -156,15 +156,15 @@ def _class_maps(
     loader: DataLoader[Any],
     indices: NDArray[np.int64],
     classes: NDArray[np.int64],
-    methods: Sequence[str | Weights],
+    methods: Sequence[str | Method],
     state: Mapping[str, Tensor] | None = None,
 ) -> _ClassMaps:
     logits: list[Tensor] = []
-    maps: dict[str | Weights, list[Tensor]] = {method: [] for method in methods}
+    maps: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for batch in explained_batches(extraction, loader, indices, state):
             logits.append(batch.readout.logits.detach()[:, classes].cpu())
-            parts: dict[str | Weights, list[Tensor]] = {method: [] for method in methods}
+            parts: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
             for name in classes:
                 own = torch.full((len(batch.x),), int(name), device=batch.readout.logits.device)
                 A, G = batch.gradient(own)
@@ -177,7 +177,7 @@ def _class_maps(
 
 def _by_transform(
     found: _ClassMaps,
-    method: str | Weights,
+    method: str | Method,
     own: NDArray[np.int64],
     columns: dict[str, NDArray[np.int64]],
     classes: NDArray[np.int64],
@@ -200,7 +200,7 @@ def _trust(raw: pd.DataFrame) -> dict[str, Any]:
     return {"completeness": complete, "pearson": correlation, "trustworthy": trustworthy(complete)}
 
 
-def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str | Weights) -> dict[str, float]:
+def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str | Method) -> dict[str, float]:
     raw = [
         agreement(one.logits, one.maps[method].reshape(*one.logits.shape, -1).sum(2, dtype=np.float64)).loc["mean"]
         for one in fresh

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -16,7 +18,8 @@ from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.place import Place
 from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, reference_loader
-from lightning_ifa.features.tap import Tap, gradients_allowed
+from lightning_ifa.features.tail import Tail
+from lightning_ifa.features.tap import Tap, gradients_allowed, paused
 from lightning_ifa.features.targets import Readout, ScoreFunction, infer_task, read_output
 
 
@@ -31,6 +34,7 @@ class ExplainedBatch:
         task: The task, found out if it was ``"auto"``.
         positions: Data-set indices, ``(n,)``.
         layer: The layer.
+        tap: The cut at it.
     """
 
     x: Tensor
@@ -39,7 +43,7 @@ class ExplainedBatch:
     task: str | ScoreFunction
     positions: Tensor
     layer: Place
-    _tap: Tap
+    tap: Tap
     _context: Callable[[], AbstractContextManager[Any]]
 
     def gradient(self, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,14 +54,25 @@ class ExplainedBatch:
         """
         with torch.enable_grad():
             score = self.readout.logits.gather(1, classes[:, None])[:, 0]
-        A, G = self._tap.gradient(score, keep=True)
+        A, G = self.tap.gradient(score, keep=True)
         return A.float(), G.float()
 
     def rescore(self, classes: Tensor) -> Rescore:
         """What scores these samples again for a class each, ``(n,)``, as some CAM methods ask."""
         score = self.readout.logits.detach().gather(1, classes[:, None])[:, 0]
         read = reader(self.y, self.task, self.positions, classes)
-        return Rescore(self._tap, self.x, score, read, self._context)
+        return Rescore(self.tap, self.x, score, read, self._context)
+
+    def logits_of_means(self, means: Tensor) -> NDArray[np.float32] | None:
+        """What the network makes of spatial means, ``(m, c)`` to ``(m, k)``; None if it sees more than means."""
+        if len(self.x) < 2:  # too few to tell
+            return None
+        with paused([self.tap]), self._context(), Tail(self.tap.model, self.layer, self.x, self.tap.state) as tail:
+            if tail.reach != "means":
+                return None
+            y = self.y[:1].expand(len(means), *self.y.shape[1:]) if torch.is_tensor(self.y) else self.y
+            logits = read_output(tail(means), y, self.task, self.positions[:1].expand(len(means))).logits
+        return np.asarray(logits.numpy(force=True))
 
 
 def explained_batches(

@@ -39,7 +39,7 @@ def take_gallery(
 def depth_of(cam: NDArray[Any], length: int) -> int:
     """Index, among ``length`` slices along the first axis, of the one through a volume map's maximum."""
     depth = int(np.unravel_index(int(cam.argmax()), cam.shape)[0])
-    return min(length - 1, int((depth + 0.5) * length / len(cam)))
+    return max(0, int((depth + 0.5) * length / len(cam) - 0.5))
 
 
 def _reduced(image: NDArray[np.float32], cam: NDArray[np.float32]) -> NDArray[np.float32]:

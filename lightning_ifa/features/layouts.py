@@ -20,7 +20,8 @@ Shape = tuple[int, ...]
 def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     """Find the layers of a dry pass whose output is maps in another form, and how to take the maps.
 
-    Tokens are ``(n, t, c)`` outputs on an image or a volume. Their grid is that of the last feature map before them,
+    Tokens are ``(n, t, c)`` outputs on an image or a volume, of a shape that a ``Linear`` or ``LayerNorm`` returned,
+    which work on the last axis. Their grid is that of the last feature map before them,
     the patch embedding, that has at most ``MOST_PREFIX_TOKENS`` positions fewer; without one it is the largest with
     the input's proportions. Positions run along the last axis first; what is left over stands before them and is
     dropped. Channels are last where a ``LayerNorm`` over the last axis returned the same shape.
@@ -34,13 +35,14 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     """
     found: dict[str, Reshape] = {}
     normed = {layer.shape for layer in layers if _normalises_last_axis(layer)}
+    by_token = {layer.shape for layer in layers if isinstance(layer.module, (nn.Linear, nn.LayerNorm))}
     grids: list[Shape] = []
     for layer in layers:
         if len(layer.shape) == len(x) and layer.shape in normed:
             found[layer.name] = channels_first
         elif len(layer.shape) == len(x):
             grids.append(layer.shape[2:])
-        elif len(x) > 3 and len(layer.shape) == 3 and layer.shape[0] == x[0]:
+        elif len(x) > 3 and len(layer.shape) == 3 and layer.shape[0] == x[0] and layer.shape in by_token:
             grid = _grid(layer.shape[1], grids, x[2:])
             if grid is not None:
                 found[layer.name] = partial(tokens_to_maps, grid=grid)

@@ -43,7 +43,11 @@ def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in named_layers(model).items()]
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in named_layers(model).items()
+        if not isinstance(module, torch.jit.ScriptModule)  # takes no hook, or does not run it
+    ]
     try:
         with gradients_allowed():
             output = run()

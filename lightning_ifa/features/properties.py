@@ -8,7 +8,7 @@ from itertools import product
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d
+from torch.nn.functional import avg_pool1d, avg_pool2d
 
 BACKGROUND = ("border", "corner", "background")
 """First words of the properties that lie outside the usual place of an object, and are judged."""
@@ -20,7 +20,7 @@ PLAIN = 0.6
 
 LEAST_SIZE = 14  # fewer pixels along an axis leave no strip that an object does not fill
 
-_POOLS = {2: avg_pool1d, 3: avg_pool2d, 4: avg_pool3d}
+_POOLS = {2: avg_pool1d, 3: avg_pool2d}
 _MOST_PIXELS = 4096  # a percentile of that many evenly chosen pixels is exact enough
 _MOST_COLOURS = 4  # more channels than that are no colours
 
@@ -118,13 +118,17 @@ def _standing_out(gray: Tensor, outside: Tensor) -> dict[str, Tensor]:
     strip = gray[:, outside]
     middle = strip.median(1).values
     window = max(1, min(_edge_width(min(gray.shape[1:])) * 3 // 4, *gray.shape[1:]))
-    level = _POOLS[gray.dim()](gray[:, None], window, stride=1)[:, 0]
-    rim = torch.zeros(level.shape[1:], dtype=torch.bool, device=gray.device)
-    for axis in range(rim.dim()):
-        rim.transpose(0, axis)[0] = True
-        rim.transpose(0, axis)[-1] = True
-    spots = level[:, rim]
+    ends = [(axis, start) for axis in range(1, gray.dim()) for start in (0, gray.shape[axis] - window)]
+    faces = [gray.narrow(axis, start, window).mean(axis) for axis, start in ends]
+    spots = torch.cat([_window_means(face, window) for face in faces], dim=1)
     return {"edge_peak": spots.amax(1) - middle, "edge_pit": middle - spots.amin(1)}
+
+
+def _window_means(face: Tensor, window: int) -> Tensor:
+    """Means of all windows of a face, ``(n, windows)``; the ends of a signal are their own windows."""
+    if face.dim() == 1:
+        return face[:, None]
+    return _POOLS[face.dim()](face[:, None], window, stride=1).flatten(1)
 
 
 def _outline_step(gray: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ The only place in the package that registers forward hooks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, count
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -31,9 +32,12 @@ def normal(value: Any) -> Any:
 def gradients_allowed() -> Iterator[None]:
     """Leave inference mode and compiled code, with gradients off until the cut turns them on.
 
-    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled.
+    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled. Where nothing was
+    compiled the compiler is not even loaded: it takes some 70 MiB.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    is_loaded = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), stance:
         yield
 
 
@@ -278,8 +282,9 @@ def observe_past(
             activation.append(place.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
-    handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
-    handles += [module.register_forward_hook(leave) for module in model.modules()]
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_pre_hook(enter) for module in modules]
+    handles += [module.register_forward_hook(leave) for module in modules]
     try:
         output = run_plainly(model, x, state or _state_made_in_inference_mode(model))
     finally:
@@ -375,3 +380,32 @@ def _require_fixed_normalisation(model: nn.Module) -> None:
             f'batch norm "{plain_name(name)}" {reason}: it normalises by the batch, so that samples explain one '
             f"another; {remedy}"
         )
+
+
+@contextmanager
+def watched(
+    first: nn.Module, layer: nn.Module, entered: Callable[[Any], None], left: Callable[[Any], None]
+) -> Iterator[None]:
+    """Look on for the duration of a ``with`` block, whoever runs the network; an error in looking on reaches nobody.
+
+    Args:
+        first: The module whose input is told.
+        layer: The module whose output is told.
+        entered: Takes the positional arguments of ``first``.
+        left: Takes the output of ``layer``.
+    """
+
+    def before(module: nn.Module, args: Any) -> None:
+        with suppress(Exception):
+            entered(args)
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        with suppress(Exception):
+            left(output)
+
+    handles = [first.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -172,7 +172,12 @@ def transplant_suspects(
 
 def ranked(suspects: list[Suspect]) -> list[Suspect]:
     """Sort suspects, most suspicious first, untested ones last."""
-    return sorted(suspects, key=lambda s: health(s.strength()[0], RELIANCE_LIMIT) if s.tested else 2.0)
+
+    def verdict(suspect: Suspect) -> float:
+        score, z = suspect.strength()
+        return health(score, RELIANCE_LIMIT, z) if suspect.tested else 2.0
+
+    return sorted(suspects, key=verdict)
 
 
 def confounding(suspects: list[Suspect], supporting: Mapping[str, float] | None = None) -> Finding:
@@ -266,6 +271,18 @@ def _suspect(name: str, origin: str, found: Reliance, **more: Any) -> Suspect:
     )
 
 
+def alignment(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
+
+    Args:
+        values: ``(n, p)``.
+        labels: ``(n,)``.
+    """
+    position, means = group_means(values, labels)
+    overall = values.mean(0)
+    return np.asarray(((values - overall) * (means[position] - overall)).sum(1))
+
+
 def alignment_accuracy(
     correct: NDArray[np.bool_], labels: NDArray[np.int64], values: NDArray[np.float64]
 ) -> tuple[float, float, int]:
@@ -282,8 +299,7 @@ def alignment_accuracy(
         Both accuracies (NaN if no class has both sorts of samples), and how many samples conflict.
     """
     position, means = group_means(values, labels)
-    overall = values.mean(0)
-    side = np.sign(((values - overall) * (means[position] - overall)).sum(1))
+    side = np.sign(alignment(values, labels))
     count = [np.bincount(position, side == s, len(means)) for s in (1, -1)]
     right = [np.bincount(position, (side == s) & correct, len(means)) for s in (1, -1)]
     weight = count[0] * count[1] / np.maximum(count[0] + count[1], 1)

@@ -55,7 +55,7 @@ class OutlierScores(NamedTuple):
 
     Attributes:
         score: Distance to its class, votes of the neighbours and image properties in one number, in robust standard
-            deviations; NaN where the class has too few reference samples.
+            deviations; NaN where there is no label, or no reference sample.
         disagreement: Share of the nearest reference samples, of whatever class, that agree on one other class.
         strangeness: Robust z of the distance to the nearest reference samples of any class.
         damage: Robust z of the image properties' distance to the nearest reference samples.
@@ -89,6 +89,9 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
     samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
     network or after a shift, their own median and lower half take over: that is no property of single samples.
 
+    Classes with too few reference samples are pooled: their samples are compared with the nearest reference samples of
+    any class, which shows foreign and damaged ones, but hardly a wrong label.
+
     Args:
         samples: To be judged.
         reference: To judge by, or None.
@@ -96,10 +99,13 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
     """
     own = reference is None
     base = _chosen(samples if reference is None else reference, None if own else seed)
+    small = np.isin(samples.labels, small_classes(samples.labels, base.labels))
+    base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
     votes, any_class, same_class, base_noise = [], [], [], []
     for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
         near = _Neighbourhood(_unit(x), samples.labels, _unit(b), base.labels, own)
         same_class.append(_robust_z(near.same_class, near.base_same_class))
+        same_class[-1][small] = _robust_z(near.any_class[small], near.base_any_class[base_small])
         any_class.append(_robust_z(near.any_class, near.base_any_class))
         votes.append(near.disagreement)
         base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
@@ -110,12 +116,21 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
     return OutlierScores(score, votes[0], any_class[0], damage, noise)
 
 
+def small_classes(labels: NDArray[np.int64], reference: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the classes among some labels that have too few reference samples to be compared within, and are pooled.
+
+    >>> small_classes(np.array([0, 1, 2, -1]), np.repeat([0, 1], [11, 10]))
+    array([1, 2])
+    """
+    found = np.unique(labels[labels >= 0])
+    return found[[int((reference == label).sum()) <= NEIGHBOURS for label in found]]
+
+
 def outliers(scores: OutlierScores, twins: Twins | None = None) -> Finding:
     """Judge the validation split by its share of outliers and leaked samples beyond what clean data has.
 
     Score: share of samples with a score above 5 or a twin in the training split, minus the 1 % that clean data may
-    have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no class with enough reference
-    samples.
+    have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no reference samples.
 
     Args:
         scores: Of the validation split.
@@ -124,7 +139,7 @@ def outliers(scores: OutlierScores, twins: Twins | None = None) -> Finding:
     judged = np.isfinite(scores.score)
     n = int(judged.sum())
     if not n:
-        return undecided(f"no class has more than {NEIGHBOURS} reference samples")
+        return undecided("there are no reference samples to compare with")
     leaked = np.zeros(len(judged), dtype=bool) if twins is None else twins.twin >= 0
     share = float((leaked | scores.suspicious)[judged].mean())
     z = (share - NULL_SHARE) / np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)

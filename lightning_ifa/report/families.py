@@ -62,7 +62,8 @@ def _write_row(figure: Figure, family: str, finding: Finding, left: float, middl
     write(figure, left + 0.22, middle, SIGNS[verdict(finding)], 17, "white", weight="bold", ha="center", va="center",
           bbox=badge)  # fmt: skip
     write(figure, left + 0.56, middle - 0.12, family, 17, weight="bold", va="center")
-    write(figure, left + 0.57, middle + 0.17, _verdict(finding), 8.5, colour if finding.alarm else QUIET, va="center")
+    told, ink = _verdict(finding, finding.score / LIMITS[family]), colour if finding.alarm else QUIET
+    write(figure, left + 0.57, middle + 0.17, told, 8.5, ink, va="center")
 
 
 def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
@@ -87,9 +88,11 @@ def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
               ha=ha, va="center", family=FAMILY, zorder=5)  # fmt: skip
 
 
-def _verdict(finding: Finding) -> str:
+def _verdict(finding: Finding, limits: float) -> str:
     if finding.alarm and finding.z:
         return f"{verdict(finding)}, {finding.z:.0f} sd above its null"
+    if not finding.alarm and not finding.undecided and limits > 1:
+        return "above the limit, but no more than chance"
     if not finding.alarm and not finding.undecided and finding.z >= Z_LIMIT:
         return "below the limit, though no chance"
     return verdict(finding)

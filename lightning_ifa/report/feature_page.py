@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.exhibits import telling_features
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.features import labels_of, most_served, overfitted_features
+from lightning_ifa.report.features import most_served
 from lightning_ifa.report.style import (
     DIVERGING,
     FAINT,
@@ -26,6 +26,7 @@ from lightning_ifa.report.style import (
     write,
 )
 from lightning_ifa.report.violins import draw_violins
+from lightning_ifa.sides import table_strata
 
 WIDTH = 13.0
 MOST_CHANNELS = 40
@@ -90,7 +91,7 @@ def _draw_importance(figure: Figure, report: FeatureReport, channels: NDArray[np
 
 def _worth_a_violin(report: FeatureReport) -> list[int]:
     """The channels that overfit most, then those that tell most."""
-    overfitted = [int(channel) for channel in overfitted_features(report)["feature"].head(VIOLINS // 2)]
+    overfitted = [int(channel) for channel in report.overfitting_features["feature"].head(VIOLINS // 2)]
     telling = [int(channel) for channel in telling_features(report) if channel not in overfitted]
     return [*overfitted, *telling][:VIOLINS]
 
@@ -113,7 +114,7 @@ def _draw_violins(figure: Figure, report: FeatureReport, channel: int, left: flo
 
 def _by_class(report: FeatureReport, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
     """Contributions of the classes with most samples, split by split, and the classes' names."""
-    labels = labels_of(report)
+    labels = table_strata(report.tables)
     found, counts = np.unique(labels["validation"][labels["validation"] >= 0], return_counts=True)
     shown = np.sort(found[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])
     groups = [

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.overfitting import gaps_by_feature
-from lightning_ifa.indicators.strata import bin_edges, group_means, strata
+from lightning_ifa.indicators.strata import group_means
+from lightning_ifa.sides import table_strata
 
 DRAWS = 10
 
 
-def labels_of(report: FeatureReport) -> dict[str, NDArray[np.int64]]:
-    """Class or target bin of each sample of each split, -1 where unlabelled."""
-    edges = bin_edges(*(table.targets for table in report.tables.values()))
-    return {split: strata(table.targets, edges) for split, table in report.tables.items()}
-
-
-def overfitted_features(report: FeatureReport) -> pd.DataFrame:
-    """Which channels carry the gap between the splits, largest share first; empty without training samples."""
-    if "train" not in report.tables:
-        return pd.DataFrame(columns=["feature", "gap", "z", "share"])
-    labels = labels_of(report)
-    sides: list[Any] = []
-    for split in ("train", "validation"):
-        known = labels[split] >= 0
-        sides += [report.tables[split].contributions[known], labels[split][known]]
-    return gaps_by_feature(*sides).dropna(subset="gap")
-
-
 def centred(report: FeatureReport, channel: int) -> dict[str, NDArray[np.float64]]:
     """A channel's contributions less the mean of the validation samples of the same class, split by split."""
-    labels = labels_of(report)
+    labels = table_strata(report.tables)
     table = report.tables["validation"]
     known = labels["validation"] >= 0
     names = np.unique(labels["validation"][known])

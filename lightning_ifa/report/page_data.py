@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_ifa.exhibits import MOST_FEATURES, outlier_rows, strongest_rows, telling_features, twin_row
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.features import centred, overfitted_features
+from lightning_ifa.report.features import centred
 from lightning_ifa.report.planes import Pixels
 from lightning_ifa.report.strips import Place, sample_panels
 
@@ -25,7 +25,7 @@ QUALITY = 85
 
 def shown_features(report: FeatureReport) -> list[int]:
     """The channels of the page's table: those that tell most, and those that overfit most."""
-    overfitted = [int(channel) for channel in overfitted_features(report)["feature"].head(MOST_ROWS // 4)]
+    overfitted = [int(channel) for channel in report.overfitting_features["feature"].head(MOST_ROWS // 4)]
     telling = [int(channel) for channel in telling_features(report)]
     ranked = dict.fromkeys(telling[: MOST_ROWS - len(overfitted)] + overfitted + telling)
     return list(ranked)[:MOST_ROWS]

@@ -14,7 +14,7 @@ from lightning_ifa.exhibits import leading_suspects, outlier_rows, suspect_group
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.report.families import SIGNS
-from lightning_ifa.report.features import most_served, overfitted_features, shown_value
+from lightning_ifa.report.features import most_served, shown_value
 from lightning_ifa.report.overlay import misclassified, own_scale
 from lightning_ifa.report.overview import caption
 from lightning_ifa.report.page_data import key, picture, transparent
@@ -98,7 +98,7 @@ def probes(report: FeatureReport) -> str:
 
 def features(report: FeatureReport, channels: Sequence[int]) -> str:
     """The table of features, and the place where the script draws the chosen one."""
-    gaps = {int(gap["feature"]): gap for gap in overfitted_features(report).to_dict("records")}
+    gaps = {int(gap["feature"]): gap for gap in report.overfitting_features.to_dict("records")}
     unknown = {"gap": math.nan, "z": math.nan, "share": math.nan}
     rows = []
     for channel in channels:

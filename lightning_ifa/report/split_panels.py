@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.features import centred, overfitted_features
+from lightning_ifa.report.features import centred
 from lightning_ifa.report.style import FAMILY, QUIET, SPLIT_COLOURS, bare, dress, head, place
 
 WIDTH = 5.15
@@ -31,7 +31,7 @@ def draw_evidence(figure: Figure, report: FeatureReport, left: float, top: float
 
 def draw_overfitted(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
     """Draw the contributions of the channel that carries most of the gap, a curve a split."""
-    found = overfitted_features(report)
+    found = report.overfitting_features
     if found.empty:
         head(figure, left, top, "Overfitted features", "cannot be told without training samples of the same classes")
         return

@@ -74,11 +74,12 @@ class Page:
         """Wait until an expression is true and give its value."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            value = self.evaluate(expression, context)
+            # a document that is only just loading has no body yet
+            value = self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()", context)
             if value:
                 return value
             time.sleep(0.25)
-        text = self.evaluate("document.body.innerText.slice(0, 2000)", context)
+        text = self.evaluate("document.body?.innerText.slice(0, 2000)", context)
         raise AssertionError(f"no {what} after {seconds:.0f} s; the page says:\n{text}")
 
     def frame_context(self, seconds=FIRST_PAINT):

@@ -246,7 +246,7 @@ def test_a_layer_without_the_input_s_axes_is_refused():
     class Rows(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.head = nn.Conv1d(12, 4, 3), nn.Linear(4, 3)
+            self.conv, self.head = nn.Conv1d(12, 3, 3), nn.Linear(3, 3)
 
         def forward(self, x):
             return self.head(self.conv(x[:, 0]).mean(2))

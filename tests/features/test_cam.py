@@ -263,3 +263,12 @@ def test_score_cam_refuses_a_layer_without_the_inputs_axes():
 
     with pytest.raises(LayerError, match="Score-CAM masks the input"):
         by_the_package(Lines().eval(), "lines", torch.randn(2, 1, 12, 12), ["scorecam"])
+
+
+@pytest.mark.parametrize("piece", [1, 100, 10**6])
+def test_products_in_pieces_are_the_whole_product(monkeypatch, piece):
+    monkeypatch.setattr("lightning_ifa.features.cam.PIECE", piece)
+    A, G = torch.randn(2, 5, 7, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(contributions(A, G), (A * G).sum((2, 3, 4)))
+    for broadcast in (G, G[:, :, :1, :1, :1], G[:1], G[:1, :, :1, :1, :1]):
+        torch.testing.assert_close(cam(A, G, lambda A, G, W=broadcast: W), (broadcast * A).sum(1))

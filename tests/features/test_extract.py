@@ -116,9 +116,10 @@ def test_volume_with_one_logit():
     assert {"background", "corner_top_left", "sharpness"} <= set(table.properties)
 
 
-def test_nan_names_the_sample():
+@pytest.mark.parametrize("values", [(torch.nan, 0), (torch.inf, 0), (torch.inf, -torch.inf)])
+def test_what_is_not_finite_names_the_sample(values):
     source = loader(20)
-    source.dataset.images[17] = torch.nan
+    source.dataset.images[17, 0, 0, :2] = torch.tensor(values)
     with pytest.raises(DataError, match="first at data-set index 17"):
         table_of(trained(PoolNet()), source, task=lambda output, target: output[:, 0].nan_to_num())
 

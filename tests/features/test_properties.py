@@ -69,3 +69,24 @@ def test_a_plain_border_is_background_and_a_textured_one_is_not():
     noisy = framed + 0.02 * torch.randn(framed.shape, generator=generator)
     found = [has_background(pd.DataFrame(image_properties(x))) for x in (textured, framed, noisy)]
     assert found == [False, True, True]
+
+
+@pytest.mark.parametrize("space", [(40,), (20, 31), (15, 17, 20)])
+def test_edge_spots_are_the_means_of_all_windows_that_touch_the_edge(space):
+    x = torch.randn(3, 2, *space, generator=torch.Generator().manual_seed(0))
+    gray, width = x.mean(1), [max(1, round(size / 7)) for size in space]
+    window = max(1, max(1, round(min(space) / 7)) * 3 // 4)
+    inside = tuple(slice(w, size - w) for w, size in zip(width, space, strict=True))
+    found = image_properties(x)
+    for i in range(3):
+        strip = torch.ones(space, dtype=torch.bool)
+        strip[inside] = False
+        middle = float(gray[i][strip].median())
+        starts = torch.cartesian_prod(*(torch.arange(size - window + 1) for size in space)).reshape(-1, len(space))
+        means = [
+            float(gray[i][tuple(slice(s, s + window) for s in start)].mean())
+            for start in starts.tolist()
+            if any(s in (0, size - window) for s, size in zip(start, space, strict=True))
+        ]
+        assert found["edge_peak"][i] == pytest.approx(max(means) - middle, abs=1e-5)
+        assert found["edge_pit"][i] == pytest.approx(middle - min(means), abs=1e-5)

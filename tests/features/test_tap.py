@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import CLASSES, PoolNet, SegmentationNet, build, first_score
+from models import CLASSES, SegmentationNet, build, first_score
 from torch import nn
 
 from lightning_ifa.errors import LayerError, OutputError
@@ -98,23 +98,6 @@ def test_score_that_does_not_depend_on_the_layer_is_refused():
     model, x = build("pool")
     with pytest.raises(OutputError, match="does not depend on layer"):
         cut(model, "features", x, score=lambda output: output.argmax(1).float())
-
-
-def test_tail_that_cached_a_tensor_in_inference_mode_names_the_setting():
-    class Cached(PoolNet):
-        mask = None
-
-        def forward(self, x):
-            features = self.features(x)
-            if self.mask is None:
-                self.mask = torch.ones(features.shape[1:]) * 2
-            return self.head((features * self.mask).mean((2, 3)))
-
-    model, x = Cached().eval(), torch.randn(2, 1, 12, 12)
-    with torch.inference_mode():
-        model(x)
-    with pytest.raises(OutputError, match="inference_mode=False"):
-        cut(model, "features", x)
 
 
 def test_segmentation_plane_can_be_explained():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_ifa.indicators.leakage import Copies, find_twins
-from lightning_ifa.indicators.outliers import KINDS, Samples, outlier_kinds, outlier_scores, outliers
+from lightning_ifa.indicators.outliers import KINDS, Samples, outlier_kinds, outlier_scores, outliers, small_classes
 
 
 def samples(n=500, seed=0, k=5, channels=24, spread=1.0):
@@ -72,8 +72,28 @@ def test_unlabelled_samples_have_no_score():
     assert np.isfinite(scores.score[10:]).all()
 
 
-def test_too_few_reference_samples_cannot_be_told():
-    assert outliers(outlier_scores(samples(20), samples(20, seed=1))).undecided
+def test_small_classes_are_pooled_and_still_show_what_is_foreign():
+    judged, reference = samples(300, k=100, channels=120), samples(500, seed=1, k=100, channels=120)
+    assert len(small_classes(judged.labels, reference.labels)) > 90
+    alien = np.abs(np.random.default_rng(0).normal(size=(6, 120))) + 12 * (np.arange(120) == 110)
+    judged.activations[:6], judged.contributions[:6] = alien, alien
+    scores = outlier_scores(judged, reference)
+    assert np.isfinite(scores.score).all()
+    assert (outlier_kinds(scores)[:6] == "foreign").all()
+    assert scores.suspicious[6:].mean() <= 0.01
+
+
+def test_large_classes_are_judged_as_ever_beside_small_ones():
+    judged, reference = samples(400), samples(400, seed=1)
+    alone = outlier_scores(judged, reference)
+    few = samples(10, seed=2, k=5)
+    few.labels[:] += 5
+    both = [Samples(*(np.concatenate(pair) for pair in zip(one, few, strict=True))) for one in (judged, reference)]
+    np.testing.assert_allclose(outlier_scores(*both).score[:400], alone.score, atol=0.7)
+
+
+def test_without_reference_samples_nothing_can_be_told():
+    assert outliers(outlier_scores(samples(20), samples(1, seed=1))).undecided
 
 
 def test_constant_features_and_no_properties_do_no_harm():
