@@ -16,10 +16,10 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import requests
-from chromium import browser, find_chromium
+from browser.chromium import browser, find_chromium
 from lightning_modules import Net
 from models import loader
-from named import EVIL, RUNS
+from browser.named import EVIL, RUNS
 from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_ifa import IntegratedFeatureAnalysis
