@@ -67,13 +67,16 @@ def test_channels_in_another_order_change_nothing(seeds):
 
 
 def test_two_seeds_are_inside_the_noise(seeds):
-    """The same data and recipe: no family may be called better or worse."""
+    """The same data and recipe: no family may be called better or worse.
+
+    But for overfitting: whether so small a network learns 96 images by heart does depend on its seed.
+    """
     found = pd.concat(
         compare_tables({name: seeds[name], **{k: v for k, v in seeds.items() if k > name}}).changes
         for name in list(seeds)[:-1]
     )
-    told = found[found["verdict"] != "cannot be told"]
-    assert len(told) >= 9
+    told = found[(found["verdict"] != "cannot be told") & (found["family"] != "overfitting")]
+    assert len(told) >= 6
     assert (told["verdict"] == "inside the noise").all(), told.to_string()
 
 
