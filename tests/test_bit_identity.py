@@ -19,6 +19,7 @@ PACKAGES = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
+    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:You called `self.log"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),
@@ -29,6 +30,10 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked process that wants several hangs where its parent has used several
+    yield
+    torch.set_num_threads(before)
 
 
 def classifier(package, kind):

@@ -13,7 +13,10 @@ from torch import nn
 from lightning_ifa import IntegratedFeatureAnalysis
 from lightning_ifa.features.ride import PROOF
 
-pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no MLflow run was found"),
+    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
+]
 
 
 @pytest.fixture(autouse=True)
