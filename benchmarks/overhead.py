@@ -1,183 +1,206 @@
-"""What the callback costs: the analysis against a plain validation pass, and the time that logging takes.
+"""What the callback at its defaults adds to a whole training: time, memory, import.
 
-    .venv/bin/python benchmarks/overhead.py
+    .venv/bin/python benchmarks/overhead.py                       # MNIST demo, small CIFAR-like training
+    .venv/bin/python benchmarks/overhead.py --images 50000 --width 64 --rounds 1    # full size: hours without a GPU
 
-Plain and analysed passes alternate in one process; ratios are taken within each round.
+Trainings with and without the callback alternate, each in a process of its own, so that peak memory is its own; ratios
+are taken within each round. Both log to MLflow.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-import mlflow
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from mnist import Digits, SmallCNN
+from pytorch_lightning.loggers import MLFlowLogger
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.nn.functional import cross_entropy, relu
+from torch.utils.data import DataLoader, Dataset
 
-from lightning_ifa import IntegratedFeatureAnalysis, analyze
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.sampling import reference_indices
-from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_job
-from lightning_ifa.tracking.run import Run
+ROOT = Path(__file__).resolve().parents[1]
 
-
-def seconds(action):
-    began = time.perf_counter()
-    result = action()
-    return time.perf_counter() - began, result
+IMPORT = """
+import sys, torch, pytorch_lightning, time
+began = time.perf_counter()
+import lightning_ifa
+print(1000 * (time.perf_counter() - began))
+"""
 
 
-def quartiles(values):
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return f"median {middle:.2f}, quartiles {low:.2f} to {high:.2f}"
+class Images(Dataset):
+    """CIFAR's shape and type, ten classes of coloured noise: (3, 32, 32) uint8 in memory, float32 when read."""
 
+    def __init__(self, count, seed):
+        rng = np.random.default_rng(seed)
+        templates = np.random.default_rng(0).integers(0, 128, (10, 3, 32, 32), dtype=np.uint8)
+        self.labels = rng.integers(0, 10, count)
+        self.pixels = rng.integers(0, 128, (count, 3, 32, 32), dtype=np.uint8)
+        self.pixels += templates[self.labels]
 
-def trainer(folder, *callbacks):
-    return pl.Trainer(
-        logger=False,
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-    )
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.pixels[index]).float() / 255, int(self.labels[index])
 
 
 class Block(nn.Module):
-    """Two convolutions and a skip connection (He et al. 2016)."""
+    """Two convolutions beside a shortcut."""
 
     def __init__(self, n_in, n_out, stride):
         super().__init__()
-        self.way = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True),
-            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm2d(n_out),
-        )  # fmt: skip
-        self.skip = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if stride > 1 else nn.Identity()
+        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)])
+        self.shortcut = nn.Identity()
+        if stride > 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
 
     def forward(self, x):
-        return torch.relu(self.way(x) + self.skip(x))
+        inner = relu(self.norms[0](self.first(x)))
+        return relu(self.norms[1](self.second(inner)) + self.shortcut(x))
 
 
 class ResNet(pl.LightningModule):
-    """Laid out as ResNet-18 for images of 32 x 32."""
+    """Eight blocks in four stages, as ResNet-18 for CIFAR; ``width`` 64 is the usual one."""
 
-    def __init__(self):
+    def __init__(self, width):
         super().__init__()
-        stages = zip((64, 64, 128, 256), (64, 128, 256, 512), (1, 2, 2, 2), strict=True)
-        blocks = [block for a, b, s in stages for block in (Block(a, b, s), Block(b, b, 1))]
-        self.features = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1), nn.ReLU(), *blocks)
-        self.head = nn.Linear(512, 10)
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stages = [
+            nn.Sequential(Block(n_in, n_out, 1 if stage == 0 else 2), Block(n_out, n_out, 1))
+            for stage, (n_in, n_out) in enumerate(pairwise(widths))
+        ]
+        self.stages, self.head = nn.Sequential(*stages), nn.Linear(8 * width, 10)
 
     def forward(self, x):
-        return self.head(self.features(x).mean((2, 3)))
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+
+    def training_step(self, batch, batch_idx):
+        return cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch, batch_idx):
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        self.log("val_loss", cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9)
 
 
-class Separate(IntegratedFeatureAnalysis):
-    """Never rides on the validation."""
-
-    def setup(self, trainer, pl_module, stage):
-        super().setup(trainer, pl_module, stage)
-        self._passenger.refused = "benchmark"
-
-
-class FeaturesOnly(IntegratedFeatureAnalysis):
-    """Takes the features, by riding, and judges nothing."""
-
-    def _analyse(self, trainer, pl_module):
-        self._tables(trainer, self._sources(trainer, pl_module).validation(0))
-        return {}
+def cifar(options):
+    """Two epochs; a fifth as many images for validation."""
+    train, validation = Images(options.images, 1), Images(options.images // 5, 2)
+    loaders = {
+        "train_dataloaders": DataLoader(train, 128, shuffle=True),
+        "val_dataloaders": DataLoader(validation, 256),
+    }
+    return ResNet(options.width), loaders, {"max_epochs": 2}
 
 
-def riding(rounds, folder):
-    """Compare ``trainer.validate`` with and without the analysis; processor time, so that other jobs disturb less."""
-    model, samples = ResNet(), TensorDataset(torch.randn(1024, 3, 32, 32), torch.arange(1024) % 10)
-    loader = DataLoader(samples, 64)
-    callbacks = {"riding, features only": FeaturesOnly(), "riding": IntegratedFeatureAnalysis(), "separate": Separate()}
-    for callback in callbacks.values():
-        callback._send = lambda trainer, unlogged=False: None
-    trainers = {"plain": trainer(folder)} | {name: trainer(folder, c) for name, c in callbacks.items()}
-    ratios = {name: [] for name in callbacks}
-    for _ in range(rounds + 1):
-        spent = {}
-        for name, each in trainers.items():
-            began = time.process_time()
-            each.validate(model, loader, verbose=False)
-            spent[name] = time.process_time() - began
-        for name in ratios:
-            ratios[name].append(spent[name] / spent["plain"])
-    print("trainer.validate with the analysis / without, ResNet-18 on 1,024 images of 32 x 32, no figures, no logging:")
-    for name, values in ratios.items():
-        print(f"  {name}: first time {values[0]:.2f}, then {quartiles(values[1:])}")
+def mnist(options):
+    """The demo's sound training."""
+    from mnist import Digits, SmallCNN
+
+    return SmallCNN(), {"datamodule": Digits()}, {"max_epochs": 12, "check_val_every_n_epoch": 4}
+
+
+TASKS = {"mnist": mnist, "cifar": cifar}
+
+
+def train(options):
+    """Run in a process of its own: train once, print seconds and peak MiB."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(options.threads)
+    pl.seed_everything(0, verbose=False)
+    model, data, settings = TASKS[options.task](options)
+    callbacks = []
+    if options.analysed:
+        from lightning_ifa import IntegratedFeatureAnalysis
+
+        callbacks = [IntegratedFeatureAnalysis(on_error="raise")]
+    with tempfile.TemporaryDirectory() as folder:
+        store = {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": f"{folder}/artifacts"}
+        logger = MLFlowLogger("x", **store)
+        trainer = pl.Trainer(
+            logger=logger,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            accelerator=options.accelerator,
+            devices=1,
+            **settings,
+        )
+        _ = logger.experiment  # the store's tables are made once in a project's life
+        began = time.perf_counter()
+        trainer.fit(model, **data)
+        seconds = time.perf_counter() - began
+        logged = len(list(Path(folder).rglob("ifa_report.html")))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak": peak, "logged": logged}))
+
+
+def in_a_process(*arguments):
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)  # noqa: S603  # this file
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(task, options):
+    """Alternate; print the ratio of times and the difference of peaks."""
+    given = [f"--{name}={getattr(options, name)}" for name in ("images", "width", "threads", "accelerator")]
+    pairs = []
+    for _ in range(options.rounds):
+        pair = [in_a_process(__file__, *given, "--task", task, *extra) for extra in ([], ["--analysed"])]
+        assert [run["logged"] > 0 for run in pair] == [False, True]
+        pairs.append(pair)
+    plain, analysed = (np.array([[run["seconds"], run["peak"]] for run in runs]) for runs in zip(*pairs, strict=True))
+    ratios = analysed[:, 0] / plain[:, 0]
+    seconds, peak = np.median(plain, axis=0)
+    print(
+        f"{task}: whole fit {seconds:.1f} s without, {np.median(analysed[:, 0]):.1f} s with; ratio median "
+        f"{np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f}, {len(ratios)} rounds); peak memory "
+        f"{peak:.0f} MiB, {np.median((analysed - plain)[:, 1]):+.0f} MiB with",
+        flush=True,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--images", type=int, default=5000, help="CIFAR-like training images; CIFAR has 50000")
+    parser.add_argument("--width", type=int, default=16, help="of the ResNet's first stage; ResNet-18 has 64")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--task", choices=list(TASKS), help=argparse.SUPPRESS)
+    parser.add_argument("--analysed", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    warnings.simplefilter("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    torch.manual_seed(0)
-    data, model = Digits(), SmallCNN()
-    data.setup("fit")
-    loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
-    indices = {split: reference_indices(loader, 1024, 0, split) for split, loader in loaders.items()}
-    extraction = Extraction(model)
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = trainer(folder)
-        extracted, whole = [], []
-        for _ in range(options.rounds + 1):
-            validate, _ = seconds(lambda: plain.validate(model, loaders["validation"], verbose=False))
-            extract, _ = seconds(lambda: extraction(loaders["validation"], indices["validation"]))
-            analyse, report = seconds(lambda: analyze(model, loaders["validation"], loaders["train"]))
-            extracted.append((validate + extract) / validate)
-            whole.append(analyse)
-        print(f"{len(indices['validation'])} validation samples, {len(indices['train'])} training samples,", end=" ")
-        print(f"{report.tables['validation'].contributions.shape[1]} channels, {options.threads} threads")
-        print(f"validation with features of the same samples / plain validation: {quartiles(extracted[1:])}")
-        print(f"whole analysis, both splits and all indicators, s: {quartiles(whole[1:])}")
-
-        client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-        experiment = client.create_experiment("x", artifact_location=f"{folder}/artifacts")
-        run = Run(client.create_run(experiment).info.run_id, client.tracking_uri)
-        drawn, uploaded = [], []
-        for step in range(options.rounds + 1):
-            job = Path(folder) / f"job{step}"
-            job.mkdir()
-            moment = Moment(step, step)
-            drawn.append(seconds(lambda job=job, moment=moment: write_job(report, job, run, moment))[0])
-            uploaded.append(seconds(lambda job=job: upload(job))[0])
-        print(f"figures and tables, s, in the background: {quartiles(drawn[1:])}")
-        print(f"upload to the embedded MLflow store, s, in the background: {quartiles(uploaded[1:])}")
-
-        watcher = IntegratedFeatureAnalysis(on_error="raise", train_dataloader=loaders["train"])
-        watched = trainer(folder, watcher)
-        blocked = []
-        send = watcher._send
-        watcher._send = lambda t: blocked.append(seconds(lambda: send(t))[0])
-        for _ in range(5):
-            watched.validate(model, loaders["validation"], verbose=False)
-        print(f"training thread blocked by figures and logging, ms: {quartiles(1000 * np.array(blocked))}")
-        riding(options.rounds, folder)
+    if options.task:
+        train(options)
+        return
+    milliseconds = [in_a_process("-c", IMPORT) for _ in range(options.rounds)]
+    print(f"import lightning_ifa beside torch and Lightning: {np.median(milliseconds):.1f} ms", flush=True)
+    for task in options.tasks:
+        compare(task, options)
 
 
 if __name__ == "__main__":

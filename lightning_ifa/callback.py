@@ -286,6 +286,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Analyse each validation loader; one that fails takes no other with it, unless it is the first."""
         metrics: dict[str, float] = {}
         try:
+            access.require_whole_layers(trainer)
             sources = self._sources(trainer, pl_module)
             train = together(trainer, sources.train)
             tables = {"train": self._tables(trainer, train)}

@@ -156,12 +156,18 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
 
     Exit codes: 0 all uploaded, 2 some are still waiting.
     """
-    from lightning_ifa.tracking.job import pending
+    from lightning_ifa.tracking.job import replay
     from lightning_ifa.tracking.sink import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
-    waiting = [job for job in pending(folder) if not _uploaded(job, tracking_uri)]
-    raise SystemExit(UNDECIDED if waiting else 0)
+    complete = True
+    for job, error in replay(folder, tracking_uri):
+        complete = complete and error is None
+        if error is None:
+            click.echo(f"uploaded  {job}")
+        else:
+            click.secho(f"waits     {job}: {type(error).__name__}", fg="yellow")
+    raise SystemExit(0 if complete else UNDECIDED)
 
 
 @main.command()
@@ -220,18 +226,6 @@ def install(experiment: str, tracking_uri: str | None) -> None:
     except (TrackingError, MlflowException) as error:
         click.secho(f"nothing was changed: {error}", fg="yellow", err=True)
         raise SystemExit(UNDECIDED) from None
-
-
-def _uploaded(job: Path, tracking_uri: str | None) -> bool:
-    from lightning_ifa.tracking.job import upload
-
-    try:
-        upload(job, tracking_uri)
-    except Exception as error:  # whatever a server or its client throws: the job stays in the spool
-        click.secho(f"waits     {job}: {type(error).__name__}", fg="yellow")
-        return False
-    click.echo(f"uploaded  {job}")
-    return True
 
 
 if __name__ == "__main__":

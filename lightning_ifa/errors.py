@@ -10,6 +10,7 @@
     │   └── MetadataError   the user's table about the samples
     ├── FileError       a file that is not what it should be
     ├── ConfigError     command-line options or a configuration that name what does not exist or cannot be made
+    ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
     ├── TrackingError   the tracking run or its store
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
@@ -48,6 +49,10 @@ class FileError(IFAError):
 
 class ConfigError(IFAError):
     """Command-line options or a configuration cannot be used."""
+
+
+class StrategyError(IFAError):
+    """The trainer's strategy does not allow the analysis during training."""
 
 
 class TrackingError(IFAError):

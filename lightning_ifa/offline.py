@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_ifa.checkpoint import KEY, load_weights, read_checkpoint
+from lightning_ifa.checkpoint import load_weights, read_checkpoint
 from lightning_ifa.errors import ConfigError, DataError
 from lightning_ifa.feature_report import FeatureReport
 
@@ -105,10 +105,9 @@ def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, 
     from lightning_ifa.tracking.job import upload
     from lightning_ifa.tracking.publish import Moment, write_job
     from lightning_ifa.tracking.run import Run
+    from lightning_ifa.trainer_access import moment_of
 
-    content = read_checkpoint(checkpoint)
-    step = max(int(content.get("global_step", 0)) - 1, 0)  # Lightning logs under the last step, and counts one more
-    moment = Moment(int(content.get("epoch", 0)), int(content.get(KEY, {}).get("step", step)))
+    moment = moment_of(read_checkpoint(checkpoint)) or Moment(0, 0)
     run = Run(run_id, tracking_uri or mlflow.get_tracking_uri())
     now = int(time.time() * 1000)
     run.client().log_batch(run_id, [Metric(key, value, now, moment.step) for key, value in report.metrics.items()])
@@ -127,13 +126,15 @@ def _keep_to_itself(analysis: Any) -> None:
 
 def _offer_training_data(cli: Any, analysis: Any) -> None:
     """Let the validation know the training samples, as it would within a training."""
+    from lightning_ifa.trainer_access import clean_training_loader
+
     owner = cli.datamodule if cli.datamodule is not None else cli.model
-    setup, clean, start = owner.setup, getattr(owner, "train_dataloader_clean", None), analysis.on_validation_start
+    setup, start = owner.setup, analysis.on_validation_start
 
     def on_validation_start(trainer: Any, module: Any) -> None:
         trainer.fit_loop.setup_data()
-        if analysis.train_dataloader is None and clean is not None:
-            analysis.train_dataloader = clean()
+        if analysis.train_dataloader is None:
+            analysis.train_dataloader = clean_training_loader(trainer)
         start(trainer, module)
 
     owner.setup = lambda stage: setup("fit")  # a set-up for validation alone may leave the training samples out

@@ -11,9 +11,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lightning_ifa.checkpoint import KEY
+from lightning_ifa.errors import StrategyError
 from lightning_ifa.tracking.publish import Moment
 
 CLEAN = "train_dataloader_clean"
+
+SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+"""Strategies of either Lightning package."""
 
 
 def validation_loaders(trainer: Any) -> list[Any]:
@@ -80,6 +84,20 @@ def move_forward(trainer: Any, callback: Any) -> None:
     acting = (i for i, other in enumerate(others) if _acts_at_validation_epoch_end(other, type(callback)))
     place = min(next(acting, len(others)), trainer.callbacks.index(callback))
     trainer.callbacks = [*others[:place], callback, *others[place:]]
+
+
+def require_whole_layers(trainer: Any) -> None:
+    """See that every rank holds whole parameters; every rank comes to the same answer.
+
+    Raises:
+        StrategyError: The strategy spreads them over the ranks, so that no layer can be cut out and run on its own.
+    """
+    for base in type(trainer.strategy).__mro__:
+        if base.__name__ in SHARDING:
+            raise StrategyError(
+                f"{base.__name__} spreads the parameters over the ranks, and the analysis needs whole layers; save a "
+                "full checkpoint and analyse it afterwards: lightning-ifa analyze --checkpoint FILE --config FILE"
+            )
 
 
 def is_fitting(trainer: Any) -> bool:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import requests
-from chromium import browser
+from browser.chromium import browser
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -89,7 +89,10 @@ def answers() -> bool:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Save a picture with as many colours as its limit of bytes allows."""
+    """Save a picture, with fewer colours only where it is above its limit of bytes."""
+    image.convert("RGB").save(path, optimize=True)
+    if path.stat().st_size <= MOST_BYTES:
+        return
     for colours in (256, 128, 64, 32):
         image.convert("RGB").quantize(colours).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:

@@ -56,10 +56,8 @@ def fit(callbacks=(), seed=0, module=None, data=None, **settings):
     """Train briefly; give the trainer and the module."""
     pl.seed_everything(seed, verbose=False)
     module = Classifier() if module is None else module
-    settings = {"max_epochs": 2, "logger": False, "enable_checkpointing": False} | settings
-    trainer = pl.Trainer(
-        accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings
-    )
+    settings = {"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_checkpointing": False} | settings
+    trainer = pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
     trainer.fit(module, *(data or loaders()))
     return trainer, module
 

@@ -21,15 +21,21 @@ CLASSES = """
 import pytorch_lightning as pl
 from lightning_modules import Net
 from models import PoolNet, loader
-from torch.utils.data import DataLoader, random_split
+from torch.utils.data import DataLoader, Subset, random_split
 
 class Data(pl.LightningDataModule):
+    def __init__(self, augmented: bool = True):
+        super().__init__()
+        self.augmented = augmented
     def setup(self, stage):
         if stage == "fit":
-            self.train, self.rest = random_split(loader(48, seed=1).dataset, [40, 8])
+            self.train, self.rest = random_split(loader(48, seed=1, augmented=self.augmented).dataset, [40, 8])
             self.validation, _ = random_split(loader(40, seed=2).dataset, [30, 10])
     def train_dataloader(self):
         return DataLoader(self.train, 8, shuffle=True)
+    def train_dataloader_clean(self):
+        clean = Subset(loader(48, seed=1).dataset, self.train.indices)
+        return DataLoader(clean, 8) if self.augmented else None
     def val_dataloader(self):
         return DataLoader(self.validation, 8)
     def on_after_batch_transfer(self, batch, dataloader_idx):

@@ -54,7 +54,7 @@ Draws = Mapping[str, NDArray[np.float64]]
 def resampled(report: FeatureReport, seed: int = 0) -> Draws:
     """Compute a run's scores on 200 resamples of its rows, drawn within classes.
 
-    Runs on the same data get the same resamples. Confounding is that of the suspect which is strongest on all samples.
+    Confounding is that of the suspect which is strongest on all samples.
 
     Args:
         report: The run's report.
@@ -76,9 +76,10 @@ def changes(
 ) -> pd.DataFrame:
     """Tabulate the change of every family's score from one run to another.
 
-    The interval says what other samples of the same kind would have shown. Redundancy is a share of channels, and
-    hardly depends on the samples, but differs from one training to the next: its interval is that of a share of so
-    many channels.
+    The interval says what other samples of the same kind would have shown; the errors of both runs add up as if each
+    had samples of its own. That is wider than shared samples need, and leaves room for what another seed of the same
+    training changes. Redundancy is a share of channels, and hardly depends on the samples, but differs from one
+    training to the next: its interval is that of a share of so many channels.
 
     Args:
         first: Report of the run compared to.
@@ -115,7 +116,7 @@ def _error(reports: tuple[FeatureReport, ...], draws: tuple[Draws, ...], family:
         return math.hypot(*shares), "over channels"
     if any(family not in drawn for drawn in draws):
         return float("nan"), "none"
-    return bootstrap_error(draws[1][family] - draws[0][family]), "bootstrap"
+    return math.hypot(*(bootstrap_error(drawn[family]) for drawn in draws)), "bootstrap"
 
 
 def _labels(report: FeatureReport) -> dict[str, Rows]:

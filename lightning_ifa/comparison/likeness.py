@@ -102,8 +102,8 @@ def outlier_changes(first: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     both = a.merge(b, on="sample_id", suffixes=("_first", "_other"))
     was, remains = both["kind_first"] != "", both["kind_other"] != ""
     both["status"] = np.select([was & remains, remains, was], ["shared", "new", "gone"], "")
-    both = both[both["status"] != ""].assign(worst=both[["score_first", "score_other"]].max(axis=1))
-    both = both.sort_values("worst", ascending=False, ignore_index=True)
+    both["worst"] = both[["score_first", "score_other"]].max(axis=1)
+    both = both[both["status"] != ""].sort_values("worst", ascending=False, ignore_index=True)
     return both.rename(columns={"kind_first": "first", "kind_other": "other"})[
         ["sample_id", "status", "first", "other"]
     ]

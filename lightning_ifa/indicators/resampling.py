@@ -15,7 +15,7 @@ def bootstrap_draws(labels: Rows, seed: int, draws: int = DRAWS) -> list[Rows]:
 
     Args:
         labels: ``(n,)`` class or target bin.
-        seed: Of the draws; equal labels and seed give equal draws, which pairs two runs on the same samples.
+        seed: Of the draws.
         draws: How many.
     """
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,5 +91,5 @@ def _resized(maps: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _flat_centred(maps: NDArray[Any]) -> NDArray[np.float64]:
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    flat = maps.reshape(len(maps), math.prod(maps.shape[1:])).astype(np.float64)
     return np.asarray(flat - flat.mean(1, keepdims=True))

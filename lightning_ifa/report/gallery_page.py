@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_ifa.exhibits import leading_suspects, outlier_rows, rows_of, suspect_groups, twin_row
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.features import shown_value
-from lightning_ifa.report.strips import Place, draw_panels, sample_panels, strip
-from lightning_ifa.report.style import BAD, INK, QUIET, head, place, plain, sheet, write
+from lightning_ifa.report.strips import Place, draw_panels, picture_layer, sample_panels, strip
+from lightning_ifa.report.style import BAD, INK, QUIET, head, plain, sheet, write
 from lightning_ifa.report.suspect_panel import told_of
 
 WIDTH = 13.0
@@ -38,25 +39,26 @@ def gallery_page(report: FeatureReport, title: str = "Outliers and confounder su
     rows = max(1, -(-len(outliers) // ACROSS))
     below = 1.35 + rows * 1.65 + 0.25
     figure = sheet(WIDTH, below + max(len(suspects), 0.35) * SUSPECT + 0.1, plain(title, 80))
+    layer = picture_layer(figure)
     head(figure, 0.3, 0.75, f"Outliers: {len(report.outliers)} listed",
          "each sample beside its map; the most suspicious first, leaked ones in turn")  # fmt: skip
     for number, found in enumerate(outliers):
-        _draw_outlier(figure, report, found, 0.3 + number % ACROSS * CELL, 1.35 + number // ACROSS * 1.65)
+        _draw_outlier(figure, layer, report, found, 0.3 + number % ACROSS * CELL, 1.35 + number // ACROSS * 1.65)
     if not suspects:
         head(figure, 0.3, below, "Confounder suspects", "no metadata column and no plain background to sort images by")
     for number, source in enumerate(suspects):
-        _draw_suspect(figure, report, source, below + number * SUSPECT)
+        _draw_suspect(figure, layer, report, source, below + number * SUSPECT)
     return figure
 
 
-def _draw_outlier(figure: Figure, report: FeatureReport, found: Place, left: float, top: float) -> None:
+def _draw_outlier(figure: Figure, layer: Axes, report: FeatureReport, found: Place, left: float, top: float) -> None:
     split, row = found
     sample = rows_of(report, split).iloc[row]
     twin = twin_row(report, split, row)
     panels = sample_panels(report, found)
     if twin is not None:
         panels = [panels[0], sample_panels(report, ("train", twin))[0]]
-    draw_panels(place(figure, left, top, 2 * SIDE + 0.06, SIDE), panels)
+    draw_panels(layer, panels, left, top, SIDE)
     kind = WORDS.get(str(sample["kind"]), str(sample["kind"]))
     name = f"{kind} {sample['twin']}" if twin is not None else kind
     write(figure, left, top + SIDE + 0.05, plain(name, 24), 9, BAD, weight="bold")
@@ -66,7 +68,7 @@ def _draw_outlier(figure: Figure, report: FeatureReport, found: Place, left: flo
     write(figure, left, top + SIDE + 0.37, plain(f"{split} {sample['sample_id']}", 22) + score, 8, QUIET)
 
 
-def _draw_suspect(figure: Figure, report: FeatureReport, source: str, top: float) -> None:
+def _draw_suspect(figure: Figure, layer: Axes, report: FeatureReport, source: str, top: float) -> None:
     suspect = report.confounders[report.confounders["source"] == source].iloc[0]
     carriers = f"; carried by channels {suspect['features']}" if suspect["features"] else ""
     head(figure, 0.3, top, f"Suspect: {plain(source)}", plain(told_of(report, suspect) + carriers, 150))
@@ -74,7 +76,7 @@ def _draw_suspect(figure: Figure, report: FeatureReport, source: str, top: float
         panels = [strip(sample_panels(report, ("validation", int(row))), 0) for row in group.rows]
         left = 0.3 + number * 6.35
         write(figure, left, top + 0.5, plain(group.name, 50), 9, INK, weight="bold")
-        draw_panels(place(figure, left, top + 0.7, 6.1, 0.74), panels)
+        draw_panels(layer, panels, left, top + 0.7, 0.74)
         for place_number, row in enumerate(group.rows):
             label = shown_value(report.tables["validation"], int(row), report.class_names)
             write(figure, left + place_number * 1.526, top + 1.49, plain(label, 18), 8.5, QUIET)

@@ -13,6 +13,7 @@ from typing import Any
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import FileError, TrackingError
 from lightning_ifa.tracking.names import without_secret
@@ -100,7 +101,42 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
     _log_batches(client, job, tags)
     if job.status:
         client.set_terminated(job.run_id, job.status, job.timestamp)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path, Exception | None]]:
+    """Upload what waits below a folder, oldest first.
+
+    Where a server fails, later jobs of the same run wait as well, since their files replace the earlier ones'. A job
+    that the server refuses holds up nothing.
+
+    Args:
+        spool: The folder.
+        tracking_uri: Store to use instead of the recorded ones.
+
+    Yields:
+        Each job's folder, and what kept it from being uploaded.
+    """
+    failed: dict[str, Exception] = {}
+    for folder in pending(spool):
+        error: Exception | None = None
+        run_id = ""
+        try:
+            run_id = Job.load(folder).run_id
+            error = failed.get(run_id)
+            if error is None:
+                upload(folder, tracking_uri)
+        except Exception as failure:  # whatever a server or its client throws: the job stays in the spool
+            error = failure
+            if not _refused(failure):
+                failed[run_id] = failure
+        yield folder, error
+
+
+def _refused(error: Exception) -> bool:
+    if isinstance(error, FileError):
+        return True
+    return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500  # type: ignore[no-untyped-call]
 
 
 def require_answer(uri: str) -> None:
@@ -128,7 +164,7 @@ def _upload_files(client: MlflowClient, run_id: str, root: Path) -> None:
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         place = file.parent.relative_to(root).as_posix()
         client.log_artifact(run_id, str(file), None if place == "." else place)
-        file.unlink()
+        file.unlink(missing_ok=True)  # another process may be at it
 
 
 def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:

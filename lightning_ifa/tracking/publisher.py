@@ -128,9 +128,15 @@ class Publisher:
             folder, step = self._drawn.pop(0)
             for name in FIGURES:
                 if self._shows and (folder / name).exists():
-                    with Image.open(folder / name) as image:
-                        for show in self._shows:
-                            show(f"ifa/{Path(name).stem.removeprefix('ifa_')}", image.convert("RGB"), step)
+                    self._show(folder / name, step)
+
+    def _show(self, file: Path, step: int) -> None:
+        try:
+            with Image.open(file) as image:
+                for show in self._shows:
+                    show(f"ifa/{file.stem.removeprefix('ifa_')}", image.convert("RGB"), step)
+        except Exception:  # whatever a logger throws: the picture lies in the folder
+            log.warning("a logger did not take %s", file, exc_info=True)
 
     def _install_view(self) -> None:
         if not self._view or self._run is None:

@@ -11,10 +11,8 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from lightning_ifa.errors import IFAWarning
-from lightning_ifa.tracking.job import JOB_FILE, pending, upload
+from lightning_ifa.tracking.job import JOB_FILE, pending, replay
 
 log = logging.getLogger(__name__)
 
@@ -115,27 +113,18 @@ class Sink:
                 return
 
     def _send_pending(self) -> bool:
-        """Upload what is written, in order; whether the server took or refused everything."""
-        try:
-            for folder in pending(self.spool):
-                self._send(folder)
-        except Exception as error:  # whatever a server or its client throws: the job stays in the spool
-            log.warning("upload failed, the job stays in %s: %s", self.spool, type(error).__name__)
-            log.debug("upload failed", exc_info=True)
-            return False
-        return True
-
-    def _send(self, folder: Path) -> None:
-        try:
-            upload(folder, self._uri)
-        except MlflowException as error:
-            if not 400 <= error.get_http_status_code() < 500:  # type: ignore[no-untyped-call]
-                raise
-            log.warning("MLflow refuses %s: %s", folder, error)  # so it would again; what comes after it may pass
-            return
-        tell, self._when_uploaded = self._when_uploaded, None
-        if tell is not None:
-            tell()
+        """Upload what is written; whether all of it went."""
+        complete = True
+        for folder, error in replay(self.spool, self._uri):
+            if error is None:
+                tell, self._when_uploaded = self._when_uploaded, None
+                if tell is not None:
+                    tell()
+            elif complete:
+                complete = False
+                log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
+                log.debug("upload failed", exc_info=error)
+        return complete
 
 
 def release(spool: Path, names: Collection[str] | None = None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from named import EVIL, RUNS
+
+from browser.named import EVIL, RUNS
 
 MLFLOWS_OWN = "mlflow/users/current"  # asked for by every page of a server without authentication
 

@@ -95,6 +95,7 @@ class Proxy:
                 upstream.request(self.command, self.path, body, headers)
                 found = upstream.getresponse()
                 content = found.read()
+                upstream.close()
                 if dead:
                     self.close_connection = True
                     return
@@ -106,7 +107,6 @@ class Proxy:
                 self.end_headers()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     self.wfile.write(content)
-                upstream.close()
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815  # the names http.server asks for
 

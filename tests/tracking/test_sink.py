@@ -180,7 +180,7 @@ def test_resumed_training_says_that_it_logs_elsewhere(store, tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     again = IntegratedFeatureAnalysis(on_error="warn")
     again.load_state_dict(first.state_dict())
-    with pytest.warns(IFAWarning, match=r"was resumed, but logs to run"):
+    with pytest.warns(IFAWarning, match=r"were trained in run .*, but run .* is logged to"):
         fit([again], logger=MLFlowLogger("x", tracking_uri=store), default_root_dir=tmp_path, max_epochs=1)
 
 

@@ -1,0 +1,68 @@
+"""Names that mean harm: nothing lands outside the folder, and MLflow takes every key."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from models import PoolNet, loader, trained
+
+from lightning_ifa import analyze
+from lightning_ifa.tracking.job import upload
+from lightning_ifa.tracking.publish import Moment, write_job, write_sheet
+from lightning_ifa.tracking.run import Run
+
+SCRIPT = "<script>alert(1)</script>"
+NAMES = ["../../x", "/etc/passwd", "a\nb", "a/b//c", "💥", "x" * 10_000, SCRIPT, "..", "$x_{$", ""]
+
+
+def renamed(table, names):
+    """The table with its first samples called otherwise."""
+    ids = table.sample_ids.astype(object)
+    ids[: len(names)] = names
+    return replace(table, sample_ids=np.asarray(ids, dtype=str))
+
+
+@pytest.fixture(scope="module")
+def report():
+    found = analyze(
+        trained(PoolNet()), loader(60, seed=5), loader(60, seed=1), probes=10, class_names=[SCRIPT, "../../x", "a\nb"]
+    )
+    tables = {split: renamed(table, NAMES) for split, table in found.tables.items()}
+    probes = replace(
+        found.probes, table=renamed(found.probes.table, NAMES), predicted=renamed(found.probes.predicted, NAMES)
+    )
+    samples = found.samples.assign(sample_id=np.concatenate([t.sample_ids for t in tables.values()]))
+    samples.loc[:5, "kind"] = "foreign"
+    return replace(found, tables=tables, probes=probes, samples=samples)
+
+
+def test_hostile_samples_and_classes_reach_the_run_and_nothing_else(report, store, tmp_path):
+    client = MlflowClient(store)
+    run = client.create_run(client.create_experiment("x", artifact_location=(tmp_path / "in/store").as_uri()))
+    job = tmp_path / "in" / "spool" / "job"
+    job.mkdir(parents=True)
+    write_job(report, job, Run(run.info.run_id, store), Moment(0, 0), singles=True, unlogged=True)
+    upload(job)
+    outside = {path.name for path in tmp_path.iterdir()} - {"in", "mlflow.db"}
+    assert not outside
+    assert not list((tmp_path / "in" / "spool").iterdir())
+    images = [Path(file.path).name for file in client.list_artifacts(run.info.run_id, "images")]
+    assert len({name.split("+")[0] for name in images if name.startswith("ifa~xai~")}) == len(NAMES)
+    assert max(map(len, images)) < 255
+    data = client.get_run(run.info.run_id).data
+    assert set(report.metrics) == set(data.metrics)
+    assert SCRIPT not in data.tags["mlflow.note.content"]
+    page = Path(client.download_artifacts(run.info.run_id, "ifa_report.html", str(tmp_path / "in"))).read_text()
+    assert SCRIPT not in page
+    cams = Path(client.download_artifacts(run.info.run_id, "ifa_cams.json", str(tmp_path / "in"))).read_text()
+    assert [row[0] for row in json.loads(cams)["data"]] == NAMES
+
+
+def test_pictures_without_mlflow(report, tmp_path):
+    write_sheet(report, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ifa_probes.png"]

@@ -1,0 +1,83 @@
+"""Without MLflow the figures go to loggers that take images, else to the folder alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lightning_modules import fit
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from lightning_ifa import IntegratedFeatureAnalysis
+from lightning_ifa.tracking.image_loggers import image_methods
+
+pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+FIGURES = {"ifa/overview", "ifa/probes"}
+
+
+class ImageLogger(DummyLogger):
+    """Takes images as Lightning's WandbLogger does: a list of PIL images under a key."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+    def log_image(self, key, images, step=None, **options):
+        self.seen.append((key, [image.mode for image in images], step))
+
+
+class Writer:
+    """Takes images as a SummaryWriter does."""
+
+    def __init__(self):
+        self.seen = []
+
+    def add_image(self, tag, img_tensor, global_step=None, walltime=None, dataformats="CHW"):
+        assert dataformats == "HWC"
+        assert img_tensor.dtype == np.uint8
+        assert img_tensor.shape[2] == 3
+        self.seen.append((tag, global_step))
+
+
+class WriterLogger(DummyLogger):
+    """As Lightning's TensorBoardLogger."""
+
+    def __init__(self):
+        super().__init__()
+        self._experiment = Writer()
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+def test_loggers_that_take_no_images_are_left_alone(tmp_path):
+    assert image_methods([DummyLogger(), CSVLogger(tmp_path)]) == []
+
+
+@pytest.mark.parametrize("kind", [ImageLogger, WriterLogger])
+def test_figures_of_every_analysis_arrive_from_the_training_thread(kind, tmp_path):
+    logger = kind()
+    fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], logger=logger, default_root_dir=tmp_path)
+    seen = logger.seen if kind is ImageLogger else logger.experiment.seen
+    assert {(entry[0], entry[-1]) for entry in seen} == {(name, step) for name in FIGURES for step in (5, 11)}
+    assert {path.name for path in (tmp_path / "ifa").iterdir()} == {"net.features-00000005", "net.features-00000011"}
+
+
+def test_a_real_tensorboard_logger_holds_the_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], logger=logger, default_root_dir=tmp_path, max_epochs=1)
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert set(events.Tags()["images"]) == FIGURES
+
+
+def test_without_any_logger_the_folder_has_it_all(tmp_path):
+    fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], default_root_dir=tmp_path, max_epochs=1)
+    (folder,) = (tmp_path / "ifa").iterdir()
+    files = {path.name for path in folder.iterdir()}
+    assert {"ifa_overview.png", "ifa_probes.png", "ifa_cams.json", "ifa_report.html"} <= files
