@@ -11,14 +11,8 @@ from lightning_ifa import analyze
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatch):
-    trained = train_row(
-        row,
-        stand_in(FOLDERS.get(row, row)),
-        store,
-        row,
-        "--trainer.max_epochs=1",
-        "--trainer.check_val_every_n_epoch=1",
-    )
+    root = stand_in(FOLDERS.get(row, row), count=160)
+    trained = train_row(row, root, store, row, "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1")
     run = mlflow.MlflowClient(store).get_run(trained.run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == row
@@ -28,9 +22,8 @@ def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatc
     assert trained.report.findings["consistency"].score < 1e-3  # pooled, or ReLU layers without bias to speak of
 
 
-@pytest.mark.parametrize(
-    ("row", "mark"), [("ultrasound", "calipers"), ("esmira", "site")]
-)  # those that train in seconds
+# the rows that train in seconds
+@pytest.mark.parametrize(("row", "mark"), [("ultrasound", "calipers"), ("esmira", "site")])
 def test_a_planted_mark_raises_the_score_above_its_null_and_its_absence_does_not(row, mark, stand_in, store):
     found = {}
     for confounded in (False, True):
