@@ -12,18 +12,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.feature_report import FAMILIES, FeatureReport
-from lightning_ifa.indicators.confounding import RELIANCE_LIMIT, find_suspects
-from lightning_ifa.indicators.consistency import RESIDUE_LIMIT, completeness
-from lightning_ifa.indicators.outliers import EXCESS_LIMIT, NULL_SHARE
-from lightning_ifa.indicators.overfitting import GAP_LIMIT, standardised_gap
-from lightning_ifa.indicators.redundancy import SHARE_LIMIT
+from lightning_ifa.indicators.confounding import find_suspects
+from lightning_ifa.indicators.consistency import completeness
+from lightning_ifa.indicators.limits import LIMITS
+from lightning_ifa.indicators.outliers import NULL_SHARE
+from lightning_ifa.indicators.overfitting import standardised_gap
 from lightning_ifa.indicators.resampling import (
     Rows,
     bootstrap_draws,
     bootstrap_error,
     share_error,
 )
-from lightning_ifa.indicators.strata import bin_edges, strata
+from lightning_ifa.sides import table_strata
 
 NOISE, BETTER, WORSE, UNTOLD = "inside the noise", "better", "worse", "cannot be told"
 SIGNIFICANT = 2.576
@@ -31,15 +31,6 @@ SIGNIFICANT = 2.576
 
 NEGLIGIBLE = 0.01
 """Share of a family's alarm line below which a change is none, such as one by rounding."""
-
-LIMITS = {
-    "overfitting": GAP_LIMIT,
-    "confounding": RELIANCE_LIMIT,
-    "outliers": EXCESS_LIMIT,
-    "redundancy": SHARE_LIMIT,
-    "consistency": RESIDUE_LIMIT,
-}
-"""Alarm line of each family's score."""
 
 COLUMNS = ["family", "first", "other", "change", "low", "high", "interval", "verdict"]
 
@@ -121,16 +112,7 @@ def _error(reports: tuple[FeatureReport, ...], draws: tuple[Draws, ...], family:
 
 def _labels(report: FeatureReport) -> dict[str, Rows]:
     """Class or target bin of each row of the validation and the training table; none without a training table."""
-    tables = {split: report.tables.get(split) for split in ("validation", "train")}
-    edges = bin_edges(*(table.targets for table in tables.values() if table is not None))
-    custom = report.tables["validation"].task == "custom"
-    found: dict[str, Rows] = {}
-    for split, table in tables.items():
-        if table is None or custom:
-            found[split] = np.zeros(0 if table is None else len(table), dtype=np.int64)
-        else:
-            found[split] = strata(table.targets, edges)
-    return found
+    return table_strata({"train": report.tables["validation"].take(np.arange(0)), **report.tables})
 
 
 def _statistic(report: FeatureReport, family: str, labels: Mapping[str, Rows]) -> Statistic | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightning_ifa.comparison.changes import SIGNIFICANT
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.similarity import linear_cka, map_correlations
-from lightning_ifa.indicators.strata import bin_edges, strata
+from lightning_ifa.sides import table_strata
 
 
 def shared_rows(first: FeatureTable, other: FeatureTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -32,7 +32,7 @@ def likeness(first: FeatureTable, other: FeatureTable) -> dict[str, float]:
         (the same with another sample of the class in place of the same one). NaN where there is too little.
     """
     a, b = (table.take(rows) for table, rows in zip((first, other), shared_rows(first, other), strict=True))
-    labels = _strata(a)
+    labels = table_strata({"both": a})["both"]
     same = np.flatnonzero(a.explained == b.explained)
     found = map_correlations(a.cams[same], b.cams[same])
     chance = map_correlations(a.cams[same], b.cams[same][_next_of_class(labels[same])])
@@ -107,12 +107,6 @@ def outlier_changes(first: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return both.rename(columns={"kind_first": "first", "kind_other": "other"})[
         ["sample_id", "status", "first", "other"]
     ]
-
-
-def _strata(table: FeatureTable) -> NDArray[np.int64]:
-    if table.task == "custom":
-        return np.zeros(len(table), dtype=np.int64)
-    return strata(table.targets, bin_edges(table.targets))
 
 
 def _next_of_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from html import escape
 from typing import Any
 
@@ -13,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_ifa.comparison import Comparison
-from lightning_ifa.comparison.changes import BETTER, LIMITS, NOISE, UNTOLD, WORSE
-from lightning_ifa.report.style import BAD, FAINT, GOOD, HEAT, INK, UNKNOWN, canvas, dress, flat_map
+from lightning_ifa.comparison.changes import BETTER, NOISE, UNTOLD, WORSE
+from lightning_ifa.indicators.limits import LIMITS
+from lightning_ifa.report.style import BAD, FAINT, GOOD, HEAT, INK, UNKNOWN, canvas, dress, flat_map, png
 
 COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNTOLD: FAINT}
 MOST_ROWS = 100
@@ -56,9 +56,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_png(comparison: Comparison) -> bytes:
     """Draw the comparison as a PNG file's content."""
-    buffer = io.BytesIO()
-    comparison_figure(comparison).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return png(comparison_figure(comparison))
 
 
 def comparison_figure(comparison: Comparison, title: str = "Runs compared") -> Figure:

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.indicators.finding import Z_LIMIT, Finding
-from lightning_ifa.report.nulls import LIMITS, null
+from lightning_ifa.indicators.limits import alarm_limit
+from lightning_ifa.report.nulls import null
 from lightning_ifa.report.style import BAD, FAINT, FAMILY, GOOD, QUIET, UNKNOWN, WASH, bare, place, write
 from lightning_ifa.report.summary import verdict
 
@@ -62,7 +63,7 @@ def _write_row(figure: Figure, family: str, finding: Finding, left: float, middl
     write(figure, left + 0.22, middle, SIGNS[verdict(finding)], 17, "white", weight="bold", ha="center", va="center",
           bbox=badge)  # fmt: skip
     write(figure, left + 0.56, middle - 0.12, family, 17, weight="bold", va="center")
-    told, ink = _verdict(finding, finding.score / LIMITS[family]), colour if finding.alarm else QUIET
+    told, ink = _verdict(finding, finding.score / alarm_limit(family, finding)), colour if finding.alarm else QUIET
     write(figure, left + 0.57, middle + 0.17, told, 8.5, ink, va="center")
 
 
@@ -77,7 +78,7 @@ def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
     if expected is not None:
         axes.fill_between(expected.position, base, base - 0.72 * expected.density, color="#C3C9D0", lw=0, zorder=1)
         axes.plot([expected.bound] * 2, [base - 0.12, base + 0.12], color=QUIET, lw=1.2, zorder=3)
-    limits = finding.score / LIMITS[family]
+    limits = finding.score / alarm_limit(family, finding)
     beyond = limits > RIGHT - 0.12
     shown = min(limits, RIGHT - 0.12)
     axes.plot([0, shown], [base, base], color=colour, lw=4, solid_capstyle="butt", zorder=3)

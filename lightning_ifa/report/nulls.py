@@ -9,20 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.indicators.confounding import RELIANCE_LIMIT
-from lightning_ifa.indicators.consistency import RESIDUE_LIMIT
 from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.indicators.limits import alarm_limit
 from lightning_ifa.indicators.outliers import EXCESS_LIMIT, NULL_SHARE
-from lightning_ifa.indicators.overfitting import GAP_LIMIT
-from lightning_ifa.indicators.redundancy import SHARE_LIMIT
 
-LIMITS = {
-    "overfitting": GAP_LIMIT,
-    "confounding": RELIANCE_LIMIT,
-    "outliers": EXCESS_LIMIT,
-    "redundancy": SHARE_LIMIT,
-    "consistency": RESIDUE_LIMIT,
-}
 POINTS = 200
 
 
@@ -48,7 +38,7 @@ def null(report: FeatureReport, family: str) -> Null | None:
     if family == "outliers":
         return _binomial(len(report.tables["validation"]))
     spread = _spread(finding, finding.details.get("margin_gap", finding.score))
-    return None if spread is None else _normal(spread / LIMITS[family])
+    return None if spread is None else _normal(spread / alarm_limit(family, finding))
 
 
 def _spread(finding: Finding, value: float) -> float | None:

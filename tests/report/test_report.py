@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa import analyze
 from lightning_ifa.indicators.finding import Finding, undecided
+from lightning_ifa.report.nulls import null
 from lightning_ifa.report.overlay import overlay, probe_panels
 from lightning_ifa.report.overview import overview
 from lightning_ifa.report.planes import DIM, gray_plane
@@ -64,6 +65,13 @@ def test_overview_is_drawn_without_touching_pyplot(report):
     figure.canvas.draw()
     assert not pyplot.get_fignums()
     assert dict(pyplot.rcParams) == before
+
+
+def test_a_null_is_drawn_in_units_of_the_limit_that_judged(report):
+    found = report.findings["overfitting"]
+    wider = dataclasses.replace(found, details={**found.details, "limit": 2 * found.details["limit"]})
+    other = dataclasses.replace(report, findings={**report.findings, "overfitting": wider})
+    assert null(other, "overfitting").bound == pytest.approx(null(report, "overfitting").bound / 2)
 
 
 def test_misclassified_probe_shows_both_classes(report):
