@@ -77,19 +77,19 @@ def carrier_maps(
     channels = carrying_channels(table, values, known)
     rows, side = _telling(table, values, known, channels, examples)
     extraction = Extraction(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
-    maps, images, explained, done = [], [], torch.from_numpy(table.explained[rows]), 0
+    chosen = table.take(rows)
+    maps, images = [], []
     with undisturbed(model, seed), torch.inference_mode(False), torch.no_grad():
-        for batch in explained_batches(extraction, val_loader, table.indices[rows]):
-            A, G = batch.gradient(explained[done : done + len(batch.x)].to(batch.readout.logits.device))
+        for batch in explained_batches(extraction, val_loader, chosen.indices):
+            A, G = batch.gradient(batch.classes(chosen.explained[batch.rows]))
             maps.append((A * G)[:, torch.from_numpy(channels).to(A.device)].numpy(force=True))
             images.append(batch.x.float().numpy(force=True))
-            done += len(batch.x)
     samples = pd.DataFrame(
         {
-            "sample_id": table.sample_ids[rows],
+            "sample_id": chosen.sample_ids,
             "side": side,
-            "target": table.targets[rows],
-            "prediction": table.predictions[rows],
+            "target": chosen.targets,
+            "prediction": chosen.predictions,
         }
     )
     return CarrierMaps(samples, channels, np.concatenate(maps), np.concatenate(images))

@@ -166,7 +166,7 @@ def _class_maps(
             logits.append(batch.readout.logits.detach()[:, classes].cpu())
             parts: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
             for name in classes:
-                own = torch.full((len(batch.x),), int(name), device=batch.readout.logits.device)
+                own = batch.classes(int(name))
                 A, G = batch.gradient(own)
                 for method in methods:
                     parts[method].append(cam(A, G, cam_weights(method), batch.rescore(own)).cpu())

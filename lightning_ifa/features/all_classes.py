@@ -53,10 +53,7 @@ def class_contributions(
 
 
 def _by_gradients(batch: ExplainedBatch, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-    found = []
-    for name in classes:
-        own = torch.full((len(batch.x),), int(name), device=batch.readout.logits.device)
-        found.append(contributions(*batch.gradient(own)).numpy(force=True))
+    found = [contributions(*batch.gradient(batch.classes(int(name)))).numpy(force=True) for name in classes]
     return np.stack(found, axis=1)
 
 

@@ -33,6 +33,7 @@ class ExplainedBatch:
         readout: Logits with a graph, targets, predictions.
         task: The task, found out if it was ``"auto"``.
         positions: Data-set indices, ``(n,)``.
+        rows: Where these samples stand among all that were asked for.
         layer: The layer.
         tap: The cut at it.
     """
@@ -42,9 +43,14 @@ class ExplainedBatch:
     readout: Readout
     task: str | ScoreFunction
     positions: Tensor
+    rows: slice
     layer: Place
     tap: Tap
     _context: Callable[[], AbstractContextManager[Any]]
+
+    def classes(self, of: int | NDArray[np.int64]) -> Tensor:
+        """One class for all samples, or one a sample ``(n,)``, where ``gradient`` and ``rescore`` want them."""
+        return torch.as_tensor(of, device=self.readout.logits.device).expand(len(self.x))
 
     def gradient(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Activation and gradient of each sample's logit of a class, both ``(n, c, *space)`` float32.
@@ -86,7 +92,7 @@ def explained_batches(
         indices: Data-set indices, ``(n,)``.
         state: Weights to run with in place of the model's own.
     """
-    tap, task = None, extraction.task
+    tap, task, done = None, extraction.task, 0
     try:
         for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
             if tap is None:
@@ -98,8 +104,9 @@ def explained_batches(
                 output = tap.forward(x)
             with torch.enable_grad():
                 readout = read_output(output, y, task, torch.tensor(rows))
-            context = extraction.forward_context
-            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), tap.place, tap, context)
+            here, context = slice(done, done + len(rows)), extraction.forward_context
+            yield ExplainedBatch(x, y, readout, task, torch.tensor(rows), here, tap.place, tap, context)
+            done += len(rows)
     finally:
         if tap is not None:
             tap.__exit__(None, None, None)

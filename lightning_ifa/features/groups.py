@@ -44,18 +44,17 @@ def group_maps(
     Raises:
         LayerError: There is no grouped convolution, or the channels do not divide into that many groups.
     """
-    method, explained, done = cam_weights(extraction.cam), torch.from_numpy(table.explained), 0
+    method = cam_weights(extraction.cam)
     parts: list[NDArray[np.float32]] = []
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for batch in explained_batches(replace(extraction, layer=table.layer), loader, table.indices):
             if groups is None:
                 with paused([batch.tap]), extraction.forward_context():
                     groups = convolution_groups(extraction.model, batch.layer, batch.x)
-            own = explained[done : done + len(batch.x)].to(batch.readout.logits.device)
+            own = batch.classes(table.explained[batch.rows])
             A, G = batch.gradient(own)
             _require_divisible(A.shape[1], groups, batch.layer.name)
             parts.append(group_cams(A, G, groups, method, batch.rescore(own)).numpy(force=True))
-            done += len(batch.x)
     return np.concatenate(parts)
 
 
