@@ -16,24 +16,16 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from lightning_ifa import trainer_access as access
-from lightning_ifa.analysis import (
-    AUGMENTED,
-    analyze_tables,
-    look_outside,
-    probe_rows,
-    transplant,
-    with_gallery,
-    with_metadata,
-)
+from lightning_ifa.analysis import examine, with_metadata
 from lightning_ifa.checkpoint import KEY
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.metadata import read_metadata
-from lightning_ifa.features.probes import take_probes
 from lightning_ifa.features.regions import Regions, find_regions
 from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.findings import AUGMENTED
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.outbox import Outbox
@@ -349,28 +341,22 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self._scale = baseline_scale(self.baseline_run_id, here.tracking_uri if here else self.tracking_uri)
         tables = {split: FeatureTable.concatenate(found) for split, found in parts.items() if found}
         augmented_train = tables.pop("augmented", None)
-        validation, loader, extraction = tables["validation"], source.loader, source.extraction
-        rows = probe_rows(validation, self.probes)
-        pictured = take_probes(extraction, loader, validation, rows, self.log_images)
-        moved = transplant(extraction, loader, validation) if self.transplants else None
-        elsewhere = look_outside(extraction, loader, validation, self._located(source))
         augmented = train is not None and train.extraction.is_augmented(train.loader, train.indices)
         if augmented:
             self._say(AUGMENTED)
-        report = analyze_tables(
+        return examine(
             tables,
-            pictured,
+            {taken.split: (taken.extraction, taken.loader) for taken in (source, train) if taken is not None},
+            probes=self.probes,
+            pixels=self.log_images,
+            regions=self._located(source),
+            transplants=self.transplants,
             class_names=self.class_names,
             scale=self._scale,
-            transplants=moved,
-            elsewhere=elsewhere,
             augmented=augmented,
             augmented_train=augmented_train,
             seed=self.seed,
         )
-        if not self.log_images:
-            return report
-        return with_gallery(report, {s.split: (s.extraction, s.loader) for s in (source, train) if s is not None})
 
     def _located(self, source: Source) -> Regions | None:
         """Where the evidence should lie; the user's own regions are those of the first validation loader."""

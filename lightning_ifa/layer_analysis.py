@@ -10,13 +10,12 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.analysis import analyze_tables, probe_rows, with_metadata
+from lightning_ifa.analysis import examine, with_metadata
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.metadata import read_metadata
-from lightning_ifa.features.probes import take_probes
 from lightning_ifa.features.sampling import reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
@@ -67,10 +66,10 @@ def analyze_layers(
     """
     extraction = Extraction(model, None, task, explain, cam, batch_fn, seed)
     known = read_metadata(metadata)
+    loaders = {"train": train_loader, "validation": val_loader}
+    present = {split: loader for split, loader in loaders.items() if loader is not None}
     tables: dict[str, dict[str, FeatureTable]] = {layer: {} for layer in layers}
-    for split, loader in (("train", train_loader), ("validation", val_loader)):
-        if loader is None:
-            continue
+    for split, loader in present.items():
         indices = reference_indices(loader, max_samples, seed, split)
         for layer, table in zip(tables, extraction.tables(loader, indices, list(tables)), strict=True):
             tables[layer][split] = with_metadata(table, loader, known.get(split), split)
@@ -79,7 +78,7 @@ def analyze_layers(
         augmented = extraction.is_augmented(train_loader, reference_indices(train_loader, max_samples, seed, "train"))
     reports = {}
     for layer, found in tables.items():
-        rows = probe_rows(found["validation"], probes)
-        pictured = take_probes(replace(extraction, layer=layer), val_loader, found["validation"], rows)
-        reports[layer] = analyze_tables(found, pictured, class_names=class_names, augmented=augmented, seed=seed)
+        own = replace(extraction, layer=layer)
+        sources = {split: (own, loader) for split, loader in present.items()}
+        reports[layer] = examine(found, sources, probes=probes, class_names=class_names, augmented=augmented, seed=seed)
     return reports

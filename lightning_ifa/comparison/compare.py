@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.analysis import analyze_tables, probe_rows
+from lightning_ifa.analysis import probe_rows
 from lightning_ifa.comparison.changes import changes, resampled
 from lightning_ifa.comparison.likeness import cka_matrix, likeness, maps_of, outlier_changes, probe_likeness
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.findings import analyze_tables
 from lightning_ifa.indicators.scale import IntensityScale
 
 Tables = Mapping[str, FeatureTable]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.analysis import importance_mask
 from lightning_ifa.decomposition.curves import Trial, enough, selection_curves, start_trial
 from lightning_ifa.decomposition.principal import PrincipalFeatures, principal_features
 from lightning_ifa.errors import DataError, OutputError
@@ -25,6 +24,7 @@ from lightning_ifa.features.rerun import hold
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.tail import Reach, Tail
 from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.findings import importance_mask
 from lightning_ifa.indicators import selection
 from lightning_ifa.indicators.redundancy import channel_groups, needed_channels
 from lightning_ifa.indicators.strata import bin_edges, strata

@@ -1,0 +1,212 @@
+"""From FeatureTables to a FeatureReport: every indicator, and nothing that needs the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_ifa.errors import DataError
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.interventions import Transplants
+from lightning_ifa.features.probes import Probes
+from lightning_ifa.features.properties import BACKGROUND, has_background
+from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.confounding import (
+    Suspect,
+    Training,
+    confounding,
+    find_suspects,
+    ranked,
+    transplant_suspects,
+)
+from lightning_ifa.indicators.consistency import consistency
+from lightning_ifa.indicators.finding import Finding, undecided
+from lightning_ifa.indicators.importance import Importance, importance
+from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
+from lightning_ifa.indicators.outliers import (
+    NEIGHBOURS,
+    OutlierScores,
+    Samples,
+    outlier_scores,
+    outliers,
+    small_classes,
+)
+from lightning_ifa.indicators.outside import Outside
+from lightning_ifa.indicators.overfitting import overfitting
+from lightning_ifa.indicators.redundancy import redundancy
+from lightning_ifa.indicators.scale import IntensityScale, common_scale
+from lightning_ifa.listing import confounder_rows, sample_rows
+from lightning_ifa.sides import Strata, augmentation_gap, side, table_strata, without_singles
+
+AUGMENTED = (
+    "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
+    "training, or give a clean training loader (train_dataloader= of the callback)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """What was found outside the regions where the evidence should lie.
+
+    Attributes:
+        maps: How much of each validation map lies there.
+        moved: Transplants of what lies there; None for tasks without classes to compare.
+    """
+
+    maps: Outside
+    moved: Transplants | None
+
+
+def analyze_tables(
+    tables: Mapping[str, FeatureTable],
+    probes: Probes,
+    *,
+    class_names: Sequence[str] | None = None,
+    scale: IntensityScale | None = None,
+    transplants: Transplants | None = None,
+    elsewhere: Elsewhere | None = None,
+    augmented: bool = False,
+    augmented_train: FeatureTable | None = None,
+    seed: int = 0,
+) -> FeatureReport:
+    """Compute every indicator from FeatureTables.
+
+    Args:
+        tables: ``"validation"``, and ``"train"`` if there is one.
+        probes: The pictured samples.
+        class_names: One a class.
+        scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
+        transplants: Of parts of the validation images, to find confounders that no metadata tell of.
+        elsewhere: What lies outside the regions where the evidence should be, if those are known.
+        augmented: Whether the training table was made from randomly augmented inputs.
+        augmented_train: Some of the training samples again, as augmentation changes them.
+        seed: Of permutations and folds.
+
+    Raises:
+        DataError: The validation split shows fewer than two classes with two samples.
+    """
+    warnings: list[str] = []
+    groups = table_strata(tables)
+    for split in tables:
+        groups[split] = without_singles(groups[split], split, warnings)
+    validation = tables["validation"]
+    _require_two_classes(validation, groups["validation"])
+    suspects = _suspects(tables, groups, transplants, elsewhere)
+    warnings += _pooled(groups)
+    scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
+    shares = elsewhere.maps.share if elsewhere else None
+    findings: dict[str, Finding] = {}
+    if "train" in tables:
+        train, held_out = (side(tables[split], groups[split]) for split in ("train", "validation"))
+        found = overfitting(train, held_out, seed)
+        if augmented_train is not None:
+            found = replace(found, details={**found.details, **augmentation_gap(tables["train"], augmented_train)})
+        findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
+    findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
+    findings["outliers"] = outliers(scores["validation"], twins)
+    findings["redundancy"] = redundancy(validation.activations, groups["validation"])
+    explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
+    findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
+    return FeatureReport(
+        findings=findings,
+        samples=sample_rows(tables, scores, twins, shares),
+        confounders=confounder_rows(validation, groups["validation"], suspects, shares),
+        importance=_importance(validation),
+        tables=dict(tables),
+        scale=scale or common_scale(validation.cams),
+        probes=probes,
+        class_names=_class_names(validation, class_names),
+        warnings=tuple(warnings),
+    )
+
+
+def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None:
+    found = np.unique(labels[labels >= 0])
+    if len(found) < 2 and table.task != "custom":
+        raise DataError(
+            f"the validation split shows {len(found)} class{'' if len(found) == 1 else 'es'} with two labelled "
+            f"samples among {len(table)} samples; two classes with two samples each are the least"
+        )
+
+
+def _suspects(
+    tables: Mapping[str, FeatureTable], groups: Strata, moved: Transplants | None, elsewhere: Elsewhere | None
+) -> list[Suspect]:
+    table, labels = tables["validation"], groups["validation"]
+    if table.task == "custom":
+        return []
+    known = labels >= 0
+    judged = moved is not None or has_background(table.properties)
+    background = [name for name in table.properties if judged and str(name).startswith(BACKGROUND)]
+    sources = {
+        "metadata": table.metadata[known],
+        "background": table.properties[background][known],
+        "content": table.properties.drop(columns=background)[known],
+    }
+    targets = table.targets[known] if table.task == "regression" else None
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
+    for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
+        if found is not None:
+            suspects += transplant_suspects(
+                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
+            )
+    return ranked(suspects)
+
+
+def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:
+    if "train" not in tables:
+        return None
+    table, known = tables["train"], groups["train"] >= 0
+    return Training(table.logits[known], groups["train"][known], table.metadata[known])
+
+
+def _pooled(groups: Strata) -> list[str]:
+    """Say which classes are too small to look for outliers within."""
+    reference = groups.get("train", groups["validation"])
+    small = small_classes(groups["validation"], reference)
+    if not len(small):
+        return []
+    rows, classes = int(np.isin(groups["validation"], small).sum()), len(np.unique(groups["validation"]))
+    return [
+        f"outliers: {len(small)} of {classes} classes have {NEIGHBOURS} reference samples or fewer; their {rows} "
+        "validation samples are compared with samples of any class, which hardly finds wrong labels"
+    ]
+
+
+def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:
+    samples = {
+        split: Samples(t.activations, t.contributions, t.properties.to_numpy(np.float64), groups[split])
+        for split, t in tables.items()
+    }
+    reference = samples.get("train")
+    return {split: outlier_scores(s, None if split == "train" else reference, seed) for split, s in samples.items()}
+
+
+def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
+    if "train" not in tables:
+        return None
+    copies = [Copies(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
+    return find_twins(copies[0], copies[1], seed)
+
+
+def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:
+    """Which rows count for the importance of features: those classified correctly, or all for regression, ``(n,)``."""
+    if table.targets.dtype.kind == "f":
+        return np.ones(len(table), dtype=bool)
+    return np.asarray(table.correct & (table.explained == table.targets))
+
+
+def _importance(table: FeatureTable) -> Importance:
+    return importance(table.contributions, table.explained, importance_mask(table))
+
+
+def _class_names(table: FeatureTable, names: Sequence[str] | None) -> tuple[str, ...]:
+    k = table.logits.shape[1]
+    if names is None:
+        return tuple(map(str, range(k)))
+    if len(names) != k:
+        raise DataError(f"class_names has {len(names)} entries, the model tells {k} classes apart")
+    return tuple(map(str, names))
