@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -310,11 +310,16 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def _share(self, trainer: pl.Trainer, source: Source) -> FeatureTable | None:
         """This rank's share of a source's table; None where it has no sample."""
-        known, indices = read_metadata(self.metadata), own_share(trainer, source.indices)
+        indices = own_share(trainer, source.indices)
         if not len(indices):
             return None
         table = self._passenger.table(source, indices)
-        return with_metadata(table, source.loader, known.get(source.split), source.split)
+        return with_metadata(table, source.loader, self._known_metadata.get(source.split), source.split)
+
+    @cached_property
+    def _known_metadata(self) -> dict[str, pd.DataFrame]:
+        """The user's metadata by split; a file is read once, not for every table of every analysis."""
+        return read_metadata(self.metadata)
 
     def _sources(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Sources:
         clean = self.train_dataloader if self.train_dataloader is not None else self._clean

@@ -15,10 +15,23 @@ import torch
 torch.set_num_threads(2)
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """URI of a real, empty MLflow store; the working directory is a temporary one."""
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def one_thread():
+    """A forked process that wants several OpenMP threads hangs where its parent has used several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """URI of a real, empty MLflow store."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     previous = mlflow.get_tracking_uri()
     yield uri

@@ -18,6 +18,7 @@ from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis
 PACKAGES = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytorch}
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
     pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:You called `self.log"),
@@ -25,15 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),
     pytest.mark.filterwarnings("ignore:.* does not support `validation_step` without"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process that wants several hangs where its parent has used several
-    yield
-    torch.set_num_threads(before)
 
 
 def classifier(package, kind):

@@ -18,11 +18,6 @@ from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis, analy
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def test_weights_are_bit_identical_where_the_analysis_fails():
     _, plain = fit()
     with pytest.warns(IFAWarning, match='did you mean "net.head"'):

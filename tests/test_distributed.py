@@ -15,21 +15,13 @@ from pytorch_lightning.loggers import MLFlowLogger
 from lightning_ifa import IntegratedFeatureAnalysis
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
     pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:It is recommended to use `self.log"),
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """A forked process that wants several OpenMP threads hangs where its parent has used several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Recorder(pl.Callback):

@@ -18,8 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _own_settings(monkeypatch):
     monkeypatch.setattr(zero_code, "_autolog", None)
     for name in ("LIGHTNING_IFA", "LIGHTNING_IFA_CONFIG"):
         monkeypatch.delenv(name, raising=False)

@@ -27,8 +27,7 @@ def train(callbacks=()):
     return fit(callbacks, module=Net(), data=data, strategy=strategy, accelerator="auto")
 
 
-def test_one_warning_and_the_training_as_without(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_one_warning_and_the_training_as_without():
     torch.manual_seed(0)
     _, plain = train()
     analysis = IntegratedFeatureAnalysis()

@@ -23,11 +23,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def analysed(seen, **options):
     """A callback that notes the epoch and step of each analysis instead of making it."""
     callback = IntegratedFeatureAnalysis(on_error="raise", **options)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TINY = 1e-12
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""Number of spatial axes to torch's name of linear interpolation."""
 
 
 def scorecam(A: Tensor, G: Tensor, rescore: Rescore) -> Tensor:

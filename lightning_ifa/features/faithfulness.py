@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
+from lightning_ifa.features.cam_forward import LINEAR
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.sampling import Indices, reference_loader
@@ -23,7 +24,6 @@ from lightning_ifa.features.targets import ScoreFunction, read_output
 Baseline = Callable[[Tensor], Tensor]
 """From inputs ``(n, c, *space)`` to what takes the place of a masked position; broadcasts to the input."""
 
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 BLUR = 4  # positions an axis that a blurred input keeps
 
 
@@ -45,12 +45,12 @@ def upscaled(maps: Tensor, space: Sequence[int]) -> Tensor:
     Raises:
         DataError: The maps have another number of axes than the input.
     """
-    if maps.dim() - 1 != len(space) or len(space) not in INTERPOLATION:
+    if maps.dim() - 1 != len(space) or len(space) not in LINEAR:
         raise DataError(
             f"maps of shape {tuple(maps.shape[1:])} cannot be laid over inputs of shape {tuple(space)}; "
             "masking needs a layer with as many spatial axes as the input, 1 to 3"
         )
-    return interpolate(maps[:, None], tuple(space), mode=INTERPOLATION[len(space)], align_corners=False)[:, 0]
+    return interpolate(maps[:, None], tuple(space), mode=LINEAR[len(space)], align_corners=False)[:, 0]
 
 
 def ranks(maps: Tensor, seed: int) -> Tensor:
@@ -102,7 +102,7 @@ def blurred(x: Tensor) -> Tensor:
     """Average over ``BLUR`` blocks an axis and interpolate: the input without its detail, same shape."""
     space = tuple(x.shape[2:])
     coarse = interpolate(x, [min(BLUR, size) for size in space], mode="area")
-    return interpolate(coarse, space, mode=INTERPOLATION[len(space)], align_corners=False)
+    return interpolate(coarse, space, mode=LINEAR[len(space)], align_corners=False)
 
 
 def make_baseline(rule: str | float, extraction: Extraction, loader: DataLoader[Any], indices: Indices) -> Baseline:

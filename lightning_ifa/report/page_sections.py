@@ -18,7 +18,7 @@ from lightning_ifa.report.features import most_served, shown_value
 from lightning_ifa.report.overlay import misclassified, own_scale
 from lightning_ifa.report.overview import caption
 from lightning_ifa.report.page_data import key, picture, transparent
-from lightning_ifa.report.planes import GROUND, OPACITY, curve, gray_plane, plane, stretched_to
+from lightning_ifa.report.planes import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretched_to
 from lightning_ifa.report.strips import sample_panels, strip
 from lightning_ifa.report.style import heat
 from lightning_ifa.report.summary import ADVICE, MEANING, verdict
@@ -196,8 +196,8 @@ def _probe(report: FeatureReport, row: int) -> str:
     layers = "".join(_layers(report.scale, image, found) for found in maps)
     plain = ""
     if image is not None:
-        shown = curve(image, 96, 192) if image.ndim == 2 else gray_plane(image, cam)
-        plain = f'<img alt="input" src="{picture(shown)}" style="image-rendering:pixelated">'
+        shown = picture(_ground(image, cam))
+        plain = f'<img alt="input" src="{shown}" style="image-rendering:pixelated">'
     wrong = ' class="wrong"' if misclassified(report, row) else ""
     sample = escape(str(report.probes.table.sample_ids[row]))
     return (
@@ -207,12 +207,16 @@ def _probe(report: FeatureReport, row: int) -> str:
     )
 
 
+def _ground(image: NDArray[Any] | None, cam: NDArray[Any]) -> Pixels:
+    """What lies below a map: its input, or gray where that may not be shown."""
+    if image is None:
+        return np.full((MAP_EDGE, MAP_EDGE), GROUND, dtype=np.uint8)
+    return curve(image, 96, 192) if image.ndim == 2 else gray_plane(image, cam)
+
+
 def _layers(scale: IntensityScale, image: NDArray[Any] | None, cam: NDArray[Any]) -> str:
     level = plane(cam, cam)
-    if image is None:
-        ground = np.full((MAP_EDGE, MAP_EDGE), GROUND, dtype=np.uint8)
-    else:
-        ground = curve(image, 96, 192) if image.ndim == 2 else gray_plane(image, cam)
+    ground = _ground(image, cam)
     height, width = ground.shape[:2]
     share = MAP_EDGE / max(height, width)
     size = max(1, round(height * share)), max(1, round(width * share))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa import __version__
+from lightning_ifa.checkpoint import record
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.contact_sheet import contact_sheet
 from lightning_ifa.report.feature_page import feature_page
@@ -102,7 +102,7 @@ def write_job(
         write_files(report, files / "ifa" / place, moment)
     else:
         write_files(report, files, moment)
-        job.tables, job.tags = list(TABLES), _tags(report, moment) | LOGGED_IMAGES
+        job.tables, job.tags = list(TABLES), record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
         job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
     if unlogged:
         metrics = metrics_at(place, report.metrics)
@@ -154,17 +154,6 @@ def _write_each(
 ) -> None:
     for key, picture in zip(probe_keys(report, place), pictures, strict=True):
         write_image(files, picture, key, moment.epoch, timestamp)
-
-
-def _tags(report: FeatureReport, moment: Moment) -> dict[str, str]:
-    validation = report.tables["validation"]
-    return {
-        "ifa.version": __version__,
-        "ifa.layer": validation.layer,
-        "ifa.cam": validation.cam,
-        "ifa.step": str(moment.step),
-        "ifa.dataset_digest": report.digest,
-    }
 
 
 @contextmanager

@@ -28,8 +28,7 @@ def _full_precision(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
-def test_weights_and_loss_scale_are_the_same_with_and_without(precision, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_weights_and_loss_scale_are_the_same_with_and_without(precision):
     settings = {"accelerator": "gpu", "devices": 1, "precision": precision}
     plain, module = fit(**settings)
     analysis = IntegratedFeatureAnalysis(on_error="raise")

@@ -30,8 +30,7 @@ EPOCHS = 5
 
 
 @pytest.fixture(autouse=True)
-def _hurry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _hurry(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
 
