@@ -20,7 +20,6 @@ PACKAGES = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytor
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
-    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:You called `self.log"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),

@@ -90,7 +90,6 @@ def test_validation_transforms_of_the_module_are_used():
 
 
 @pytest.mark.filterwarnings("ignore:validation. 1 of 3 classes have one sample")
-@pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer")
 @pytest.mark.parametrize(
     "settings", [{"fast_dev_run": True}, {"limit_val_batches": 0.5}, {"overfit_batches": 2}, {"barebones": True}]
 )

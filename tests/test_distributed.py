@@ -17,7 +17,6 @@ from lightning_ifa import IntegratedFeatureAnalysis
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
-    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:It is recommended to use `self.log"),
     pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork"),

@@ -76,7 +76,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a training: configuration, classes, two checkpoints, MLflow store; it is the working directory."""
+    """The folder of a training: configuration, classes, two checkpoints, MLflow store."""
     folder = tmp_path_factory.mktemp("offline")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -89,6 +89,11 @@ def trained(tmp_path_factory):
         train("fit", ["--config=x.yaml"])
         yield folder, store
     sys.modules.pop("offline_parts", None)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
 
 
 def analyze(*arguments):

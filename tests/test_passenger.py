@@ -15,7 +15,6 @@ from lightning_ifa.features.ride import PROOF
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
-    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
 ]
 
 

@@ -18,7 +18,6 @@ from lightning_ifa.checkpoint import KEY
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
-    pytest.mark.filterwarnings("ignore:outliers. .* classes have 10 reference samples or fewer"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
 

@@ -28,7 +28,7 @@ class Watched(IntegratedFeatureAnalysis):
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer, pl_module):
-        fresh = self._fresh
+        fresh = bool(self._outbox._waiting)
         began = time.perf_counter()
         super().on_validation_end(trainer, pl_module)
         if fresh:
