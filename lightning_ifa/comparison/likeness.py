@@ -39,7 +39,7 @@ def likeness(first: FeatureTable, other: FeatureTable) -> dict[str, float]:
     middle = _mean(found)
     error = float(np.nanstd(found, ddof=1)) / np.sqrt(len(found)) if np.isfinite(found).sum() > 1 else float("nan")
     return {
-        "samples": float(len(a)),
+        "samples": len(a),
         "cka": linear_cka(a.activations, b.activations),
         "cka_within": linear_cka(a.activations, b.activations, labels),
         "maps": middle,
