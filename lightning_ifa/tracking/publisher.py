@@ -33,14 +33,17 @@ log = logging.getLogger(__name__)
 
 FIGURES = (OVERVIEW_FILE, SHEET_FILE)
 SINGLES_EVERY = 10
-"""Epochs between two analyses whose probes are logged one by one; 16 requests more than a contact sheet."""
+"""Of so many epochs the first analysed one has its probes logged one by one: 16 requests more than a contact sheet.
+
+Counted from epoch 0, not from a run's first analysis, so that runs of different length have such epochs in common.
+"""
 
 
 class Publisher:
     """Hands the reports of one training and place to the background sink.
 
     Each analysis brings its tables, figures and a contact sheet of the probes. The probes one by one, as the saved
-    view shows them, come with the first analysis and then every tenth epoch; those of the best and of the last
+    view shows them, come with the first analysis of every ten epochs; those of the best and of the last
     analysis wait in the spool until the training ends and it is known which these are.
 
     Args:
@@ -57,7 +60,7 @@ class Publisher:
         self._run, self._place = run, place
         self._view = view and not place
         self._keys: list[str] = []
-        self._first_epoch = self._next_singles = 0
+        self._first_epoch, self._latest_ten = 0, -1
         if run is None:
             self._sink = Sink(folder / place)
         else:
@@ -84,9 +87,8 @@ class Publisher:
         self._note_best(best)
         if not self._keys:
             self._keys, self._first_epoch = probe_keys(report, self._place), moment.epoch
-            self._next_singles = moment.epoch
-        singles = moment.epoch >= self._next_singles
-        self._next_singles += SINGLES_EVERY if singles else 0
+        ten = moment.epoch // SINGLES_EVERY
+        singles, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
         write = partial(write_job, report, run=self._run, moment=moment, place=self._place)
         self._sink.put(name, partial(write, singles=singles, unlogged=unlogged))
         self._last_name = "" if singles else f"{name}-probes"

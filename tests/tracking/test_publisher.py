@@ -1,0 +1,41 @@
+"""Which analyses have their probes logged one by one."""
+
+from __future__ import annotations
+
+import pytest
+from models import PoolNet, loader, trained
+
+from lightning_ifa import analyze
+from lightning_ifa.tracking import publisher
+from lightning_ifa.tracking.publish import Moment
+from lightning_ifa.tracking.run import Run
+
+
+class NotedSink:
+    """Takes jobs and does nothing with them."""
+
+    def __init__(self, *_):
+        self.singles = []
+
+    def put(self, name, render):
+        if "singles" in render.keywords:
+            self.singles.append(render.keywords["singles"])
+
+
+@pytest.fixture(scope="module")
+def report():
+    return analyze(trained(PoolNet()), loader(60, seed=5), probes=2)
+
+
+def epochs_of_singles(report, epochs, folder):
+    found = publisher.Publisher(Run("run", "sqlite:///never_opened.db"), folder)
+    for epoch in epochs:
+        found.put(report, Moment(epoch, 8 * epoch))
+    return [epoch for epoch, single in zip(epochs, found._sink.singles, strict=True) if single]
+
+
+def test_runs_of_different_length_have_epochs_in_common(report, monkeypatch, tmp_path):
+    monkeypatch.setattr(publisher, "Sink", NotedSink)
+    assert epochs_of_singles(report, [3, 7, 11], tmp_path) == [3, 11]
+    assert epochs_of_singles(report, range(3, 40, 4), tmp_path) == [3, 11, 23, 31]
+    assert epochs_of_singles(report, [25, 26, 30, 12], tmp_path) == [25, 30]  # resumed; then an older one validated
