@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +23,10 @@ FIRST_PAINT = 60.0
 def find_chromium():
     """Path of a Chromium, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class ProtocolError(AssertionError):
+    """Chromium could not do what it was told."""
 
 
 class Page:
@@ -43,7 +47,8 @@ class Page:
         while True:
             message = json.loads((await asyncio.wait_for(self._socket.receive(), FIRST_PAINT)).data)
             if message.get("id") == self._number:
-                assert "error" not in message, f"{method}: {message['error']}"
+                if "error" in message:
+                    raise ProtocolError(f"{method}: {message['error']}")
                 return message["result"]
             self._note(message)
 
@@ -70,27 +75,32 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait_for(self, expression, what, seconds=FIRST_PAINT, context=None):
+    def wait_for(self, expression, what, seconds=FIRST_PAINT):
         """Wait until an expression is true and give its value."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             # a document that is only just loading has no body yet
-            value = self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()", context)
+            value = self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()")
             if value:
                 return value
             time.sleep(0.25)
-        text = self.evaluate("document.body?.innerText.slice(0, 2000)", context)
+        text = self.evaluate("document.body?.innerText.slice(0, 2000)")
         raise AssertionError(f"no {what} after {seconds:.0f} s; the page says:\n{text}")
 
-    def frame_context(self, seconds=FIRST_PAINT):
-        """Id of an isolated world in the page's first frame, which sees its document but shares none of its scripts."""
+    def frame_context(self, expression, what, seconds=FIRST_PAINT):
+        """Id of an isolated world in the page's first frame, once an expression is true in it.
+
+        It sees the frame's document but shares none of its scripts, and is gone when the frame loads another document.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            frames = self.call("Page.getFrameTree")["frameTree"].get("childFrames", [])
-            if frames:
-                return self.call("Page.createIsolatedWorld", frameId=frames[0]["frame"]["id"])["executionContextId"]
+            for frame in self.call("Page.getFrameTree")["frameTree"].get("childFrames", [])[:1]:
+                with suppress(ProtocolError):
+                    world = self.call("Page.createIsolatedWorld", frameId=frame["frame"]["id"])["executionContextId"]
+                    if self.evaluate(expression, world):
+                        return world
             time.sleep(0.25)
-        raise AssertionError("the page has no frame")
+        raise AssertionError(f"the page's frame shows no {what} after {seconds:.0f} s")
 
     def screenshot(self, path, width=1400, height=1000, scale=1.0):
         self.resize(width, height, scale)

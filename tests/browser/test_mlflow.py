@@ -52,9 +52,8 @@ def report(trained, chromium):
     chromium.open("about:blank")
     run = trained.runs[RUNS[0]]
     chromium.open(f"{trained.uri}/#/experiments/{trained.experiment}/runs/{run}/artifacts/ifa_report.html")
-    frame = chromium.frame_context()
-    chromium.wait_for("document.querySelectorAll('#features tbody tr').length > 1", "table of features", context=frame)
-    return chromium, frame
+    filled = "document.querySelectorAll('#features tbody tr').length > 1"
+    return chromium, chromium.frame_context(filled, "table of features")
 
 
 def test_the_report_runs_in_mlflows_frame_and_sorts(report):
