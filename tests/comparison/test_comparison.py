@@ -35,9 +35,13 @@ def memorising(steps=100):
 
 @pytest.fixture(scope="module")
 def seeds():
-    """The same training with other seeds, on the same data."""
-    return {f"seed {seed}": analyze(trained(PoolNet(16), seed=seed), loader(120, seed=5), loader(96, seed=1)).tables
-            for seed in SEEDS}  # fmt: skip
+    """The same training with other seeds, of the first weights too, on the same data."""
+
+    def tables(seed):
+        torch.manual_seed(seed)
+        return analyze(trained(PoolNet(16), seed=seed), loader(120, seed=5), loader(96, seed=1)).tables
+
+    return {f"seed {seed}": tables(seed) for seed in SEEDS}
 
 
 def permuted(tables, seed=0):
@@ -67,16 +71,13 @@ def test_channels_in_another_order_change_nothing(seeds):
 
 
 def test_two_seeds_are_inside_the_noise(seeds):
-    """The same data and recipe: no family may be called better or worse.
-
-    But for overfitting: whether so small a network learns 96 images by heart does depend on its seed.
-    """
+    """The same data and recipe: no family may be called better or worse."""
     found = pd.concat(
         compare_tables({name: seeds[name], **{k: v for k, v in seeds.items() if k > name}}).changes
         for name in list(seeds)[:-1]
     )
-    told = found[(found["verdict"] != "cannot be told") & (found["family"] != "overfitting")]
-    assert len(told) >= 6
+    told = found[found["verdict"] != "cannot be told"]
+    assert len(told) >= 9
     assert (told["verdict"] == "inside the noise").all(), told.to_string()
 
 
@@ -141,7 +142,7 @@ def test_figure_and_page_survive_hostile_names(seeds):
 
 def test_regression_is_compared(seeds):
     table = seeds["seed 0"]["validation"]
-    target = table.activations[:, 0].astype(np.float32)
+    target = table.activations[:, table.activations.std(0).argmax()].astype(np.float32)  # not a dead channel
     as_regression = replace(
         table, targets=target, predictions=target + 0.1, logits=target[:, None] + 0.1, task="regression",
         explained=np.zeros(len(table), dtype=np.int64),
