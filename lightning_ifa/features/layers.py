@@ -99,9 +99,8 @@ def _is_usable(candidate: _Candidate, x: Tensor, output: Any, tokens: set[int]) 
     if candidate.reshape is None and tokens & set(shape[2:]):  # heads of an attention: (n, heads, tokens, ...)
         return False
     result = output_tensor(output)
-    is_output = candidate.layer.storage == result.data_ptr()
     is_class_plane = result.dim() == len(shape) and shape[1] == result.shape[1]
-    return not is_output and not is_class_plane
+    return not candidate.layer.shares_memory(result) and not is_class_plane
 
 
 def _last(model: nn.Module, x: Tensor, usable: list[_Candidate]) -> Place:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from lightning_ifa.features.place import plain_name
 from lightning_ifa.features.tap import gradients_allowed
@@ -18,8 +19,15 @@ class LayerShape(NamedTuple):
     name: str
     module: nn.Module
     shape: tuple[int, ...]
-    storage: int
+    memory: StorageWeakRef
     calls: int
+
+    def shares_memory(self, other: Tensor) -> bool:
+        """Whether what the module returned lies in the same memory as another tensor.
+
+        An address would not tell: once a tensor is freed, a later one may get its address.
+        """
+        return bool(self.memory == _memory(other))
 
 
 def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[LayerShape]]:
@@ -39,7 +47,7 @@ def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[
             if torch.is_tensor(output):
                 before = seen.pop(name, None)
                 calls = 1 if before is None else before.calls + 1
-                seen[name] = LayerShape(name, module, tuple(output.shape), output.data_ptr(), calls)
+                seen[name] = LayerShape(name, module, tuple(output.shape), _memory(output), calls)
 
         return hook
 
@@ -60,3 +68,7 @@ def observe_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every module but the root by its plain name; of a compiled module and its original, the original."""
     return {plain_name(name): module for name, module in model.named_modules() if name}
+
+
+def _memory(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]

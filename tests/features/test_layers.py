@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from models import HardswishNet, MlpNet, PoolNet, ResidualNet, SegmentationNet, SignalNet, VolumeNet
@@ -27,6 +28,26 @@ IMAGE = (2, 1, 12, 12)
 )
 def test_last_layer_with_spatial_output(model, shape, name):
     assert find_layer(model().eval(), torch.randn(shape)).place.name == name
+
+
+def test_layer_whose_freed_memory_the_output_gets_is_still_found():
+    buffer = np.zeros((2, 8, 12, 12), dtype=np.float32)
+
+    class AtOneAddress(nn.Module):
+        def forward(self, x):
+            torch.from_numpy(buffer).copy_(x)
+            return torch.from_numpy(buffer)
+
+    class Reuses(PoolNet):
+        def __init__(self):
+            super().__init__()
+            self.last = AtOneAddress()
+
+        def forward(self, x):
+            self.last(self.features(x))
+            return torch.from_numpy(buffer).flatten(1)[:, :3]
+
+    assert find_layer(Reuses().eval(), torch.randn(IMAGE)).place.name == "last"
 
 
 def test_compiled_parts_keep_their_plain_names():
