@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import Case, as_is
-from lightning_ifa.features.cam import cam, cam_weights, contributions
+from lightning_ifa.features.cam import cam, cam_weights, contributions_and_cam
 from lightning_ifa.features.tap import Tap
 
 try:
@@ -69,7 +69,7 @@ def ours(model: nn.Module, case: Case, with_gradcam: bool = False) -> Iterator[R
                 score = logits.gather(1, classes[:, None])[:, 0]
             A, G = (case.grid(t) for t in tap.gradient(score))
             extra = cam(A, G, cam_weights("gradcam")) if with_gradcam else None
-            return Found(contributions(A, G), cam(A, G, cam_weights("hirescam")), extra)
+            return Found(*contributions_and_cam(A, G, cam_weights("hirescam")), extra)
 
         yield run
 

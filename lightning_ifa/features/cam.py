@@ -110,8 +110,23 @@ def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) ->
     Raises:
         ValueError: The method runs the network again, and no ``rescore`` is given.
     """
-    products = _products(_weights(A, G, method, rescore).expand_as(A), A)
-    return torch.cat([product.sum(1) for product in products])
+    return _weighted_sum(_weights(A, G, method, rescore), A)
+
+
+def contributions_and_cam(
+    A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None
+) -> tuple[Tensor, Tensor]:
+    """``contributions`` and ``cam`` of one batch; where both sum the same products, these are made once.
+
+    Returns:
+        Shapes ``(n, c)`` and ``(n, *space)``.
+    """
+    weights = _weights(A, G, method, rescore)
+    if weights is not G:
+        return contributions(A, G), _weighted_sum(weights, A)
+    sums = [(product.flatten(2).sum(2), product.sum(1)) for product in _products(A, G)]
+    over_space, over_channels = zip(*sums, strict=True)
+    return torch.cat(over_space), torch.cat(over_channels)
 
 
 def group_cams(A: Tensor, G: Tensor, groups: int, method: Method, rescore: Rescore | None = None) -> Tensor:
@@ -122,6 +137,10 @@ def group_cams(A: Tensor, G: Tensor, groups: int, method: Method, rescore: Resco
     """
     products = _products(_weights(A, G, method, rescore).expand_as(A), A)
     return torch.cat([product.reshape(len(product), groups, -1, *A.shape[2:]).sum(2) for product in products])
+
+
+def _weighted_sum(weights: Tensor, A: Tensor) -> Tensor:
+    return torch.cat([product.sum(1) for product in _products(weights.expand_as(A), A)])
 
 
 def _weights(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.batches import BatchFunction, read_with
-from lightning_ifa.features.cam import Method, cam, cam_weights, contributions, method_name
+from lightning_ifa.features.cam import Method, cam_weights, contributions_and_cam, method_name
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
 from lightning_ifa.features.place import Place, Reshape
@@ -159,8 +159,8 @@ class Extraction:
                     captured = Captured(x, A, G, score, explained, _coarsest(raw, output))
                     require_sound_capture(self.model, tap.place, captured)
             rescore = Rescore(tap, x, score, read, self.forward_context, taps)
-            maps = cam(A, G, cam_weights(self.cam), rescore)
-            columns.add(contributions=contributions(A, G), activations=A.flatten(2).mean(2), cams=maps, **shared)
+            C, maps = contributions_and_cam(A, G, cam_weights(self.cam), rescore)
+            columns.add(contributions=C, activations=A.flatten(2).mean(2), cams=maps, **shared)
             columns.add_properties(properties)
 
 

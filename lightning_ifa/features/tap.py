@@ -71,6 +71,8 @@ class Tap:
     ) -> None:
         self.model, self.place, self.state = model, as_place(layer, name), state
         self._leaf: Tensor | None = None
+        self._lends: bool | None = None  # None until a pass has shown that what follows leaves the activation as it is
+        self._lent: tuple[int, Tensor | None] = 0, None
         self._calls = 0
         self._paused = self._shut_in = False
         self._handle: RemovableHandle | None = None
@@ -102,12 +104,18 @@ class Tap:
             raise LayerError(_shut_in(self.place, "torch.inference_mode()"))
         output = normal(output)
         maps = self.place.read(output)
-        if torch.is_grad_enabled() and maps.requires_grad and not maps.is_leaf:
-            self._leaf = maps.clone()  # behind the cut of another tap, whose gradient passes through here
-        else:
-            self._leaf = maps.detach().requires_grad_()
+        is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
+        self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
-        return self.place.write(output, self._leaf.clone())  # the clone may be changed in place by what follows
+        self._lent = self._leaf._version, _sums(self._leaf) if self._lends is None else None
+        return self.place.write(output, self._leaf.clone() if self._lends is False else self._leaf)
+
+    def _keeps_activation(self) -> bool:
+        """Whether what followed the layer left its activation as it was; without a copy it may not have."""
+        if self._leaf is None or self._lends is False:
+            return True
+        version, sums = self._lent
+        return self._leaf._version == version and (sums is None or torch.equal(_sums(self._leaf), sums))
 
     def forward(self, x: Tensor) -> Any:
         """Run the network on one batch.
@@ -149,15 +157,33 @@ class Tap:
 
 
 def run_cut(taps: Sequence[Tap], x: Tensor) -> Any:
-    """Run the network on one batch, ``(n, ...)``, through the cuts of all taps; see ``Tap.forward``."""
+    """Run the network on one batch, ``(n, ...)``, through the cuts of all taps; see ``Tap.forward``.
+
+    What follows the layer gets the activation itself. If it changes it in place, the pass is made again with a copy,
+    and so are all later ones.
+    """
+    with suppress(_OverwrittenError):
+        return _run_cut(taps, x)
+    for tap in taps:
+        tap._lends = False
+    return _run_cut(taps, x)
+
+
+class _OverwrittenError(Exception):
+    """What follows a layer changes its activation in place."""
+
+
+def _run_cut(taps: Sequence[Tap], x: Tensor) -> Any:
     for tap in taps:
         tap.begin()
     with gradients_allowed(), _failures_explained():
         output = _run(taps[0].model, taps[0].state, normal(x))
         shut_in = not torch.is_grad_enabled()  # a block of the model's own forward has put back what the cut turned on
+    if not all(tap._keeps_activation() for tap in taps):
+        raise _OverwrittenError
     for tap in taps:
         tap._require_leaf()
-        tap._shut_in = shut_in
+        tap._shut_in, tap._lends = shut_in, tap._lends is not False
     return output
 
 
@@ -317,6 +343,11 @@ def replaced(layer: nn.Module | Place, change: Callable[[Tensor], Tensor]) -> It
         handle.remove()
 
 
+def _sums(activation: Tensor) -> Tensor:
+    """Shows changes that no version counter sees, as those through ``.data``."""
+    return activation.detach().flatten(1).sum(1)
+
+
 def _run(model: nn.Module, state: Mapping[str, Tensor] | None, x: Tensor) -> Any:
     return model(x) if state is None else torch.func.functional_call(model, dict(state), (x,))
 
@@ -335,11 +366,16 @@ def _failures_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if _LEAF_CHANGED in str(error):
+            raise _OverwrittenError from error
         for sign, message in _KNOWN_FAILURES.items():
             if sign in str(error):
                 raise OutputError(message) from error
         raise
 
+
+_LEAF_CHANGED = "leaf Variable that requires grad is being used in an in-place operation"
+"""What torch says of a change in place that it does not carry out."""
 
 _KNOWN_FAILURES = {
     "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_ifa.errors import LayerError, OutputError
 from lightning_ifa.features.cam import METHODS, cam, contributions
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.features.tap import Tap, gradients, run_cut
 
 
 def cut(model, layer, x, score=first_score):
@@ -106,3 +106,83 @@ def test_segmentation_plane_can_be_explained():
     A, G = cut(model, "decoder", x, score=lambda planes: planes[:, CLASSES - 1].mean((1, 2)))
     expected = model(x)[:, CLASSES - 1].mean((1, 2)) - model.planes.bias[CLASSES - 1]
     torch.testing.assert_close(contributions(A, G).sum(1), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+class Overwriting(nn.Module):
+    """Changes its layer's output in place, in one of several ways, or leaves it alone."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.head, self.change, self.passes = nn.Conv2d(1, 4, 3), nn.Linear(4, CLASSES), change, 0
+
+    def forward(self, x):
+        self.passes += 1
+        out = self.layer(x)
+        if self.change is not None:
+            out = self.change(out)
+        return self.head(out.mean((2, 3)))
+
+
+def no_grad_tripled(out):
+    with torch.no_grad():
+        out.mul_(3)
+    return out
+
+
+def data_tripled(out):
+    out.data.mul_(3)
+    return out
+
+
+CHANGES = {
+    "none": (None, 1),
+    "relu": (torch.relu_, 2),
+    "part of it": (lambda out: (out[:, 1:].add_(1), out)[1], 2),
+    "without gradient": (no_grad_tripled, 2),
+    "behind autograd's back": (data_tripled, 2),
+}
+
+
+@pytest.mark.parametrize(("change", "passes"), CHANGES.values(), ids=list(CHANGES))
+def test_activation_is_the_layers_own_and_copied_only_where_it_is_changed(change, passes):
+    torch.manual_seed(0)
+    model, x = Overwriting(change).eval(), torch.randn(3, 1, 8, 8)
+    expected = model.layer(x).detach()
+    model.passes = 0
+    with Tap(model, model.layer) as tap:
+        for made in (passes, passes + 1):  # what the first batch has shown is remembered
+            A, _ = tap.gradient(tap.forward(x)[:, 0])
+            assert torch.equal(A, expected)
+            assert model.passes == made
+
+
+def test_change_in_place_that_comes_later_is_seen():
+    torch.manual_seed(0)
+    model, x = Overwriting(None).eval(), torch.randn(3, 1, 8, 8)
+    expected = model.layer(x).detach()
+    with Tap(model, model.layer) as tap:
+        tap.gradient(tap.forward(x)[:, 0])
+        for change in (torch.relu_, no_grad_tripled, torch.relu_):
+            model.change = change
+            A, G = tap.gradient(tap.forward(x)[:, 0])
+            assert torch.equal(A, expected)
+        torch.testing.assert_close(G, (A > 0) * model.head.weight[0, :, None, None].detach() / 36)
+
+
+def test_failure_of_the_model_is_not_tried_twice():
+    model, x = Overwriting(lambda out: out[:, :3]).eval(), torch.randn(3, 1, 8, 8)
+    with Tap(model, model.layer) as tap, pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        tap.forward(x)
+    assert model.passes == 1
+
+
+def test_nested_cuts_share_an_output_that_is_changed_in_place():
+    torch.manual_seed(0)
+    model, x = build("pool")
+    inner, outer = model.features[3], nn.Sequential(*model.features[:4])
+    model.features = nn.Sequential(outer, model.features[4])  # the convolution's output is the container's own
+    expected = cut(model, "features.0", x)
+    with Tap(model, inner) as first, Tap(model, outer) as second:
+        score = run_cut([first, second], x)[:, 0]
+        for found in gradients([first, second], score):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
