@@ -23,6 +23,7 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.metadata import read_metadata
+from lightning_ifa.features.place import Reshape
 from lightning_ifa.features.regions import Regions, find_regions
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.findings import AUGMENTED
@@ -64,6 +65,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             where the evidence should lie; by default the data set's method ``region(index)``, if it has one.
         class_names: One a class.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
+        reshape: Takes maps ``(n, c, *space)`` from the output of the layer named by ``layer``, by picking and moving
+            entries, where its form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
         transplants: Also look for confounders by exchanging borders, corners and background level between images:
             ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
         seed: Of every random draw of the analysis.
@@ -103,6 +106,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         regions: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         batch_fn: BatchFunction | None = None,
+        reshape: Reshape | None = None,
         transplants: bool = False,
         seed: int = 0,
         every_n_epochs: int = 1,
@@ -126,7 +130,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             raise ValueError(f"on_error={on_error!r}; choose 'warn' or 'raise'")
         self.layer, self.task, self.explain, self.cam = layer, task, explain, cam
         self.max_samples, self.probes, self.seed = max_samples, probes, seed
-        self.class_names, self.batch_fn, self.transplants = class_names, batch_fn, transplants
+        self.class_names, self.transplants = class_names, transplants
+        self.batch_fn, self.reshape = batch_fn, reshape
         self.every_n_epochs, self.max_overhead = every_n_epochs, max_overhead
         self.train_dataloader = train_dataloader
         self.log_images, self.baseline_run_id, self.on_error = log_images, baseline_run_id, on_error
@@ -336,6 +341,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
             self.seed,
             access.batch_preparation(trainer),
             access.forward_context(trainer),
+            self.reshape,
         )
 
     def _report(

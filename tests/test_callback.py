@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
@@ -230,6 +231,36 @@ def test_pooled_head_keeps_its_identity_in_training():
     fit([callback], module=Plain(), max_epochs=1)
     assert isinstance(PoolNet(), torch.nn.Module)
     assert callback.report.metrics["ifa/consistency/completeness"] == pytest.approx(1, abs=1e-4)
+
+
+def test_reshape_reaches_layers_of_unusual_form():
+    class Boxes(torch.nn.Module):
+        """Positions in boxes of two by two, as windows of an attention: ``(n, boxes, 4, c)``."""
+
+        def forward(self, maps):
+            return maps.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(1, 2)
+
+    class Boxed(PoolNet):
+        def __init__(self):
+            super().__init__()
+            self.boxes = Boxes()
+
+        def forward(self, x):
+            return self.head(self.boxes(self.features(x)).mean((1, 2)))
+
+    def unboxed(boxes):
+        return boxes.unflatten(1, (6, 6)).unflatten(3, (2, 2)).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    module = Classifier()
+    module.net = Boxed()
+    callback = IntegratedFeatureAnalysis(layer="net.boxes", reshape=unboxed, on_error="raise")
+    fit([callback], module=module, max_epochs=1)
+    whole = IntegratedFeatureAnalysis(layer="net.features", on_error="raise")
+    trainer, _ = fit([whole], module=module, max_epochs=0)
+    trainer.validate(module, loaders()[1], verbose=False)
+    found, expected = (each.report.tables["validation"] for each in (callback, whole))
+    assert found.layer == "net.boxes"
+    np.testing.assert_allclose(found.cams, expected.cams, rtol=1e-4, atol=1e-6)
 
 
 def test_regions_and_metadata_of_the_data_set_give_the_numbers_of_analyze():
