@@ -6,7 +6,9 @@
 Time: all methods run in every round, in shuffled order, in one process; a ratio is taken within its round. The clock
 is the process's CPU time, which other processes do not change; with one thread it is what a user waits for.
 Memory: the peak of the resident set over the idle process (network and input already made), in a fresh process for
-each cell, over a few batches, the last result held while the next is made.
+each cell, over a few batches, the last result held while the next is made. The allocator gives every tensor back as
+soon as it is freed (``ALLOCATOR``), in all cells alike, so that the resident set is what a method holds; left to
+itself it keeps some, by chance, and a cell repeats to within 10 MiB only.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ from benchmarks.peer_methods import METHODS, fitting, largest_differences
 
 FLOOR = "bare forward"
 EQUAL = 1e-5
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Environment of a memory cell (glibc): anything larger is mapped on its own, and unmapped when it is freed."""
+
 LEFT_OUT = (
     "pytorch-grad-cam is left out: it imports cv2 and torchvision unconditionally, neither of which is installed here. "
     '"full backward" is the least that its GradCAM does: a forward pass and a backward pass into every weight.'
@@ -90,7 +95,8 @@ def growth_in_fresh_process(net: str, method: str, options: argparse.Namespace) 
     """Run ``growth`` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.peers", "--cell", net, method]
     command += ["--batch", str(options.batch), "--calls", str(options.calls), "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    setting = os.environ | ALLOCATOR
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=setting)  # noqa: S603 - our own
     if done.returncode:
         raise RuntimeError(f"{net}, {method}: {done.stderr}")
     return float(done.stdout)

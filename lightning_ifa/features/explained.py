@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.passes import gradients_allowed
 from lightning_ifa.features.place import Place
 from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, reference_loader
 from lightning_ifa.features.tail import Tail
-from lightning_ifa.features.tap import Tap, gradients_allowed, paused
+from lightning_ifa.features.tap import Tap, paused
 from lightning_ifa.features.targets import Readout, ScoreFunction, infer_task, read_output
 
 

@@ -21,13 +21,14 @@ from lightning_ifa.features.batches import BatchFunction, read_with
 from lightning_ifa.features.cam import Method, cam_weights, contributions_and_cam, method_name
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.passes import gradients_allowed, normal
 from lightning_ifa.features.place import Place, Reshape
 from lightning_ifa.features.properties import image_properties
 from lightning_ifa.features.rescore import Rescore, reader
 from lightning_ifa.features.sampling import Indices, drawn_twice, reference_loader, sample_ids
 from lightning_ifa.features.self_check import Captured, require_sound_capture
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tap import Tap, gradients, gradients_allowed, normal, paused, run_cut
+from lightning_ifa.features.tap import Tap, gradients, paused, run_cut
 from lightning_ifa.features.targets import ScoreFunction, explained_class, infer_task, read_output
 
 

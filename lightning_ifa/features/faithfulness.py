@@ -17,8 +17,8 @@ from lightning_ifa.errors import DataError
 from lightning_ifa.features.cam_forward import LINEAR
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
+from lightning_ifa.features.passes import gradients_allowed
 from lightning_ifa.features.sampling import Indices, reference_loader
-from lightning_ifa.features.tap import gradients_allowed
 from lightning_ifa.features.targets import ScoreFunction, read_output
 
 Baseline = Callable[[Tensor], Tensor]

@@ -17,9 +17,10 @@ from lightning_ifa.features.explained import explained_batches
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.observe import observe_layers
+from lightning_ifa.features.passes import normal
 from lightning_ifa.features.place import Place
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tap import normal, paused
+from lightning_ifa.features.tap import paused
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

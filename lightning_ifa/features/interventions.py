@@ -18,12 +18,13 @@ from lightning_ifa.errors import DataError
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.passes import gradients_allowed
 from lightning_ifa.features.place import Place
 from lightning_ifa.features.properties import LEAST_SIZE
 from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.sampling import Indices, reference_loader
+from lightning_ifa.features.splice import replaced
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tap import gradients_allowed, replaced
 from lightning_ifa.features.targets import Readout, read_output
 
 TRANSPLANT_SAMPLES = 256

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from lightning_ifa.errors import LayerError
 from lightning_ifa.features.layouts import channels_first, find_layouts
 from lightning_ifa.features.observe import LayerShape, named_layers, observe_layers
+from lightning_ifa.features.passes import normal
 from lightning_ifa.features.place import Place, Reshape, plain_name
-from lightning_ifa.features.tap import Tap, gradients, normal, run_cut
+from lightning_ifa.features.tap import Tap, gradients, run_cut
 from lightning_ifa.features.targets import output_tensor
 
 FEW = 2

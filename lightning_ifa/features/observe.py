@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lightning_ifa.features.passes import gradients_allowed
 from lightning_ifa.features.place import plain_name
-from lightning_ifa.features.tap import gradients_allowed
 
 
 class LayerShape(NamedTuple):

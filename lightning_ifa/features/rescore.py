@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_ifa.features.passes import run_plainly
+from lightning_ifa.features.splice import Splice
 from lightning_ifa.features.tail import Tail
-from lightning_ifa.features.tap import Splice, Tap, paused, run_plainly
+from lightning_ifa.features.tap import Tap, paused
 from lightning_ifa.features.targets import ScoreFunction, read_output
 
 SAMPLES = 64

@@ -25,9 +25,10 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.passes import gradients_allowed, normal
 from lightning_ifa.features.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tap import gradients_allowed, normal, observe_past, watched
+from lightning_ifa.features.watch import observe_past, watched
 
 FEW = 4
 MOST_BYTES = 2**26

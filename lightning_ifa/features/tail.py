@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lightning_ifa.features.place import Place
-from lightning_ifa.features.tap import Past, Splice, observe_past
+from lightning_ifa.features.splice import Splice
+from lightning_ifa.features.watch import Past, observe_past
 
 Reach = Literal["means", "tail", "network"]
 

@@ -1,44 +1,29 @@
 """Cut a network at one layer and differentiate only what comes after it.
 
-The only place in the package that registers forward hooks.
+With ``splice``, ``watch`` and ``observe`` the only places in the package that register hooks, each for the duration of
+a ``with`` block or of one pass.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from itertools import chain, count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.features.passes import (
+    failures_explained,
+    gradients_allowed,
+    normal,
+    run_with,
+    state_made_in_inference_mode,
+)
 from lightning_ifa.features.place import Place, as_place, plain_name
-
-
-def normal(value: Any) -> Any:
-    """Turn an inference tensor into an ordinary one; hand anything else through.
-
-    Must be called outside inference mode: a clone made inside it is an inference tensor again.
-    """
-    return value.clone() if torch.is_tensor(value) and value.is_inference() else value
-
-
-@contextmanager
-def gradients_allowed() -> Iterator[None]:
-    """Leave inference mode and compiled code, with gradients off until the cut turns them on.
-
-    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled. Where nothing was
-    compiled the compiler is not even loaded: it takes some 70 MiB.
-    """
-    is_loaded = "torch._dynamo" in sys.modules
-    stance = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
-    with torch.inference_mode(False), torch.no_grad(), stance:
-        yield
 
 
 class Tap:
@@ -79,7 +64,7 @@ class Tap:
 
     def __enter__(self) -> Tap:
         _require_fixed_normalisation(self.model)
-        self.state = self.state or _state_made_in_inference_mode(self.model)
+        self.state = self.state or state_made_in_inference_mode(self.model)
         self._handle = self.place.module.register_forward_hook(self._cut)
         return self
 
@@ -176,8 +161,8 @@ class _OverwrittenError(Exception):
 def _run_cut(taps: Sequence[Tap], x: Tensor) -> Any:
     for tap in taps:
         tap.begin()
-    with gradients_allowed(), _failures_explained():
-        output = _run(taps[0].model, taps[0].state, normal(x))
+    with gradients_allowed(), failures_explained(), _overwriting_seen():
+        output = run_with(taps[0].model, normal(x), taps[0].state)
         shut_in = not torch.is_grad_enabled()  # a block of the model's own forward has put back what the cut turned on
     if not all(tap._keeps_activation() for tap in taps):
         raise _OverwrittenError
@@ -204,7 +189,7 @@ def gradients(
             tap._leaf = None
     if not score.requires_grad:
         raise OutputError(_without_graph(taps[0]))
-    with torch.inference_mode(False), _failures_explained():
+    with torch.inference_mode(False), failures_explained():
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
             score.sum(), leaves, retain_graph=keep, allow_unused=True
         )
@@ -230,159 +215,19 @@ def paused(taps: Iterable[Tap]) -> Iterator[None]:
             tap._paused = False
 
 
-class Splice:
-    """The network run from any activation of one layer.
-
-    Args:
-        model: The network, already in evaluation mode.
-        layer: The module whose output is replaced, or one of its calls.
-        state: Parameters and buffers to run with in place of the model's own, by name.
-
-    Example::
-
-        logits = Splice(model, model.layer4).run(images, A * mask)
-    """
-
-    def __init__(self, model: nn.Module, layer: nn.Module | Place, state: Mapping[str, Tensor] | None = None) -> None:
-        self._model, self._layer = model, layer
-        self._state = state or _state_made_in_inference_mode(model)
-
-    def run(self, x: Tensor, activation: Tensor) -> Any:
-        """Run the network on ``x``, ``(n, ...)``, with the layer's output replaced by ``activation``, ``(n, c, ...)``.
-
-        What follows the layer may change ``activation`` in place. Returns the network's own output, without a graph.
-        """
-        with replaced(self._layer, lambda maps: activation):
-            return run_plainly(self._model, x, self._state)
-
-
-def run_plainly(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None = None) -> Any:
-    """Run the network on ``x``, ``(n, ...)``, without a graph.
-
-    Args:
-        model: The network, already in evaluation mode.
-        x: Input.
-        state: Parameters and buffers to run with in place of the model's own, by name.
-    """
-    with gradients_allowed(), _failures_explained():
-        return _run(model, state, normal(x))
-
-
-class Past(NamedTuple):
-    """What a forward pass had done when the layer returned.
-
-    Attributes:
-        output: Of the whole network.
-        activation: The layer's output, ``(n, c, *space)``.
-        calls: The outermost module calls that had ended, the layer's own among them, and what they returned.
-    """
-
-    output: Any
-    activation: Tensor
-    calls: list[tuple[nn.Module, Any]]
-
-
-def observe_past(
-    model: nn.Module, layer: nn.Module | Place, x: Tensor, state: Mapping[str, Tensor] | None = None
-) -> Past:
-    """Run a forward pass and note which module calls lie before the layer's end.
-
-    Args:
-        model: The network, already in evaluation mode.
-        layer: A module, or one of its calls.
-        x: Input, ``(n, ...)``.
-        state: Parameters and buffers to run with in place of the model's own, by name.
-    """
-    ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
-    calls: list[tuple[nn.Module, Any]] = []
-    activation: list[Tensor] = []
-    place, turns = as_place(layer), count()
-
-    def enter(module: nn.Module, args: Any) -> None:
-        ended.append([])
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        ended.pop()
-        ended[-1].append((module, output))
-        if module is place.module and place.is_at(next(turns)):
-            activation.append(place.read(output).clone())  # what follows may change it in place
-            calls.extend(chain.from_iterable(ended))
-
-    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-    handles = [module.register_forward_pre_hook(enter) for module in modules]
-    handles += [module.register_forward_hook(leave) for module in modules]
-    try:
-        output = run_plainly(model, x, state or _state_made_in_inference_mode(model))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Past(output, activation[0], calls)
-
-
 @contextmanager
-def replaced(layer: nn.Module | Place, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let a function replace a layer's maps for the duration of a ``with`` block.
-
-    Where one of several calls is meant, the block is for one forward pass.
-
-    Args:
-        layer: The module, or one of its calls.
-        change: Takes its maps, shape ``(n, c, *space)``, and gives what later layers see.
-    """
-    place, turns = as_place(layer), count()
-
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if place.call is None or place.is_at(next(turns)):
-            return place.write(output, change(place.read(output)))
-        return None
-
-    handle = place.module.register_forward_hook(hook)
+def _overwriting_seen() -> Iterator[None]:
     try:
         yield
-    finally:
-        handle.remove()
+    except RuntimeError as error:
+        if "leaf Variable that requires grad is being used in an in-place operation" in str(error):
+            raise _OverwrittenError from error  # torch has not carried it out
+        raise
 
 
 def _sums(activation: Tensor) -> Tensor:
     """Shows changes that no version counter sees, as those through ``.data``."""
     return activation.detach().flatten(1).sum(1)
-
-
-def _run(model: nn.Module, state: Mapping[str, Tensor] | None, x: Tensor) -> Any:
-    return model(x) if state is None else torch.func.functional_call(model, dict(state), (x,))
-
-
-def _state_made_in_inference_mode(model: nn.Module) -> dict[str, Tensor] | None:
-    """Ordinary copies of parameters and buffers, if any was made in inference mode (some EMA swaps do)."""
-    state = dict(chain(model.named_parameters(), model.named_buffers()))
-    if not any(tensor.is_inference() for tensor in state.values()):
-        return None
-    with torch.inference_mode(False):
-        return {name: normal(tensor) for name, tensor in state.items()}
-
-
-@contextmanager
-def _failures_explained() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if _LEAF_CHANGED in str(error):
-            raise _OverwrittenError from error
-        for sign, message in _KNOWN_FAILURES.items():
-            if sign in str(error):
-                raise OutputError(message) from error
-        raise
-
-
-_LEAF_CHANGED = "leaf Variable that requires grad is being used in an in-place operation"
-"""What torch says of a change in place that it does not carry out."""
-
-_KNOWN_FAILURES = {
-    "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "
-    "Trainer(inference_mode=False) avoids it",
-    "use_reentrant=True": "the model checkpoints activations behind the layer with use_reentrant=True, through which "
-    "the gradient at a layer cannot be taken; checkpoint(..., use_reentrant=False) can do it",
-}
 
 
 def _without_graph(tap: Tap) -> str:
@@ -416,32 +261,3 @@ def _require_fixed_normalisation(model: nn.Module) -> None:
             f'batch norm "{plain_name(name)}" {reason}: it normalises by the batch, so that samples explain one '
             f"another; {remedy}"
         )
-
-
-@contextmanager
-def watched(
-    first: nn.Module, layer: nn.Module, entered: Callable[[Any], None], left: Callable[[Any], None]
-) -> Iterator[None]:
-    """Look on for the duration of a ``with`` block, whoever runs the network; an error in looking on reaches nobody.
-
-    Args:
-        first: The module whose input is told.
-        layer: The module whose output is told.
-        entered: Takes the positional arguments of ``first``.
-        left: Takes the output of ``layer``.
-    """
-
-    def before(module: nn.Module, args: Any) -> None:
-        with suppress(Exception):
-            entered(args)
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        with suppress(Exception):
-            left(output)
-
-    handles = [first.register_forward_pre_hook(before), layer.register_forward_hook(after)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_ifa.errors import LayerError
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.splice import Splice
 from lightning_ifa.features.tail import Tail, depends_on_layer_only
-from lightning_ifa.features.tap import Splice, Tap
+from lightning_ifa.features.tap import Tap
 
 
 def table_of(model, x, layer=None, batch_size=5, **options):

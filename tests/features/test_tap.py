@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from models import CLASSES, SegmentationNet, build, first_score
 from torch import nn
 
+import lightning_ifa
 from lightning_ifa.errors import LayerError, OutputError
 from lightning_ifa.features.cam import METHODS, cam, contributions
 from lightning_ifa.features.tap import Tap, gradients, run_cut
@@ -186,3 +190,9 @@ def test_nested_cuts_share_an_output_that_is_changed_in_place():
         score = run_cut([first, second], x)[:, 0]
         for found in gradients([first, second], score):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_hooks_are_registered_in_few_places():
+    package = Path(lightning_ifa.__file__).parent
+    found = {path.stem for path in package.rglob("*.py") if re.search(r"\.register_\w*hook\(", path.read_text("utf-8"))}
+    assert found == {"tap", "splice", "watch", "observe"}
