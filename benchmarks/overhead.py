@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/overhead.py                       # MNIST demo, small CIFAR-like training
     .venv/bin/python benchmarks/overhead.py --images 50000 --width 64 --rounds 1    # full size: hours without a GPU
+    .venv/bin/python benchmarks/overhead.py --tasks --expected    # full size, computed from its measured parts
 
 Trainings with and without the callback alternate, each in a process of its own, so that peak memory is its own; ratios
-are taken within each round. Both log to MLflow.
+are taken within each round. Both log to MLflow. CPU seconds count the background threads in full, as if nothing of
+theirs ran beside the training, and hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import resource
 import subprocess
@@ -58,6 +61,25 @@ class Images(Dataset):
 
     def __getitem__(self, index):
         return torch.from_numpy(self.pixels[index]).float() / 255, int(self.labels[index])
+
+
+class Clock(pl.Callback):
+    """CPU seconds of the training thread for each batch, loading included; without the first, which warms up."""
+
+    def __init__(self):
+        self.seconds, self.began = {"train": [], "validation": []}, None
+
+    def note(self, kind, first):
+        now = time.thread_time()
+        if not first:
+            self.seconds[kind].append(now - self.began)
+        self.began = now
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.note("train", batch_idx == 0)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.note("validation", batch_idx == 0)
 
 
 class Block(nn.Module):
@@ -110,7 +132,10 @@ def cifar(options):
         "train_dataloaders": DataLoader(train, 128, shuffle=True),
         "val_dataloaders": DataLoader(validation, 256),
     }
-    return ResNet(options.width), loaders, {"max_epochs": 2}
+    settings = {"max_epochs": 2, "num_sanity_val_steps": 0}
+    if options.batches:
+        settings |= {"limit_train_batches": options.batches, "limit_val_batches": options.batches}
+    return ResNet(options.width), loaders, settings
 
 
 def mnist(options):
@@ -124,17 +149,25 @@ TASKS = {"mnist": mnist, "cifar": cifar}
 
 
 def train(options):
-    """Run in a process of its own: train once, print seconds and peak MiB."""
+    """Run in a process of its own: train once, print seconds, CPU seconds of its parts, and peak MiB."""
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     pl.seed_everything(0, verbose=False)
     model, data, settings = TASKS[options.task](options)
-    callbacks = []
+    clock, analyses = Clock(), []
+    callbacks = [clock]
     if options.analysed:
         from lightning_ifa import IntegratedFeatureAnalysis
 
-        callbacks = [IntegratedFeatureAnalysis(on_error="raise")]
+        class Timed(IntegratedFeatureAnalysis):
+            def on_validation_epoch_end(self, trainer, pl_module):
+                began = time.thread_time()
+                super().on_validation_epoch_end(trainer, pl_module)
+                if not trainer.sanity_checking:
+                    analyses.append(time.thread_time() - began)
+
+        callbacks.append(Timed(on_error="raise"))
     with tempfile.TemporaryDirectory() as folder:
         store = {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": f"{folder}/artifacts"}
         logger = MLFlowLogger("x", **store)
@@ -150,12 +183,13 @@ def train(options):
             **settings,
         )
         _ = logger.experiment  # the store's tables are made once in a project's life
-        began = time.perf_counter()
+        began, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
         trainer.fit(model, **data)
-        seconds = time.perf_counter() - began
+        seconds, cpu, own = time.perf_counter() - began, time.process_time() - cpu, time.thread_time() - own
         logged = len(list(Path(folder).rglob("ifa_report.html")))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak": peak, "logged": logged}))
+    result = {"seconds": seconds, "cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    parts = {"analyses": analyses, "background": cpu - own, "batches": clock.seconds}
+    print(json.dumps(result | parts | {"logged": logged}))
 
 
 def in_a_process(*arguments):
@@ -164,21 +198,44 @@ def in_a_process(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def run_task(task, options, analysed, **changed):
+    given = {name: getattr(options, name) for name in ("images", "width", "threads", "accelerator")} | changed
+    extra = ["--analysed"] if analysed else []
+    run = in_a_process(__file__, *(f"--{name}={value}" for name, value in given.items()), "--task", task, *extra)
+    assert (run["logged"] > 0) == analysed
+    return run
+
+
 def compare(task, options):
-    """Alternate; print the ratio of times and the difference of peaks."""
-    given = [f"--{name}={getattr(options, name)}" for name in ("images", "width", "threads", "accelerator")]
-    pairs = []
-    for _ in range(options.rounds):
-        pair = [in_a_process(__file__, *given, "--task", task, *extra) for extra in ([], ["--analysed"])]
-        assert [run["logged"] > 0 for run in pair] == [False, True]
-        pairs.append(pair)
-    plain, analysed = (np.array([[run["seconds"], run["peak"]] for run in runs]) for runs in zip(*pairs, strict=True))
-    ratios = analysed[:, 0] / plain[:, 0]
-    seconds, peak = np.median(plain, axis=0)
+    """Alternate; print the ratios of times and the difference of peaks."""
+    pairs = [[run_task(task, options, analysed) for analysed in (False, True)] for _ in range(options.rounds)]
+    figures = [[[run[name] for name in ("seconds", "cpu", "peak")] for run in runs] for runs in pairs]
+    plain, analysed = np.array(figures).transpose(1, 0, 2)
+    ratios = analysed[:, :2] / plain[:, :2]
+    seconds, cpu, peak = np.median(plain, axis=0)
     print(
         f"{task}: whole fit {seconds:.1f} s without, {np.median(analysed[:, 0]):.1f} s with; ratio median "
-        f"{np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f}, {len(ratios)} rounds); peak memory "
-        f"{peak:.0f} MiB, {np.median((analysed - plain)[:, 1]):+.0f} MiB with",
+        f"{np.median(ratios[:, 0]):.3f} ({ratios[:, 0].min():.3f} to {ratios[:, 0].max():.3f}, {len(ratios)} rounds); "
+        f"CPU {cpu:.1f} s, {np.median(analysed[:, 1]):.1f} s with, ratio median {np.median(ratios[:, 1]):.3f}; "
+        f"peak memory {peak:.0f} MiB, {np.median((analysed - plain)[:, 2]):+.0f} MiB with",
+        flush=True,
+    )
+
+
+def expect(options):
+    """Print what CIFAR's own size must be expected to cost, from a few batches of it and two whole analyses."""
+    size = {"images": 50000, "width": 64, "batches": 5, "threads": 1}
+    plain, analysed = (run_task("cifar", options, watched, **size) for watched in (False, True))
+    batch = {kind: np.median(seconds) for kind, seconds in plain["batches"].items()}
+    epoch = math.ceil(size["images"] / 128) * batch["train"] + math.ceil(size["images"] / 5 / 256) * batch["validation"]
+    analyses, background = sum(analysed["analyses"]), analysed["background"] - plain["background"]
+    print(
+        f"cifar at full size, expected from its parts, CPU seconds on one thread: an epoch {epoch:.0f}, from "
+        f"{batch['train']:.2f} a training and {batch['validation']:.2f} a validation batch; two analyses "
+        f"{analyses:.1f} in the training thread, {background:.1f} in the background; ratio of two epochs "
+        f"{1 + analyses / (2 * epoch):.3f} with the background on another core, "
+        f"{1 + (analyses + background) / (2 * epoch):.3f} on the same; peak memory of the measured parts "
+        f"{plain['peak']:.0f} MiB, {analysed['peak'] - plain['peak']:+.0f} MiB with",
         flush=True,
     )
 
@@ -191,6 +248,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--expected", action="store_true", help="compute CIFAR's full size from its measured parts")
+    parser.add_argument("--batches", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--task", choices=list(TASKS), help=argparse.SUPPRESS)
     parser.add_argument("--analysed", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,6 +260,8 @@ def main():
     print(f"import lightning_ifa beside torch and Lightning: {np.median(milliseconds):.1f} ms", flush=True)
     for task in options.tasks:
         compare(task, options)
+    if options.expected:
+        expect(options)
 
 
 if __name__ == "__main__":

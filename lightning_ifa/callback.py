@@ -32,6 +32,7 @@ from lightning_ifa.lightning_packages import callback_bases
 from lightning_ifa.outbox import Outbox
 from lightning_ifa.pace import Pace
 from lightning_ifa.passenger import Passenger
+from lightning_ifa.progress import watched
 from lightning_ifa.ranks import gathered, on_rank_zero, own_share, together
 from lightning_ifa.sources import Source, Sources, Streams
 from lightning_ifa.tracking.names import slug
@@ -318,7 +319,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         indices = own_share(trainer, source.indices)
         if not len(indices):
             return None
-        table = self._passenger.table(source, indices)
+        with watched(trainer, source, len(indices)) as seen:
+            table = self._passenger.table(seen, indices)
         return with_metadata(table, source.loader, self._known_metadata.get(source.split), source.split)
 
     @cached_property

@@ -46,15 +46,12 @@ class Moment:
     step: int
 
 
-def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
-    """Write what belongs at the run's root, replaced at each analysis, and the epoch's archive.
-
-    Data comes first: if a picture cannot be drawn, it is missing, and nothing else is.
+def write_data(report: FeatureReport, folder: Path, moment: Moment) -> None:
+    """Write the tables and words that belong at the run's root, replaced at each analysis, and the epoch's archive.
 
     Args:
         report: The report.
-        folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, ``ifa_summary.md``,
-            ``ifa_overview.png``, ``ifa_report.html``, ``ifa_features.png`` and ``ifa_gallery.png``.
+        folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, and ``ifa_summary.md``.
         moment: When it was made.
     """
     archive = folder / "ifa" / f"epoch_{moment.epoch:04d}"
@@ -65,8 +62,19 @@ def write_files(report: FeatureReport, folder: Path, moment: Moment) -> None:
     for name, frame in tables.items():
         (folder / name).write_text(as_json(frame), encoding="utf-8")
     (folder / SCALE_FILE).write_text(json.dumps(report.scale.to_dict()), encoding="utf-8")
-    title = f"Integrated feature analysis, epoch {moment.epoch}"
-    (folder / SUMMARY_FILE).write_text(summary(report, title), encoding="utf-8")
+    (folder / SUMMARY_FILE).write_text(summary(report, _title(moment)), encoding="utf-8")
+
+
+def write_pictures(report: FeatureReport, folder: Path, moment: Moment) -> None:
+    """Write the pictures that belong at the run's root; one that cannot be drawn is missing, and nothing else is.
+
+    Args:
+        report: The report.
+        folder: Receives ``ifa_overview.png``, ``ifa_report.html``, ``ifa_features.png`` and ``ifa_gallery.png``.
+        moment: When it was made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    title = _title(moment)
     with _pictures_may_fail():
         picture = overview_png(report, title)
         (folder / OVERVIEW_FILE).write_bytes(picture)
@@ -82,6 +90,7 @@ def write_job(
     moment: Moment,
     *,
     place: str = "",
+    pictures: bool = True,
     singles: bool = False,
     unlogged: bool = False,
 ) -> None:
@@ -93,26 +102,34 @@ def write_job(
         run: Where it will be uploaded.
         moment: When it was made.
         place: Where in the run, for what is not its main analysis: such have no tags, tables or description.
+        pictures: Also write the pictures at the run's root.
         singles: Also write each probe as an image of its own.
         unlogged: The metrics did not reach the run by the logger, so they go with the job.
     """
     files = folder / ARTIFACTS
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
-    if place:
-        write_files(report, files / "ifa" / place, moment)
-    else:
-        write_files(report, files, moment)
+    root = _root(files, place)
+    write_data(report, root, moment)
+    if pictures:
+        write_pictures(report, root, moment)
+    if not place:
         job.tables, job.tags = list(TABLES), record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
         job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
     if unlogged:
         metrics = metrics_at(place, report.metrics)
         job.metrics = [(key, value, job.timestamp, moment.step) for key, value in metrics.items()]
     with _pictures_may_fail():
-        pictures = _probe_pictures(report)
-        write_image(files, contact_sheet(pictures), key_at(place, SHEET_KEY), moment.epoch, job.timestamp)
+        probes = _probe_pictures(report)
+        write_image(files, contact_sheet(probes), key_at(place, SHEET_KEY), moment.epoch, job.timestamp)
         if singles:
-            _write_each(report, pictures, files, moment, place, job.timestamp)
+            _write_each(report, probes, files, moment, place, job.timestamp)
     job.save(folder)
+
+
+def write_picture_job(report: FeatureReport, folder: Path, run: Run, moment: Moment, *, place: str = "") -> None:
+    """Write a job of the pictures that ``write_job`` left out; arguments as there."""
+    write_pictures(report, _root(folder / ARTIFACTS, place), moment)
+    Job(run.run_id, run.tracking_uri).save(folder)
 
 
 def write_sheet(report: FeatureReport, folder: Path) -> None:
@@ -138,6 +155,14 @@ def write_singles(
     with _pictures_may_fail():
         _write_each(report, _probe_pictures(report), folder / ARTIFACTS, moment, place, job.timestamp)
     job.save(folder, name)
+
+
+def _title(moment: Moment) -> str:
+    return f"Integrated feature analysis, epoch {moment.epoch}"
+
+
+def _root(files: Path, place: str) -> Path:
+    return files / "ifa" / place if place else files
 
 
 def probe_keys(report: FeatureReport, place: str = "") -> list[str]:

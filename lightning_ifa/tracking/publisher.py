@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from lightning_ifa.budget import Budget
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.tracking.image_loggers import Show, image_methods
@@ -20,8 +23,10 @@ from lightning_ifa.tracking.publish import (
     SHEET_FILE,
     Moment,
     probe_keys,
-    write_files,
+    write_data,
     write_job,
+    write_picture_job,
+    write_pictures,
     write_sheet,
     write_singles,
 )
@@ -37,12 +42,16 @@ SINGLES_EVERY = 10
 
 Counted from epoch 0, not from a run's first analysis, so that runs of different length have such epochs in common.
 """
+DRAWING = 0.02
+"""Share of the other time that drawing the pictures at a run's root may take: they compete with the training."""
 
 
 class Publisher:
     """Hands the reports of one training and place to the background sink.
 
-    Each analysis brings its tables, figures and a contact sheet of the probes. The probes one by one, as the saved
+    Each analysis brings its tables and a contact sheet of the probes. The pictures at the run's root, which the next
+    analysis replaces, are drawn for the first analysis, for the last, and between them as often as two seconds of
+    drawing come cheap. The probes one by one, as the saved
     view shows them, come with the first analysis of every ten epochs; those of the best and of the last
     analysis wait in the spool until the training ends and it is known which these are.
 
@@ -69,6 +78,8 @@ class Publisher:
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []
         self._best, self._best_name, self._last_name = "", "", ""
+        self._drawing = Budget(DRAWING, time.monotonic)
+        self._undrawn: tuple[FeatureReport, Moment] | None = None
 
     def put(self, report: FeatureReport, moment: Moment, best: str = "", unlogged: bool = False) -> None:
         """Hand over a report; returns at once.
@@ -89,8 +100,7 @@ class Publisher:
             self._keys, self._first_epoch = probe_keys(report, self._place), moment.epoch
         ten = moment.epoch // SINGLES_EVERY
         singles, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
-        write = partial(write_job, report, run=self._run, moment=moment, place=self._place)
-        self._sink.put(name, partial(write, singles=singles, unlogged=unlogged))
+        self._sink.put(name, partial(self._write, report, moment, singles=singles, unlogged=unlogged))
         self._last_name = "" if singles else f"{name}-probes"
         if not singles:
             keep = {self._best_name, self._last_name}
@@ -104,6 +114,8 @@ class Publisher:
             best: The best checkpoint.
         """
         self._note_best(best)
+        if self._run is not None:
+            self._sink.put("pictures", self._draw_last)
         self._sink.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
 
@@ -111,6 +123,25 @@ class Publisher:
         """A best checkpoint that was not there at the latest analysis holds that analysis' weights."""
         if best != self._best:
             self._best, self._best_name = best, self._last_name
+
+    def _write(self, report: FeatureReport, moment: Moment, folder: Path, singles: bool, unlogged: bool) -> None:
+        """In the rendering thread: what an analysis brings, with pictures if they come cheap."""
+        assert self._run is not None
+        draws = self._drawing.allows()
+        self._undrawn = None if draws else (report, moment)
+        with self._drawing.spending() if draws else nullcontext():
+            write_job(
+                report, folder, self._run, moment,
+                place=self._place, pictures=draws, singles=singles, unlogged=unlogged,
+            )  # fmt: skip
+
+    def _draw_last(self, folder: Path) -> None:
+        """In the rendering thread, after all else: the pictures that the last analysis is owed."""
+        assert self._run is not None
+        if self._undrawn is None:
+            folder.rmdir()
+        else:
+            write_picture_job(self._undrawn[0], folder, self._run, self._undrawn[1], place=self._place)
 
     def _hold(self, report: FeatureReport, moment: Moment, folder: Path, keep: set[str]) -> None:
         assert self._run is not None
@@ -120,7 +151,8 @@ class Publisher:
                 release(other.parent, ())
 
     def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
-        write_files(report, folder, moment)
+        write_data(report, folder, moment)
+        write_pictures(report, folder, moment)
         write_sheet(report, folder)
         self._drawn.append((folder, moment.step))
 

@@ -39,3 +39,39 @@ def test_runs_of_different_length_have_epochs_in_common(report, monkeypatch, tmp
     assert epochs_of_singles(report, [3, 7, 11], tmp_path) == [3, 11]
     assert epochs_of_singles(report, range(3, 40, 4), tmp_path) == [3, 11, 23, 31]
     assert epochs_of_singles(report, [25, 26, 30, 12], tmp_path) == [25, 30]  # resumed; then an older one validated
+
+
+class DrawingSink:
+    """Renders each job at once."""
+
+    def __init__(self, spool, *_):
+        self.spool = spool
+
+    def put(self, name, render):
+        folder = self.spool / name
+        folder.mkdir(parents=True)
+        render(folder)
+
+    def close(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("wait", [0.0, 600.0])
+def test_the_first_and_the_last_analysis_are_drawn_and_others_as_they_come_cheap(report, monkeypatch, tmp_path, wait):
+    clock = iter(range(0, 10**6, 1))  # a second passes whenever the time is asked
+    late = [0.0]
+    monkeypatch.setattr(publisher, "Sink", DrawingSink)
+    monkeypatch.setattr(publisher.time, "monotonic", lambda: next(clock) + late[0])
+    found = publisher.Publisher(Run("run", "sqlite:///never_opened.db"), tmp_path)
+    for epoch in range(10, 13):
+        late[0] += wait
+        found.put(report, Moment(epoch, epoch))
+    drawn = {path.parents[1].name for path in tmp_path.rglob("ifa_overview.png")}
+    assert [any(name.endswith(f"{epoch:08d}") for name in drawn) for epoch in range(10, 13)] == [
+        True,
+        wait > 0,
+        wait > 0,
+    ]
+    found.close(1.0)
+    assert (tmp_path / "run" / "pictures").is_dir() == (wait == 0)
+    assert len({path.parents[1].name for path in tmp_path.rglob("ifa_report.html")}) == (3 if wait else 2)
