@@ -21,7 +21,8 @@ from lightning_ifa.report.page_data import key, picture, transparent
 from lightning_ifa.report.planes import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretched_to
 from lightning_ifa.report.strips import sample_panels, strip
 from lightning_ifa.report.style import heat
-from lightning_ifa.report.summary import ADVICE, MEANING, verdict
+from lightning_ifa.report.summary import MEANING, verdict
+from lightning_ifa.report.told import told
 
 MOST_ROWS = 200
 MOST_PROBES = 24
@@ -67,12 +68,10 @@ def verdicts(report: FeatureReport) -> str:
     for family, finding in report.findings.items():
         kind = "bad" if finding.alarm else "" if finding.undecided else "good"
         word = verdict(finding)
-        note = finding.note[:1].upper() + finding.note[1:]
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
             f'<span class="quiet">{escape(MEANING[family])}</span>',
-            *([escape(note)] if note else []),
-            *([f"<b>What to try:</b> {escape(ADVICE[family])}"] if finding.alarm else []),
+            *_words(report, family),
         ]
         cards.append(
             f'<section class="card {kind}"><h3>{family}</h3><span class="verdict">{SIGNS[word]} {word}</span>'
@@ -80,6 +79,15 @@ def verdicts(report: FeatureReport) -> str:
             + "</section>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _words(report: FeatureReport, family: str) -> list[str]:
+    """What a card tells beside its numbers."""
+    finding = report.findings[family]
+    if not finding.alarm:
+        return [escape(finding.note[:1].upper() + finding.note[1:])] if finding.note else []
+    words = told(report, family)
+    return [escape(words.found), escape(words.sure), f"<b>To try:</b> {escape(words.advice)}"]
 
 
 def probes(report: FeatureReport) -> str:
