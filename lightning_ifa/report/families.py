@@ -86,7 +86,8 @@ def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
     axes.plot([0, shown], [base, base], color=colour, lw=4, solid_capstyle="butt", zorder=3)
     axes.plot([shown], [base], marker=">" if beyond else "o", ms=11, color=colour, mec="white", mew=1.2, zorder=4)
     text = f"{finding.score:.3f}" + (f" = {limits:.1f} × limit" if limits > 1 else "")
-    ha = "right" if shown > RIGHT - 1 else "left"
+    across = shown < 1 < shown + 0.5  # the limit's line
+    ha = "right" if shown > RIGHT - 1 or across else "left"
     axes.text(shown + (0 if ha == "right" else 0.1), base - 0.3, text, fontsize=9, fontweight="bold", color=colour,
               ha=ha, va="center", family=FAMILY, zorder=5)  # fmt: skip
 

@@ -63,7 +63,20 @@ def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Ce
 
 
 def verdicts(report: FeatureReport) -> str:
-    """One card a family."""
+    """What each alarm means in full width, and below one card a family."""
+    alarms = []
+    for family in report.alarms:
+        words = told(report, family)
+        lines = {"Found": words.found, "How sure": words.sure, "To try": words.advice}
+        alarms.append(
+            f'<section class="card bad"><h3>{family}</h3>'
+            + "".join(f"<p><b>{name}:</b> {escape(line)}</p>" for name, line in lines.items())
+            + "</section>"
+        )
+    return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
+
+
+def _cards(report: FeatureReport) -> str:
     cards = []
     for family, finding in report.findings.items():
         kind = "bad" if finding.alarm else "" if finding.undecided else "good"
@@ -71,23 +84,14 @@ def verdicts(report: FeatureReport) -> str:
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
             f'<span class="quiet">{escape(MEANING[family])}</span>',
-            *_words(report, family),
+            *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
         cards.append(
             f'<section class="card {kind}"><h3>{family}</h3><span class="verdict">{SIGNS[word]} {word}</span>'
             + "".join(f"<p>{line}</p>" for line in lines)
             + "</section>"
         )
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _words(report: FeatureReport, family: str) -> list[str]:
-    """What a card tells beside its numbers."""
-    finding = report.findings[family]
-    if not finding.alarm:
-        return [escape(finding.note[:1].upper() + finding.note[1:])] if finding.note else []
-    words = told(report, family)
-    return [escape(words.found), escape(words.sure), f"<b>To try:</b> {escape(words.advice)}"]
+    return "".join(cards)
 
 
 def probes(report: FeatureReport) -> str:

@@ -41,7 +41,7 @@ PLACES = {
 }
 AGAINST = {
     "metadata": "Balance its values over the classes, or weight the samples, and train again",
-    "background": "Look at the images at both ends of it; crop, mask or even out the background, and train again",
+    "background": "Look at the images with its highest and lowest values; crop or mask the background, and train again",
     "transplant": "Look at that part of the images; crop or mask it, and train again",
     "region": "Look at the maps outside your regions; crop or mask what lies there, and train again",
 }
@@ -139,7 +139,7 @@ def _since(report: FeatureReport) -> str:
         return "It showed at the latest analysis only; the next one tells whether it stays." if report.trend else ""
     if report.left_null == report.trend[0][0]:
         return f"It was there at the first analysis already, in epoch {report.left_null}."
-    return f"It left its null in epoch {report.left_null} and has stayed above it since."
+    return f"It left its null in epoch {report.left_null}: from then on it is more than chance."
 
 
 def _confounding(report: FeatureReport) -> tuple[str, str]:
