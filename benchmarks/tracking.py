@@ -163,14 +163,14 @@ def requests(proxy, options):
 def outages(proxy, options):
     """Time the same training beside each sort of outage, in shuffled order in every round."""
     seconds, held = ({name: [] for name in OUTAGES} for _ in range(2))
-    for number in range(options.rounds + 1):
+    fit(False, [Watched()], 1)  # warms up
+    for number in range(options.rounds):
         for name in np.random.default_rng(number).permutation(list(OUTAGES)).tolist():
             logger = outage_proof(MLFlowLogger("outages", tracking_uri=proxy.uri), "ifa")
             analysis, breaks, spent = Watched(), Breaks(proxy, *OUTAGES[name]), timed(logger)
             fit(logger, [analysis, breaks])
-            if number:  # the first round warms up
-                seconds[name].append(breaks.seconds)
-                held[name].append(sum(analysis.blocked) + sum(spent))
+            seconds[name].append(breaks.seconds)
+            held[name].append(sum(analysis.blocked) + sum(spent))
     plain = np.array(seconds["undisturbed"])
     print(f"training of {EPOCHS} epochs, undisturbed server: {np.median(plain):.2f} s, {options.rounds} rounds")
     for name in OUTAGES:
