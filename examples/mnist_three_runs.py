@@ -116,6 +116,7 @@ def picture(reports: dict[str, FeatureReport], path: Path) -> None:
     """Draw the same digits in every run, all maps on the scale of the sound run."""
     count = len(next(iter(reports.values())).probes.table)
     figure = Figure(figsize=(1.35 * count + 1.9, 1.5 * len(reports) + 0.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08)
     grid = figure.subplots(len(reports), count, squeeze=False)
     for axes_row, (name, report) in zip(grid, reports.items(), strict=True):
         found = ", ".join(report.alarms) or "no alarm"

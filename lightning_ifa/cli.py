@@ -175,9 +175,15 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
 @click.option("--force", is_flag=True, help="Compare runs on different validation data by the samples they share.")
 @click.option("--log-to", metavar="RUN", help="Log table, figure and page to this run.")
 @click.option("--html", type=FILE, help="Write the comparison as one self-contained page.")
+@click.option("--figure", type=FILE, help="Write the comparison as a picture (PNG).")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store; by default MLflow's own.")
 def compare(
-    runs: tuple[str, ...], force: bool, log_to: str | None, html: Path | None, tracking_uri: str | None
+    runs: tuple[str, ...],
+    force: bool,
+    log_to: str | None,
+    html: Path | None,
+    figure: Path | None,
+    tracking_uri: str | None,
 ) -> None:
     """Compare the latest analyses of MLflow runs, given by their ids: each RUN with the first one.
 
@@ -193,8 +199,11 @@ def compare(
     except IFAError as error:
         click.secho(f"not compared: {error}", fg="yellow", err=True)
         raise SystemExit(UNDECIDED) from None
+    picture = comparison_png(found) if html or figure else b""
+    if figure:
+        figure.write_bytes(picture)
     if html:
-        html.write_text(comparison_html(found, comparison_png(found)), encoding="utf-8")
+        html.write_text(comparison_html(found, picture), encoding="utf-8")
     click.echo(comparison_text(found), nl=False)
 
 

@@ -104,7 +104,7 @@ def _differences(first: str, base: Tables, name: str, tables: Tables, force: boo
         if not force:
             raise DataError(
                 f"{first} was analysed on validation data {a.digest}, {name} on {b.digest}: their numbers do not "
-                "compare; force=True (--force) compares them all the same, features and maps by the samples they share"
+                "compare; --force (force=True) compares them all the same, features and maps by the samples they share"
             )
         notes.append(f"{name} was analysed on other validation data than {first}: changes may come from the data")
     described = [(what, getattr(a, what), getattr(b, what)) for what in ("layer", "cam", "task")]

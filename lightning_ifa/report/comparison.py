@@ -9,16 +9,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.comparison import Comparison
 from lightning_ifa.comparison.changes import BETTER, NOISE, UNTOLD, WORSE
 from lightning_ifa.indicators.limits import LIMITS
-from lightning_ifa.report.style import BAD, FAINT, GOOD, HEAT, INK, UNKNOWN, canvas, dress, flat_map, png
+from lightning_ifa.report.style import BAD, FAINT, GOOD, HEAT, INK, QUIET, UNKNOWN, canvas, dress, flat_map, plain, png
+from lightning_ifa.report.told import listed
 
 COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNTOLD: FAINT}
 MOST_ROWS = 100
 LONGEST_NAME = 24
+
+COLUMNS = {
+    "first": "first run",
+    "other": "this run",
+    "low": "from",
+    "high": "to",
+    "interval": "interval by",
+    "sample_id": "sample",
+    "cka": "CKA",
+    "cka_within": "CKA within classes",
+    "maps": "map correlation",
+    "maps_low": "from ",
+    "maps_high": "to ",
+    "maps_chance": "between different samples",
+}
+"""Heads of the page's tables."""
+
+HEADS = "  family       first     this    change [99 % interval]"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
@@ -38,16 +59,16 @@ def comparison_text(comparison: Comparison) -> str:
     """Write the comparison as plain text, a few lines a run."""
     lines: list[str] = []
     for row in _rows(comparison.likeness):
-        lines += [f"{row['run']} compared to {comparison.names[0]}", ""]
+        lines += [f"{row['run']} compared to {comparison.names[0]}: {_told(comparison, row['run'])}.", "", HEADS]
         lines += [_change_line(change) for change in _rows(_of(comparison.changes, row["run"]))]
         statuses = _of(comparison.outliers, row["run"])["status"].value_counts()
         counts = ", ".join(f"{statuses.get(status, 0)} {status}" for status in ("shared", "new", "gone"))
         lines += [
             "",
-            f"  features    CKA {row['cka']:.3f}, within classes {row['cka_within']:.3f}, on {row['samples']:.0f} "
-            "shared samples",
+            f"  features    CKA {row['cka']:.3f}, within classes {row['cka_within']:.3f} (1 = the same), on "
+            f"{row['samples']:.0f} shared samples",
             f"  maps        correlation {row['maps']:.3f} [{row['maps_low']:.3f}, {row['maps_high']:.3f}], "
-            f"by chance {row['maps_chance']:.3f}",
+            f"{row['maps_chance']:.3f} between different samples of a class",
             f"  outliers    {counts}",
             "",
         ]
@@ -92,7 +113,11 @@ def comparison_html(comparison: Comparison, picture: bytes, title: str = "Runs c
     }
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>Each run is compared to {escape(comparison.names[0])}. {escape(EXPLANATION)}</p>",
+        *(
+            f"<p><b>{escape(name)}</b> compared to {escape(comparison.names[0])}: {_told(comparison, name)}.</p>"
+            for name in comparison.names[1:]
+        ),
+        f"<p>{escape(EXPLANATION)}</p>",
         *(f"<p>Note: {escape(note)}.</p>" for note in comparison.notes),
         f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">',
         *(f"<h2>{name}</h2>{_table(frame)}" for name, frame in tables.items()),
@@ -111,18 +136,38 @@ def _of(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     return frame[frame["run"] == run]
 
 
+def _told(comparison: Comparison, run: str) -> str:
+    """What changed, in one sentence without names of the user's."""
+    frame = _of(comparison.changes, run)
+    families = {word: frame["family"][frame["verdict"] == word].tolist() for word in (WORSE, BETTER, UNTOLD)}
+    told = [f"{word} in {listed(families[word])}" for word in (WORSE, BETTER) if families[word]]
+    told += [f"{listed(families[UNTOLD])} cannot be told"] if families[UNTOLD] else []
+    if (frame["verdict"] == NOISE).any():
+        told.append(f"{'the rest' if told else 'everything'} is inside the noise")
+    return "; ".join(told)
+
+
+def _rounded(value: float) -> str:
+    """Three decimals, and no minus before zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
 def _change_line(change: dict[str, Any]) -> str:
     untold = change["verdict"] == UNTOLD
-    span = "" if untold else f"[{change['low']:+.3f}, {change['high']:+.3f}]"
-    scores = f"{change['first']:6.3f} -> {change['other']:6.3f}  {change['change']:+7.3f}"
-    return f"  {change['family']:<12}{scores} {span:<18}  {change['verdict']}"
+    low, high, moved = (f"{round(change[name], 3) + 0.0:+.3f}" for name in ("low", "high", "change"))
+    span = "" if untold else f"[{low}, {high}]"
+    return (
+        f"  {change['family']:<12}{_rounded(change['first']):>6}   {_rounded(change['other']):>6}   {moved:>7} "
+        f"{span:<18}  {change['verdict']}"
+    )
 
 
 def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "<p>None.</p>"
     more = f"<p>{len(frame) - MOST_ROWS} more rows.</p>" if len(frame) > MOST_ROWS else ""
-    return frame.head(MOST_ROWS).to_html(index=False, border=0, escape=True, float_format="{:.3g}".format) + more
+    shown = frame.head(MOST_ROWS).rename(columns=COLUMNS)
+    return shown.to_html(index=False, border=0, escape=True, float_format=_rounded) + more
 
 
 def _draw_changes(axes: Axes, comparison: Comparison) -> None:
@@ -162,13 +207,22 @@ def _draw_maps(figure: Any, comparison: Comparison) -> None:
             axes.set_yticks([])
             if np.isfinite(found).all():
                 axes.imshow(comparison.scale.apply(flat_map(found)), cmap=HEAT, vmin=0, vmax=1)
+            else:
+                axes.set_frame_on(False)
+                axes.text(0.5, 0.5, "no such image\nin this run", fontsize=7, color=QUIET, ha="center", va="center",
+                          transform=axes.transAxes)  # fmt: skip
             if number == 0:
-                axes.set_title(_short(comparison.probe_ids[column]), fontsize=7, color=INK, parse_math=False)
-        grid[number, 0].set_ylabel(_short(comparison.names[number]), fontsize=7, color=INK, parse_math=False)
-    figure.suptitle(
-        "The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
-        fontweight="bold",
-    )  # fmt: skip
+                name = f"sample {_short(comparison.probe_ids[column])}"
+                axes.set_title(name, fontsize=7, color=INK, parse_math=False)
+        name = _short(comparison.names[number]).replace(" (", "\n(")
+        grid[number, 0].set_ylabel(name, fontsize=7, color=INK, parse_math=False)
+    low, high = comparison.scale.low, comparison.scale.high
+    bar = figure.colorbar(ScalarMappable(Normalize(low, high), HEAT), ax=grid, fraction=0.02, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, colors=INK, length=2)
+    bar.set_label("evidence a position", fontsize=7, color=QUIET)
+    figure.suptitle("The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
+                    fontweight="bold", color=INK)  # fmt: skip
 
 
 def _plain_labels(axes: Axes) -> None:
@@ -177,5 +231,5 @@ def _plain_labels(axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in name)
-    return plain if len(plain) <= LONGEST_NAME else f"{plain[:10]}…{plain[-12:]}"
+    """Both ends of a name, since a run's id is the second one."""
+    return plain(name if len(name) <= LONGEST_NAME else f"{name[:10]}…{name[-12:]}")

@@ -53,8 +53,8 @@ def draw_families(figure: Figure, report: FeatureReport, left: float, top: float
         _draw_row(axes, report, family, row)
         _write_row(figure, family, report.findings[family], left, top + (row + 0.7) * step)
     options: dict[str, Any] = {"fontsize": 8, "family": FAMILY, "va": "bottom"}
-    axes.text(1.04, -0.66, "alarm limit", color=BAD, ha="left", **options)
-    axes.text(-0.04, -0.66, "nothing found", color=QUIET, ha="right", **options)
+    axes.text(1.04, -0.78, "alarm limit", color=BAD, ha="left", **options)
+    axes.text(-0.04, -0.78, "nothing found", color=QUIET, ha="right", **options)
 
 
 def _write_row(figure: Figure, family: str, finding: Finding, left: float, middle: float) -> None:
@@ -78,13 +78,16 @@ def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
     if expected is not None:
         axes.fill_between(expected.position, base, base - 0.72 * expected.density, color="#C3C9D0", lw=0, zorder=1)
         axes.plot([expected.bound] * 2, [base - 0.12, base + 0.12], color=QUIET, lw=1.2, zorder=3)
+    else:
+        axes.text(-0.06, base - 0.12, "counted: no null", fontsize=7.5, color=QUIET, family=FAMILY, ha="right")
     limits = finding.score / alarm_limit(family, finding)
     beyond = limits > RIGHT - 0.12
     shown = min(limits, RIGHT - 0.12)
     axes.plot([0, shown], [base, base], color=colour, lw=4, solid_capstyle="butt", zorder=3)
     axes.plot([shown], [base], marker=">" if beyond else "o", ms=11, color=colour, mec="white", mew=1.2, zorder=4)
     text = f"{finding.score:.3f}" + (f" = {limits:.1f} × limit" if limits > 1 else "")
-    ha = "right" if shown > RIGHT - 1 else "left"
+    across = shown < 1 < shown + 0.5  # the limit's line
+    ha = "right" if shown > RIGHT - 1 or across else "left"
     axes.text(shown + (0 if ha == "right" else 0.1), base - 0.3, text, fontsize=9, fontweight="bold", color=colour,
               ha=ha, va="center", family=FAMILY, zorder=5)  # fmt: skip
 

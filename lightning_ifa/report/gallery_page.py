@@ -9,7 +9,7 @@ from lightning_ifa.exhibits import leading_suspects, outlier_rows, rows_of, susp
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.features import shown_value
 from lightning_ifa.report.strips import Place, draw_panels, picture_layer, sample_panels, strip
-from lightning_ifa.report.style import BAD, INK, QUIET, head, plain, sheet, write
+from lightning_ifa.report.style import BAD, INK, QUIET, head, plain, scale_bar, sheet, write
 from lightning_ifa.report.suspect_panel import told_of
 
 WIDTH = 13.0
@@ -40,6 +40,7 @@ def gallery_page(report: FeatureReport, title: str = "Outliers and confounder su
     below = 1.35 + rows * 1.65 + 0.25
     figure = sheet(WIDTH, below + max(len(suspects), 0.35) * SUSPECT + 0.1, plain(title, 80))
     layer = picture_layer(figure)
+    scale_bar(figure, report.scale.low, report.scale.high, WIDTH - 3.3, 0.32, 3.0)
     head(figure, 0.3, 0.75, f"Outliers: {len(report.outliers)} listed",
          "each sample beside its map; the most suspicious first, leaked ones in turn")  # fmt: skip
     for number, found in enumerate(outliers):

@@ -20,6 +20,7 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report import page_sections as sections
 from lightning_ifa.report.overview import described
 from lightning_ifa.report.page_data import data_uri, page_data, safe_json, shown_features
+from lightning_ifa.report.summary import headline
 
 
 def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
@@ -34,7 +35,7 @@ def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "
     channels = shown_features(report)
     warned = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
     parts = [
-        f'<h1>{escape(title)}</h1><p class="quiet">{escape(described(report))}</p>',
+        f'<h1>{escape(headline(report))}</h1><p class="quiet">{escape(title)} · {escape(described(report))}</p>',
         sections.verdicts(report) + warned,
         f'<img alt="overview" src="{_smaller(picture)}">',
         "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "

@@ -27,6 +27,7 @@ from lightning_ifa.report.style import (
     sheet,
     write,
 )
+from lightning_ifa.report.summary import headline
 from lightning_ifa.report.suspect_panel import draw_suspects
 
 WIDTH, HEIGHT = 13.0, 11.3
@@ -46,12 +47,12 @@ def overview(report: FeatureReport, title: str = "Integrated feature analysis") 
 
     Args:
         report: The report.
-        title: Shown on top.
+        title: Shown below the verdict.
 
     Returns:
         A figure with its own canvas, independent of pyplot.
     """
-    figure = sheet(WIDTH, HEIGHT, plain(title, 80), described(report))
+    figure = sheet(WIDTH, HEIGHT, headline(report), f"{plain(title, 80)} · {described(report)}")
     draw_families(figure, report, 0.3, 1.0, 6.85, 3.85)
     draw_evidence(figure, report, 7.55, 0.95)
     draw_overfitted(figure, report, 7.55, 3.1)

@@ -21,7 +21,8 @@ from lightning_ifa.report.page_data import key, picture, transparent
 from lightning_ifa.report.planes import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretched_to
 from lightning_ifa.report.strips import sample_panels, strip
 from lightning_ifa.report.style import heat
-from lightning_ifa.report.summary import ADVICE, MEANING, verdict
+from lightning_ifa.report.summary import MEANING, verdict
+from lightning_ifa.report.told import told
 
 MOST_ROWS = 200
 MOST_PROBES = 24
@@ -62,24 +63,35 @@ def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Ce
 
 
 def verdicts(report: FeatureReport) -> str:
-    """One card a family."""
+    """What each alarm means in full width, and below one card a family."""
+    alarms = []
+    for family in report.alarms:
+        words = told(report, family)
+        lines = {"Found": words.found, "How sure": words.sure, "To try": words.advice}
+        alarms.append(
+            f'<section class="card bad"><h3>{family}</h3>'
+            + "".join(f"<p><b>{name}:</b> {escape(line)}</p>" for name, line in lines.items())
+            + "</section>"
+        )
+    return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
+
+
+def _cards(report: FeatureReport) -> str:
     cards = []
     for family, finding in report.findings.items():
         kind = "bad" if finding.alarm else "" if finding.undecided else "good"
         word = verdict(finding)
-        note = finding.note[:1].upper() + finding.note[1:]
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
             f'<span class="quiet">{escape(MEANING[family])}</span>',
-            *([escape(note)] if note else []),
-            *([f"<b>What to try:</b> {escape(ADVICE[family])}"] if finding.alarm else []),
+            *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
         cards.append(
             f'<section class="card {kind}"><h3>{family}</h3><span class="verdict">{SIGNS[word]} {word}</span>'
             + "".join(f"<p>{line}</p>" for line in lines)
             + "</section>"
         )
-    return f'<div class="cards">{"".join(cards)}</div>'
+    return "".join(cards)
 
 
 def probes(report: FeatureReport) -> str:

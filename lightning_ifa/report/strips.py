@@ -58,4 +58,4 @@ def draw_strip(axes: Axes, report: FeatureReport, places: Sequence[Place], label
     if places:
         axes.imshow(strip([sample_panels(report, found)[0] for found in places]), aspect="equal")
         axes.set_anchor("NW")
-    axes.set_title(label, fontsize=8, color=QUIET, loc="left", pad=2, family=FAMILY, parse_math=False)
+    axes.set_title(label, fontsize=8, color=QUIET, loc="left", pad=4, family=FAMILY, parse_math=False)

@@ -29,6 +29,7 @@ FAMILY = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same
 SPLIT_COLOURS = {"train": TRAIN, "validation": VALIDATION}
 
 LONGEST = 40
+LONGEST_TITLE = 80  # of a sheet, in its largest letters
 
 
 def heat(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -65,7 +66,7 @@ def sheet(width: float, height: float, title: str, subtitle: str = "") -> Figure
     """Make a page to ``place`` panels on, sizes in inches; laying it out by hand is ten times as fast."""
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    write(figure, 0.3, 0.24, title, 17, weight="bold")
+    write(figure, 0.3, 0.24, title, 17 if len(title) <= LONGEST_TITLE else 13, weight="bold")
     write(figure, 0.3, 0.56, subtitle, 9, QUIET)
     return figure
 
@@ -102,6 +103,16 @@ def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> No
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
+
+
+def scale_bar(figure: Figure, low: float, high: float, left: float, top: float, width: float) -> None:
+    """Draw the colours of the maps on a sheet, with the evidence that the first and the last one stand for."""
+    axes = place(figure, left, top, width, 0.12)
+    bare(axes)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=HEAT, aspect="auto")
+    for text, x, side in ((f"{low:.2g}", left, "left"), (f"{high:.2g}", left + width, "right")):
+        write(figure, x, top + 0.15, text, 8, QUIET, ha=side)
+    write(figure, left + width / 2, top + 0.15, "evidence a position", 8, QUIET, ha="center")
 
 
 def bare(axes: Axes) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from lightning_ifa.exhibits import judged_suspects, leading_suspects, suspect_groups
 from lightning_ifa.feature_report import FeatureReport
@@ -33,11 +33,12 @@ def draw_suspects(figure: Figure, report: FeatureReport, left: float, top: float
     axes.axvline(RELIANCE_LIMIT, color=BAD, lw=1.2)
     axes.set_yticks(rows, [plain(str(name), 20) for name in frame["source"]], parse_math=False)
     axes.invert_yaxis()
-    dress(axes, "", "share of the evidence (gray: part of the object)")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    dress(axes, "", "share of the evidence\n(gray: part of the object)")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     named = leading_suspects(report, 1)
     for number, group in enumerate(suspect_groups(report, named[0]) if named else []):
-        area = place(figure, left + 3.15, top + 0.68 + number * 0.73, 2.7, 0.54)
+        area = place(figure, left + 3.15, top + 0.72 + number * 0.78, 2.7, 0.52)
         draw_strip(area, report, [("validation", int(row)) for row in group.rows], plain(group.name, 40))
 
 
@@ -47,4 +48,4 @@ def told_of(report: FeatureReport, suspect: pd.Series[Any]) -> str:
     told = f"{max(suspect['score'], 0):.1%} of the evidence between classes runs through it"
     if not 0 <= worst < len(report.class_names):
         return told
-    return f"{told}, {suspect['worst_score']:.0%} of that of {plain(report.class_names[worst], 16)}"
+    return f"{told}, {suspect['worst_score']:.0%} of that of class {plain(report.class_names[worst], 16)}"

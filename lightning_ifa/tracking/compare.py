@@ -43,6 +43,8 @@ def compare(
         DataError: There are fewer than two different runs, or their validation data differ and ``force`` is not set.
         TrackingError: A run is unknown, holds no FeatureTables, or the server was not reached.
     """
+    if len(runs) < 2:
+        raise DataError(f"{len(runs)} run to compare; at least two different ones are needed")
     if len(set(runs)) < len(runs):
         raise DataError("a run is named twice; its comparison with itself says nothing")
     client = MlflowClient(tracking_uri)
@@ -56,7 +58,8 @@ def compare(
         if log_to:
             log_comparison(found, client, log_to)
     except MlflowException as error:
-        raise TrackingError(f"{error}") from error
+        known = "; runs are named by their ids, and --tracking-uri (tracking_uri=) names another store"
+        raise TrackingError(f"{error}{known if 'not found' in str(error) else ''}") from error
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from lightning_ifa.tracking.publish import (
 )
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.sink import HELD_FILE, Sink, release
-from lightning_ifa.tracking.view import install_view_once
+from lightning_ifa.tracking.view import install_view_once, refresh_view
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,15 @@ class Publisher:
 
     Each analysis brings its tables and a contact sheet of the probes. The pictures at the run's root, which the next
     analysis replaces, are drawn for the first analysis, for the last, and between them as often as two seconds of
-    drawing come cheap. The probes one by one, as the saved
-    view shows them, come with the first analysis of every ten epochs; those of the best and of the last
-    analysis wait in the spool until the training ends and it is known which these are.
+    drawing come cheap. The probes one by one, as the saved view shows them, come with the first analysis of every ten
+    epochs; those of the best and of the last analysis wait in the spool until the training ends and it is known
+    which these are.
 
     Args:
         run: The MLflow run, or None.
         folder: For the spool; without a run, for the results.
         loggers: The trainer's; where there is no run, those that take images get the figures.
-        view: Whether to save a view in the run's experiment, once.
+        view: Whether to save a view in the run's experiment, once, and let it open on pictures that all runs have.
         place: Where in the run: nothing for its main analysis, or the name of a further layer or validation loader.
     """
 
@@ -74,7 +74,7 @@ class Publisher:
             self._sink = Sink(folder / place)
         else:
             spool = "-".join(filter(None, (run.run_id, slug(place) if place else "")))
-            self._sink = Sink(folder / spool, run.tracking_uri, self._install_view)
+            self._sink = Sink(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []
         self._best, self._best_name, self._last_name = "", "", ""
@@ -173,9 +173,15 @@ class Publisher:
             log.warning("a logger did not take %s", file, exc_info=True)
 
     def _install_view(self) -> None:
-        if not self._view or self._run is None:
+        self._on_view(lambda run: install_view_once(run, self._keys, self._first_epoch))
+
+    def _refresh_view(self) -> None:
+        self._on_view(refresh_view)
+
+    def _on_view(self, act: Callable[[Run], object]) -> None:
+        if not self._view or self._run is None or not self._keys:
             return
         try:
-            install_view_once(self._run, self._keys, self._first_epoch)
+            act(self._run)
         except (TrackingError, MlflowException) as error:
             log.info("no saved view: %s", error)

@@ -35,14 +35,19 @@ class Sink:
         spool: Folder for the jobs of one run.
         tracking_uri: The run's store; None where there is no run, then the folders are the result.
         when_uploaded: Called once, in the uploading thread, after the first upload.
+        when_complete: Called at the end, in the uploading thread, if everything is uploaded.
     """
 
     def __init__(
-        self, spool: Path, tracking_uri: str | None = None, when_uploaded: Callable[[], None] | None = None
+        self,
+        spool: Path,
+        tracking_uri: str | None = None,
+        when_uploaded: Callable[[], None] | None = None,
+        when_complete: Callable[[], None] | None = None,
     ) -> None:
         self.spool = spool
         self._uri = tracking_uri
-        self._when_uploaded = when_uploaded
+        self._when_uploaded, self._when_complete = when_uploaded, when_complete
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
         self._written, self._complete = threading.Event(), False
@@ -108,7 +113,10 @@ class Sink:
             self._written.clear()
             last = self._complete
             if last or time.monotonic() >= not_before:
-                not_before = 0.0 if self._send_pending() else time.monotonic() + RETRY_AFTER
+                sent = self._send_pending()
+                not_before = 0.0 if sent else time.monotonic() + RETRY_AFTER
+                if last and sent and self._when_complete is not None:
+                    self._when_complete()
             if last:
                 return
 

@@ -12,7 +12,7 @@ import re
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import requests
@@ -46,6 +46,11 @@ def install_view(client: MlflowClient, experiment_id: str) -> str:
     """
     _require_known_version(client)
     _save(client, experiment_id, *_probes(client, experiment_id))
+    return address_of(experiment_id)
+
+
+def address_of(experiment_id: str) -> str:
+    """Give the view's address, to be put behind the server's."""
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
 
 
@@ -69,7 +74,32 @@ def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
     if TAG in experiment.tags:
         return False
     _require_known_version(client)
-    _save(client, experiment.experiment_id, sorted(probes)[:MOST_PROBES], epoch)
+    _save(client, experiment.experiment_id, _in_order(probes), epoch)
+    return True
+
+
+def refresh_view(run: Run) -> bool:
+    """Let the view open on the latest epoch that the experiment's newest runs all have pictures of.
+
+    To be called when a training ends; the last epoch's pictures are there then. A view that a user changed stays.
+
+    Args:
+        run: The run that ends.
+
+    Returns:
+        Whether there was a view of ours.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    client = run.client()
+    experiment = client.get_experiment(client.get_run(run.run_id).info.experiment_id)
+    shown = _shown(experiment.tags.get(TAG, ""))
+    if shown is None:
+        return False
+    found = _probes(client, experiment.experiment_id, run.run_id)
+    if found != shown:
+        _save(client, experiment.experiment_id, *found)
     return True
 
 
@@ -97,23 +127,49 @@ def _server_version(uri: str) -> Version:
         raise TrackingError(f"the tracking server does not tell its version: {type(error).__name__}") from error
 
 
-def _probes(client: MlflowClient, experiment_id: str) -> tuple[list[str], int]:
-    """Image keys of the probes, and the latest epoch that most of the newest runs have pictures of."""
+def _probes(client: MlflowClient, experiment_id: str, ending: str = "") -> tuple[list[str], int]:
+    """Image keys of the probes, and the latest epoch that most of the newest ended runs have pictures of."""
     keys: set[str] = set()
     epochs: Counter[int] = Counter()
-    for run in client.search_runs([experiment_id], max_results=MOST_RUNS):
-        names = [file.path.rpartition("/")[2] for file in client.list_artifacts(run.info.run_id, "images")]
+    for run_id in _newest_runs(client, experiment_id, ending):
+        names = [file.path.rpartition("/")[2] for file in client.list_artifacts(run_id, "images")]
         found = [match for name in names if (match := IMAGE_NAME.match(name))]
         keys |= {match["key"].replace("~", "/") for match in found}
         epochs.update({int(match["epoch"]) for match in found})
     shared = [epoch for epoch, count in epochs.items() if count == max(epochs.values())]
-    return sorted(keys)[:MOST_PROBES], max(shared, default=0)
+    return _in_order(keys), max(shared, default=0)
+
+
+def _newest_runs(client: MlflowClient, experiment_id: str, ending: str) -> list[str]:
+    """Runs that came to their end, or are about to; one that broke off would keep all others at its last epoch."""
+    found = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=MOST_RUNS)
+    ended = [run.info.run_id for run in found if run.info.run_id != ending]
+    if ending or ended:
+        return [*filter(None, [ending]), *ended][:MOST_RUNS]
+    return [run.info.run_id for run in client.search_runs([experiment_id], max_results=MOST_RUNS)]
+
+
+def _in_order(keys: Iterable[str]) -> list[str]:
+    """The first probes, 2 before 10."""
+    return sorted(keys, key=lambda key: [(len(part), part) for part in re.split(r"(\d+)", key)])[:MOST_PROBES]
 
 
 def _packed(name: str, state: dict[str, Any]) -> str:
     now = int(time.time() * 1000)
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
+
+
+def _shown(tag: str) -> tuple[list[str], int] | None:
+    """What a saved view of ours shows: image keys and epoch; None for no view, or one that a user changed."""
+    try:
+        kind, _, packed = json.loads(tag)["state"].partition(";")
+        state = json.loads(zlib.decompress(base64.b64decode(packed))) if kind == "deflate" else {}
+        grids = [(chart["imageKeys"], chart["step"]) for chart in state["compareRunCharts"] if chart["type"] == "IMAGE"]
+    except (ValueError, TypeError, KeyError, zlib.error):
+        return None
+    shown = grids[0] if grids else ([], 0)
+    return shown if state == _state(*shown) else None
 
 
 def _state(probes: list[str], epoch: int) -> dict[str, Any]:
@@ -137,7 +193,7 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
         "compareRunCharts": charts,
         "compareRunSections": [
             _section("health", "Health: 1 = good, below 0.5 = alarm", 3, 300),
-            _section("maps", "The same probes in every run, on the common intensity scale", 1, 640),
+            _section("maps", "The same probes in every run, one scale", 1, 640),
             _section("scores", "Scores over training: 0 = nothing found", 3, 300),
         ],
         "isAccordionReordered": True,

@@ -23,7 +23,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from browser.chromium import browser, find_chromium
 from browser.named import EVIL, RUNS
 from lightning_ifa import IntegratedFeatureAnalysis
-from lightning_ifa.tracking.view import install_view
+from lightning_ifa.tracking.view import address_of
 
 START = 180.0
 
@@ -69,7 +69,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(server, tmp_path_factory):
-    """Two short trainings in one experiment, a class with markup for a name, and the saved view."""
+    """Two short trainings in one experiment, a class with markup for a name, and the view that they left."""
     runs = {}
     for seed, name in enumerate(RUNS):
         pl.seed_everything(seed, verbose=False)
@@ -83,7 +83,7 @@ def trained(server, tmp_path_factory):
         runs[name] = logger.run_id
     client = mlflow.MlflowClient(server)
     experiment = client.get_experiment_by_name("browser").experiment_id
-    address = f"{server}/{install_view(client, experiment)}"
+    address = f"{server}/{address_of(experiment)}"
     return SimpleNamespace(uri=server, client=client, experiment=experiment, runs=runs, view=address)
 
 

@@ -11,7 +11,8 @@ MLFLOWS_OWN = "mlflow/users/current"  # asked for by every page of a server with
 PROBES_SHOWN = """
   [...document.images].filter((image) => image.naturalWidth > 0 && image.src.includes("ifa~xai~"))
     .map((image) => { const url = new URL(image.src);
-      return [url.searchParams.get("path").match(/ifa~xai~([^+]+)/)[1],
+      const [, probe, step] = url.searchParams.get("path").match(/ifa~xai~([^+]+)[+]step[+](\\d+)/);
+      return [probe, Number(step),
               url.searchParams.get("run_id") ?? url.searchParams.get("run_uuid")]; })
 """
 
@@ -20,13 +21,13 @@ def errors(page):
     return [error for error in page.errors if MLFLOWS_OWN not in error]
 
 
-def test_the_saved_view_shows_health_and_every_runs_probes(trained, chromium):
+def test_the_saved_view_opens_on_health_and_every_runs_latest_probes(trained, chromium):
     chromium.resize(1600, 2600)
     chromium.open(trained.view)
     chromium.wait_for("document.body.innerText.includes('ifa/health/overfitting')", "health of the runs")
     assert "The same probes in every run" in chromium.evaluate("document.body.innerText")
     wanted = {
-        (file.path.split("ifa~xai~")[1].split("+")[0], run)
+        (file.path.split("ifa~xai~")[1].split("+")[0], 1, run)
         for run in trained.runs.values()
         for file in trained.client.list_artifacts(run, "images")
         if "ifa~xai~" in file.path

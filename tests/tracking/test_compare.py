@@ -83,11 +83,13 @@ def test_the_command_line_prints_logs_and_writes(archive, tmp_path):
     page = tmp_path / "compare.html"
     arguments = ["compare", runs["first"], runs["second"], "--tracking-uri", client.tracking_uri]
     for _ in range(2):  # the second time in place of the first
-        done = CliRunner().invoke(main, [*arguments, "--log-to", runs["second"], "--html", str(page)])
+        done = CliRunner().invoke(main, [*arguments, "--log-to", runs["second"], "--html", str(page),
+                                         "--figure", str(tmp_path / "compare.png")])  # fmt: skip
         assert done.exit_code == 0, done.output
     assert "compared to first" in done.output
     assert "within classes" in done.output
     assert page.read_text().startswith("<!doctype html>")
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     files = {file.path for file in client.list_artifacts(runs["second"])}
     assert {"ifa_compare.json", "ifa_compare.png", "ifa_compare.html"} <= files
     logged = json.loads(Path(client.download_artifacts(runs["second"], "ifa_compare.json", str(tmp_path))).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from mlflow import MlflowClient
 from models import PoolNet, loader, trained
 
 from lightning_ifa import analyze
+from lightning_ifa.comparison import compare_tables
+from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.report.comparison import comparison_html, comparison_png
 from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_job, write_sheet
+from lightning_ifa.tracking.publish import Moment, write_files, write_job, write_sheet
 from lightning_ifa.tracking.run import Run
+from lightning_ifa.tracking.tables import TABLES
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ["../../x", "/etc/passwd", "a\nb", "a/b//c", "💥", "x" * 10_000, SCRIPT, "..", "$x_{$", ""]
@@ -38,7 +43,15 @@ def report():
     )
     samples = found.samples.assign(sample_id=np.concatenate([t.sample_ids for t in tables.values()]))
     samples.loc[:5, "kind"] = "foreign"
-    return replace(found, tables=tables, probes=probes, samples=samples)
+    samples.loc[samples["sample_id"] == SCRIPT, ["kind", "score", "twin"]] = ["near-duplicate", 99.0, "../../x"]
+    suspects = found.confounders.assign(source=SCRIPT, note=f"{SCRIPT} | \n# x", features="1, 2")
+    alarms = {
+        "outliers": Finding(0.5, 9.0, 0.1),
+        "confounding": Finding(0.5, 9.0, 0.1, {}, f"strongest suspect: {SCRIPT}"),
+    }
+    return replace(
+        found, tables=tables, probes=probes, samples=samples, confounders=suspects, findings=found.findings | alarms
+    )
 
 
 def test_hostile_samples_and_classes_reach_the_run_and_nothing_else(report, store, tmp_path):
@@ -56,13 +69,35 @@ def test_hostile_samples_and_classes_reach_the_run_and_nothing_else(report, stor
     assert max(map(len, images)) < 255
     data = client.get_run(run.info.run_id).data
     assert set(report.metrics) == set(data.metrics)
-    assert SCRIPT not in data.tags["mlflow.note.content"]
+    told = Path(client.download_artifacts(run.info.run_id, "ifa_summary.md", str(tmp_path / "in"))).read_text()
+    assert told.strip() in data.tags["mlflow.note.content"]
+    assert "script" in told  # it is told of
+    assert not set("<>") & set(re.sub(r"\\.", "", told))
+    assert [line for line in told.splitlines() if line.startswith("# ")] == [told.splitlines()[0]]
     page = Path(client.download_artifacts(run.info.run_id, "ifa_report.html", str(tmp_path / "in"))).read_text()
     assert SCRIPT not in page
     cams = Path(client.download_artifacts(run.info.run_id, "ifa_cams.json", str(tmp_path / "in"))).read_text()
     assert [row[0] for row in json.loads(cams)["data"]] == NAMES
 
 
-def test_pictures_without_mlflow(report, tmp_path):
-    write_sheet(report, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["ifa_probes.png"]
+def test_files_and_pictures_without_mlflow(report, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_sheet(report, folder)
+    write_files(report, folder, Moment(0, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    root = {"ifa", "ifa_probes.png", "ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_summary.md",
+            "ifa_report.html", "ifa_scale.json", *TABLES}  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == root
+
+
+def test_a_comparison_of_runs_with_such_names(report):
+    labels = {SCRIPT: report.tables, "../../x\n💥": report.tables, "x" * 10_000: report.tables}
+    found = compare_tables(labels)
+    assert set(NAMES) & set(found.probe_ids)
+    picture = comparison_png(found)
+    assert picture.startswith(b"\x89PNG")
+    page = comparison_html(found, picture)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert found.changes.to_json(orient="split")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from lightning_modules import fit
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from lightning_ifa import IntegratedFeatureAnalysis
-from lightning_ifa.tracking.image_loggers import image_methods
+from lightning_ifa.tracking.image_loggers import TakesImages, image_methods
 
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 FIGURES = {"ifa/overview", "ifa/probes"}
@@ -57,6 +61,12 @@ def test_loggers_that_take_no_images_are_left_alone(tmp_path):
     assert image_methods([DummyLogger(), CSVLogger(tmp_path)]) == []
 
 
+def test_lightnings_wandb_logger_takes_images_as_ours_does():
+    for method in (WandbLogger.log_image, ImageLogger.log_image):
+        inspect.signature(method).bind(None, "ifa/overview", ["an image"], 5)
+    assert isinstance(WandbLogger, TakesImages)
+
+
 @pytest.mark.parametrize("kind", [ImageLogger, WriterLogger])
 def test_figures_of_every_analysis_arrive_from_the_training_thread(kind, tmp_path):
     logger = kind()
@@ -81,3 +91,12 @@ def test_without_any_logger_the_folder_has_it_all(tmp_path):
     (folder,) = (tmp_path / "ifa").iterdir()
     files = {path.name for path in folder.iterdir()}
     assert {"ifa_overview.png", "ifa_probes.png", "ifa_cams.json", "ifa_report.html"} <= files
+
+
+def test_a_logger_that_takes_no_images_gets_the_metrics_and_the_folder_the_figures(tmp_path):
+    logger = CSVLogger(tmp_path)
+    fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], logger=logger, default_root_dir=tmp_path, max_epochs=1)
+    logged = pd.read_csv(Path(logger.log_dir) / "metrics.csv")
+    for name in ("ifa/overfitting/score", "ifa/health/consistency"):
+        assert logged[name].notna().any()
+    assert [path.name for path in (tmp_path / "ifa").glob("*/ifa_overview.png")] == ["ifa_overview.png"]

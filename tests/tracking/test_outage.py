@@ -8,10 +8,12 @@ import re
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import requests
 from click.testing import CliRunner
 from lightning_modules import fit
 from mlflow import MlflowClient
@@ -24,9 +26,10 @@ from lightning_ifa.errors import TrackingError
 from lightning_ifa.tracking.images import LOGGED_IMAGES
 from lightning_ifa.tracking.job import LOGGED_TABLES
 from lightning_ifa.tracking.note import DESCRIPTION
+from lightning_ifa.tracking.sink import Sink
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uploads to MLflow are left over")
-EPOCHS = 5
+EPOCHS, REQUESTS = 5, 105
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +38,48 @@ def _hurry(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
 
 
+@contextmanager
+def patience():
+    """Where all shall be uploaded when the training ends, a busy machine gets the time that it needs."""
+    close = Sink.close
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sink, "close", lambda sink, timeout, held=(): close(sink, 10 * timeout, held))
+        yield
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Addresses that the main thread itself asks something."""
+    send, found = requests.Session.send, []
+
+    def noted(session, request, **options):
+        if threading.current_thread() is threading.main_thread():
+            found.append(request.url)
+        return send(session, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", noted)
+    return found
+
+
 class At(pl.Callback):
-    """Does something at the start of an epoch, and times the training between start and end."""
+    """Does something at the start of an epoch, and notes the longest pause between two steps of the training."""
 
-    def __init__(self, epoch=0, act=lambda: None):
-        self.epoch, self.act, self.seconds = epoch, act, 0.0
-
-    def on_train_start(self, trainer, pl_module):
-        self.began = time.perf_counter()
+    def __init__(self, epoch=0, act=lambda: None, at_end=lambda: None):
+        self.epoch, self.act, self.at_end, self.pause, self.latest = epoch, act, at_end, 0.0, None
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == self.epoch:
             self.act()
 
+    def step(self, *_):
+        now = time.perf_counter()
+        self.pause, self.latest = max(self.pause, now - (self.latest or now)), now
+
+    on_train_batch_start = on_train_batch_end = on_validation_batch_start = on_validation_batch_end = step
+
     def on_train_end(self, trainer, pl_module):
-        self.seconds = time.perf_counter() - self.began
+        self.step()
+        self.at_end()
 
 
 def train(uri, folder, at=None, wrap=outage_proof, **options):
@@ -94,7 +124,8 @@ def held(uri, run_id, folder):
 def undisturbed(server, tmp_path_factory):
     """What the run of a plain logger holds."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run_id = train(server.uri, folder, wrap=lambda logger: logger)
+    with patience():
+        run_id = train(server.uri, folder, wrap=lambda logger: logger)
     found = held(server.uri, run_id, folder)
     assert len(found[0]) > 30
     assert {step for step, _ in found[0]["ifa/overfitting/score"]} == {5, 11, 17, 23, 29}
@@ -103,7 +134,8 @@ def undisturbed(server, tmp_path_factory):
 
 
 def test_a_logger_through_the_spool_holds_what_a_plain_one_does(server, undisturbed, tmp_path):
-    run_id = train(server.uri, tmp_path)
+    with patience():
+        run_id = train(server.uri, tmp_path)
     assert not Path("ifa").exists() or not list(Path("ifa").rglob("*.json"))
     assert held(server.uri, run_id, tmp_path) == undisturbed
 
@@ -125,25 +157,26 @@ def test_every_second_request_fails(server, proxy, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_answer_takes_five_seconds(server, proxy, undisturbed, tmp_path):
-    swift, slow = At(), At(0, lambda: setattr(proxy, "delay", 5.0))
-    train(server.uri, tmp_path, swift)
+def test_every_answer_takes_five_seconds(server, proxy, undisturbed, asked, tmp_path):
+    """Whoever waited for a single answer, be it behind a lock, would pause for five seconds."""
+    slow = At(0, lambda: (asked.clear(), setattr(proxy, "delay", 5.0)), lambda: asked.append("the training's end"))
     run_id = train(proxy.uri, tmp_path, slow)
-    print(f"training took {swift.seconds:.2f} s, with the slow server {slow.seconds:.2f} s")
-    assert slow.seconds < 5.0 + swift.seconds
+    assert asked[0] == "the training's end"
+    assert slow.pause < 5.0
     proxy.reset()
     sync(proxy.uri)
     assert held(server.uri, run_id, tmp_path) == undisturbed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [seed if seed < 2 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(20)]
+)
 def test_killed_at_a_random_request(server, proxy, undisturbed, tmp_path, seed):
     """From some request on there is no answer; that request itself may have been carried out."""
     rng = random.Random(seed)
 
     def dies():
-        last = len(proxy.seen) + rng.randrange(1, 90)
+        last = len(proxy.seen) + rng.randrange(1, REQUESTS)
         proxy.dies, proxy.half_way = (lambda number: number >= last), rng.random() < 0.5
 
     run_id = train(proxy.uri, tmp_path, At(0, dies))

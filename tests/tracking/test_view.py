@@ -46,6 +46,41 @@ def test_view_shows_the_probes_of_the_latest_shared_epoch(experiment):
     assert len(experiment[0].get_experiment(experiment[1]).tags[view.TAG]) < 20_000
 
 
+def opens_on(client, name):
+    (grid,) = [chart for chart in saved(client, name)["compareRunCharts"] if chart["type"] == "IMAGE"]
+    return grid["imageKeys"], grid["step"]
+
+
+def test_the_view_moves_on_to_the_latest_epoch_that_ended_runs_share(experiment, store):
+    client, name = experiment
+    runs = [view.Run(run.info.run_id, store) for run in client.search_runs([name])]
+    longer, shorter = sorted(runs, key=lambda run: -len(client.list_artifacts(run.run_id, "images")))
+    assert not view.refresh_view(longer)  # there is none yet
+    assert view.install_view_once(longer, ["ifa/xai/a", "ifa/xai/b"], 0)
+    assert view.refresh_view(longer)
+    assert opens_on(*experiment) == (["ifa/xai/a", "ifa/xai/b"], 7)  # the shorter one may have broken off
+    client.set_terminated(longer.run_id)
+    assert view.refresh_view(shorter)
+    assert opens_on(*experiment)[1] == 3
+
+
+def test_a_view_that_a_user_changed_stays(experiment, store):
+    client, name = experiment
+    view.install_view(client, name)
+    content = json.loads(client.get_experiment(name).tags[view.TAG])
+    state = saved(client, name) | {"searchFilter": "metrics.x > 1"}
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    run = view.Run(client.search_runs([name])[0].info.run_id, store)
+    for changed in (json.dumps(content | {"state": f"deflate;{packed}"}), "no JSON", "{}"):
+        client.set_experiment_tag(name, view.TAG, changed)
+        assert not view.refresh_view(run)
+        assert client.get_experiment(name).tags[view.TAG] == changed
+
+
+def test_probes_stand_in_their_order():
+    assert view._in_order(["x/10", "x/2", "x/1"]) == ["x/1", "x/2", "x/10"]
+
+
 def test_an_experiment_without_pictures_gets_no_grid(store):
     client = mlflow.MlflowClient(store)
     name = client.create_experiment("x")
