@@ -87,10 +87,10 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
 
     The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
     in activations and in contributions, plus 1.5 times the share of neighbours that agree on another class, plus what
-    the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, with the other sign),
-    if that is larger. The distance finds what is unlike its class, the vote stays true where many training labels are
-    wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does not add
-    up with the rest: a sum would lift every sample that is merely misclassified above those that are damaged.
+    the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, sign turned), if
+    that is larger. The distance finds what is unlike its class, the vote stays true where many training labels are
+    wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does not add up
+    with the rest: a sum would lift every sample that is merely misclassified above those that are damaged.
 
     Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
     samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
