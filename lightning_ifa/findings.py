@@ -39,7 +39,7 @@ from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.listing import confounder_rows, sample_rows
-from lightning_ifa.sides import Strata, augmentation_gap, side, table_strata, without_singles
+from lightning_ifa.sides import Strata, augmentation_gap, label_margins, side, table_strata, without_singles
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
@@ -178,7 +178,13 @@ def _pooled(groups: Strata) -> list[str]:
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:
     samples = {
-        split: Samples(t.activations, t.contributions, t.properties.to_numpy(np.float64), groups[split])
+        split: Samples(
+            t.activations,
+            t.contributions,
+            t.properties.to_numpy(np.float64),
+            label_margins(t, groups[split]),
+            groups[split],
+        )
         for split, t in tables.items()
     }
     reference = samples.get("train")

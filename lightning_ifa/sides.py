@@ -14,6 +14,8 @@ from lightning_ifa.indicators.strata import bin_edges, strata
 
 Strata = dict[str, NDArray[np.int64]]
 
+SMALLEST_PROBABILITY = 1e-7
+
 
 def table_strata(tables: Mapping[str, FeatureTable]) -> Strata:
     """Give each split's rows their class, or their target bin for regression; -1 where unlabelled, ``(n,)``."""
@@ -45,6 +47,20 @@ def evidence(table: FeatureTable) -> NDArray[Any]:
     if table.task == "multilabel":
         return np.asarray(table.logits[np.arange(len(table)), labels])
     return margin(table.logits, labels)
+
+
+def label_margins(table: FeatureTable, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give the evidence for the label's class over the next best in logits, NaN where classes do not compete, ``(n,)``.
+
+    A network that gives probabilities is read in their logarithms: near 1 they differ by next to nothing, so that any
+    doubt would lie many standard deviations away from the rest.
+    """
+    if table.task not in ("multiclass", "binary"):
+        return np.full(len(table), np.nan)
+    logits = table.logits.astype(np.float64)
+    if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
+        logits = np.log(np.maximum(logits, SMALLEST_PROBABILITY))
+    return np.where(labels >= 0, margin(logits, np.maximum(table.targets, 0)), np.nan)
 
 
 def side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:

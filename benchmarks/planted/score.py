@@ -36,6 +36,7 @@ from lightning_ifa.indicators.leakage import Copies, find_twins
 from lightning_ifa.indicators.outliers import Samples, outlier_kinds, outlier_scores, outliers
 from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+from lightning_ifa.sides import label_margins
 
 SIZES = (50, 100, 200, 500, 1000)
 Row = dict[str, Any]
@@ -210,7 +211,13 @@ def _parts(suspects: list[Suspect]) -> Row:
 
 def score_outliers(run: Run) -> Iterator[Row]:
     samples = {
-        split: Samples(t.activations, t.contributions, run.properties[split].to_numpy(np.float64), t.targets)
+        split: Samples(
+            t.activations,
+            t.contributions,
+            run.properties[split].to_numpy(np.float64),
+            label_margins(t, t.targets),
+            t.targets,
+        )
         for split, t in run.tables.items()
     }
     tables = run.tables

@@ -13,6 +13,9 @@ DUPLICATE, NEAR = "duplicate", "near-duplicate"
 NEAR_RATIO = 0.08
 """Cosine distance to the nearest training sample, as a share of the usual one, below which a sample may be a copy."""
 
+CROWD, CROWD_RATIO = 3, 0.1
+"""Which of its neighbours in the training split a twin is compared with, and the share of that distance allowed."""
+
 MAP_COSINE = 0.9985
 """Cosine of the two maps above which it is one."""
 
@@ -49,7 +52,10 @@ def find_twins(validation: Copies, train: Copies, seed: int = 0) -> Twins:
     """Find validation samples that are copies of training samples, by input or by features.
 
     Exact copies have equal fingerprints. Near ones (noise, another compression, a small shift) have activations
-    much closer than any two training samples usually are, and the same map. Candidates come from a search tree over
+    much closer than any two training samples usually are, also much closer than the twin's own neighbours in the
+    training split, and the same map. Where images are alike by nature, as patches of one sky, a neighbour is no copy;
+    the third neighbour decides, so that a training sample that is in there twice still has its copies found. Candidates
+    come from a search tree over
     a few random projections, so the cost grows as n log n.
 
     Args:
@@ -60,10 +66,13 @@ def find_twins(validation: Copies, train: Copies, seed: int = 0) -> Twins:
     kind = np.full(len(validation.fingerprints), "", dtype=f"<U{len(NEAR)}")
     twin = np.full(len(kind), -1, dtype=np.int64)
     x, base = _unit(validation.activations), _unit(train.activations)
-    distance, nearest = _nearest(x, base, seed)
-    usual = np.median(_nearest(base, base, seed, leave_out=True)[0]) if len(base) > 1 else 0.0
+    distances, found = _nearest(x, base, seed)
+    distance, nearest = distances[:, 0], found[:, 0]
+    among = _nearest(base, base, seed, leave_out=True)[0] if len(base) > 1 else np.zeros((len(base), 1))
+    crowd = among[nearest, min(CROWD, among.shape[1]) - 1]
+    limit = np.minimum(NEAR_RATIO * np.median(among[:, 0]), CROWD_RATIO * crowd)
     maps = (_unit(validation.cams.reshape(len(x), -1)) * _unit(train.cams.reshape(len(base), -1))[nearest]).sum(1)
-    near = (distance < NEAR_RATIO * usual) & (maps > MAP_COSINE)
+    near = (distance < limit) & (maps > MAP_COSINE)
     kind[near], twin[near] = NEAR, nearest[near]
     order = np.argsort(train.fingerprints, kind="stable")
     place = np.searchsorted(train.fingerprints[order], validation.fingerprints).clip(max=len(order) - 1)
@@ -75,15 +84,15 @@ def find_twins(validation: Copies, train: Copies, seed: int = 0) -> Twins:
 def _nearest(
     x: NDArray[np.float32], base: NDArray[np.float32], seed: int, leave_out: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cosine distance to the nearest base row, and that row; exact for rows much closer than the rest."""
+    """Cosine distances to the nearest base rows, ascending, and the rows; exact for rows much closer than the rest."""
     projection = np.random.default_rng(seed).normal(size=(x.shape[1], PROJECTIONS)).astype(np.float32)
     count = min(CANDIDATES + int(leave_out), len(base))
     _, found = cKDTree(base @ projection).query(x @ projection, k=count)
     candidates = found.reshape(len(x), count)[:, int(leave_out) :]
     similarity = np.einsum("nc,nkc->nk", x, base[candidates])
-    best = similarity.argmax(1)
-    rows = np.arange(len(x))
-    return np.maximum(1.0 - similarity[rows, best], 0.0).astype(np.float64), candidates[rows, best]
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    nearest = np.take_along_axis(similarity, order, axis=1)
+    return np.maximum(1.0 - nearest, 0.0).astype(np.float64), np.take_along_axis(candidates, order, axis=1)
 
 
 def _unit(values: NDArray[Any]) -> NDArray[np.float32]:

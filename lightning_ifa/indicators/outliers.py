@@ -26,7 +26,7 @@ CLEAR_VOTE, NOISE_LIMIT = 0.8, 0.04
 STRANGE, DAMAGED = 2.5, 3.0
 """Robust z of the distance to any class, and of the image properties, that make an outlier foreign or corrupted."""
 
-VOTE_WEIGHT, PROPERTY_SLACK = 2.0, 3.0
+VOTE_WEIGHT, DOUBT_WEIGHT, PROPERTY_SLACK = 1.5, 1.1, 3.0
 NULL_SHARE = 0.01
 EXCESS_LIMIT = 0.01
 
@@ -41,12 +41,14 @@ class Samples(NamedTuple):
         activations: ``(n, c)`` pooled activations.
         contributions: ``(n, c)`` for the label class.
         properties: ``(n, p)`` image properties; p may be 0.
+        margins: ``(n,)`` evidence for the label's class over the next best, NaN where classes do not compete.
         labels: ``(n,)`` class or target bin, -1 where unlabelled.
     """
 
     activations: NDArray[Any]
     contributions: NDArray[Any]
     properties: NDArray[Any]
+    margins: NDArray[Any]
     labels: NDArray[np.int64]
 
 
@@ -54,11 +56,13 @@ class OutlierScores(NamedTuple):
     """Per sample, shape ``(n,)``.
 
     Attributes:
-        score: Distance to its class, votes of the neighbours and image properties in one number, in robust standard
-            deviations; NaN where there is no label, or no reference sample.
+        score: Distance to its class, votes of the neighbours and image properties in one number, or the network's
+            doubt of the label where that is larger, in robust standard deviations; NaN where there is no label, or no
+            reference sample.
         disagreement: Share of the nearest reference samples, of whatever class, that agree on one other class.
         strangeness: Robust z of the distance to the nearest reference samples of any class.
         damage: Robust z of the image properties' distance to the nearest reference samples.
+        doubt: Robust z of the margin, more where the network contradicts the label; NaN where there is no margin.
         noise: Share of samples here, and among the reference samples, whose neighbours clearly agree on another
             label; the smaller of the two, one number. Only wrong labels, or classes that overlap, raise both: an
             overfitted network knows its training labels, right or wrong.
@@ -68,6 +72,7 @@ class OutlierScores(NamedTuple):
     disagreement: NDArray[np.float64]
     strangeness: NDArray[np.float64]
     damage: NDArray[np.float64]
+    doubt: NDArray[np.float64]
     noise: float = 0.0
 
     @property
@@ -81,9 +86,11 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
     """Score samples against reference samples (the training split), or against each other without reference.
 
     The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
-    in activations and in contributions, plus twice the share of neighbours that agree on another class, plus what
-    the image properties' z exceeds 3 by. The distance finds what is unlike its class, the vote stays true
-    where many training labels are wrong, the properties see damage to which the network is blind.
+    in activations and in contributions, plus 1.5 times the share of neighbours that agree on another class, plus what
+    the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, sign turned), if
+    that is larger. The distance finds what is unlike its class, the vote stays true where many training labels are
+    wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does not add up
+    with the rest: a sum would lift every sample that is merely misclassified above those that are damaged.
 
     Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
     samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
@@ -110,10 +117,12 @@ def outlier_scores(samples: Samples, reference: Samples | None = None, seed: int
         votes.append(near.disagreement)
         base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
     damage = _property_z(samples.properties, base.properties, own)
+    doubt = _robust_z(-samples.margins, -base.margins)
     score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
     score += np.maximum(damage - PROPERTY_SLACK, 0.0)
+    score = np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
     noise = min(float((votes[0] >= CLEAR_VOTE).mean()), base_noise[0])
-    return OutlierScores(score, votes[0], any_class[0], damage, noise)
+    return OutlierScores(score, votes[0], any_class[0], damage, doubt, noise)
 
 
 def small_classes(labels: NDArray[np.int64], reference: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -157,12 +166,13 @@ def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
     """Name each sample's kind, or ``""`` for no outlier, shape ``(n,)``.
 
     ``"foreign"``: far from every class; ``"corrupted"``: its image properties are out of the ordinary, though the
-    network may place it well; ``"mislabelled"``: close to another class; ``"atypical"``: far from its own class only.
+    network may place it well; ``"mislabelled"``: close to another class, or the network contradicts the label beyond
+    the threshold; ``"atypical"``: far from its own class only.
     """
     names = [
         (scores.strangeness > STRANGE, "foreign"),
         (scores.damage > DAMAGED, "corrupted"),
-        (scores.disagreement >= VOTE, "mislabelled"),
+        ((scores.disagreement >= VOTE) | (DOUBT_WEIGHT * scores.doubt > THRESHOLD), "mislabelled"),
     ]
     kinds = np.select([found for found, _ in names], [name for _, name in names], "atypical")
     return np.where(scores.suspicious, kinds, "")

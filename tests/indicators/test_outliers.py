@@ -10,7 +10,8 @@ def samples(n=500, seed=0, k=5, channels=24, spread=1.0):
     labels = rng.integers(0, k, n)
     centres = 6 * np.eye(channels)[:k]
     features = np.abs(centres[labels] + spread * rng.normal(size=(n, channels))) + 0.5
-    return Samples(features, features.copy(), rng.normal(size=(n, 6)), labels)
+    margins = 8 + 2 * rng.normal(size=n)
+    return Samples(features, features.copy(), rng.normal(size=(n, 6)), margins, labels)
 
 
 def test_clean_data_has_few_outliers():
@@ -59,6 +60,35 @@ def test_twenty_percent_wrong_labels_on_both_sides_are_still_seen():
     assert scores.suspicious[kinds == "mislabelled"].mean() > 0.5
 
 
+def test_the_networks_doubt_finds_a_wrong_label_that_no_distance_shows():
+    judged, reference = samples(), samples(seed=1)
+    judged.margins[:10] = -8
+    told = outlier_kinds(outlier_scores(judged, reference))
+    assert (told[:10] == "mislabelled").sum() >= 9  # one of 500 may lie far from every class as well
+    assert (told[10:] != "").mean() <= 0.01
+
+
+def test_an_ordinary_mistake_of_the_network_is_no_outlier():
+    judged, reference = samples(), samples(seed=1)
+    judged.margins[:10] = -0.1
+    assert (outlier_kinds(outlier_scores(judged, reference))[:10] != "mislabelled").all()
+
+
+def test_doubt_raises_no_score_above_what_a_damaged_sample_has_already():
+    judged, reference = samples(), samples(seed=1)
+    judged.properties[:10] += 15
+    before = outlier_scores(judged, reference).score[:10]
+    judged.margins[:10] = -2
+    np.testing.assert_array_equal(outlier_scores(judged, reference).score[:10], before)
+
+
+def test_without_margins_the_distance_is_left():
+    judged, reference = (one._replace(margins=np.full(500, np.nan)) for one in (samples(), samples(seed=1)))
+    scores = outlier_scores(judged, reference)
+    assert np.isfinite(scores.score).all()
+    assert scores.suspicious.mean() <= 0.01
+
+
 def test_a_split_that_lies_further_out_as_a_whole_has_no_more_outliers():
     judged, reference = samples(spread=1.6), samples(seed=1)
     assert not outliers(outlier_scores(judged, reference)).alarm
@@ -98,7 +128,7 @@ def test_without_reference_samples_nothing_can_be_told():
 
 def test_constant_features_and_no_properties_do_no_harm():
     judged = samples(100)
-    constant = Samples(np.ones((100, 4)), np.zeros((100, 4)), np.empty((100, 0)), judged.labels)
+    constant = Samples(np.ones((100, 4)), np.zeros((100, 4)), np.empty((100, 0)), np.ones(100), judged.labels)
     scores = outlier_scores(constant, constant)
     assert np.isfinite(scores.score).all()
     assert not outliers(scores).alarm
@@ -120,6 +150,23 @@ def test_copies_across_splits_are_found_with_their_twin():
     assert (twins.kind[5:15] == "near-duplicate").all()
     assert (twins.kind[15:] == "").all()
     np.testing.assert_array_equal(twins.twin[:15], [*range(100, 105), *range(200, 210)])
+
+
+def test_images_that_are_alike_by_nature_are_no_copies():
+    val, train = copies(400, 0), copies(600, 1)
+    rng = np.random.default_rng(2)
+    sky, map_ = rng.random(64), rng.normal(size=(7, 7))
+    for side, count in ((val, 60), (train, 90)):
+        side.activations[:count] = sky * (1 + 0.005 * rng.normal(size=(count, 64)))
+        side.cams[:count] = map_ * (1 + 0.005 * rng.normal(size=(count, 7, 7)))
+    assert (find_twins(val, train).kind == "").all()
+
+
+def test_a_copy_is_found_of_a_training_sample_that_is_in_there_twice():
+    val, train = copies(400, 0), copies(600, 1)
+    for own, other in ((val.activations, train.activations), (val.cams, train.cams)):
+        own[0] = other[1] = other[0] * 1.0001
+    assert find_twins(val, train).kind[0] == "near-duplicate"
 
 
 def test_leaked_samples_count():
