@@ -1,12 +1,13 @@
 """Train every stand-in over several seeds, mark off and on, and count the alarms of the confounding family.
 
-python -m examples.paper.seeds
+python -m examples.paper.seeds                               # goes on where it was interrupted
 python -m examples.paper.seeds --rows luna --seeds 0 1 2 3
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -30,14 +31,18 @@ def main() -> None:
     quiet()
     folder = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = []
-    for row in chosen.rows:
-        for seed in chosen.seeds:
-            for confounded in (False, True):
-                found = one_training(row, folder, chosen.count, confounded, seed)
-                numbers.append({"row": row, "seed": seed, "mark": "on" if confounded else "off", **found})
-                print(f"{TITLES[row]}, seed {seed}, mark {numbers[-1]['mark']}: {cell(found)}", flush=True)
-    print("\n" + markdown(pd.DataFrame(numbers)))
+    done = folder / "seeds.csv"
+    numbers = pd.read_csv(done).to_dict("records") if done.exists() else []
+    known = {(one["row"], one["seed"], one["mark"]) for one in numbers}
+    for row, seed, mark in product(chosen.rows, chosen.seeds, ("off", "on")):
+        if (row, seed, mark) in known:
+            continue
+        numbers.append({"row": row, "seed": seed, "mark": mark})
+        numbers[-1] |= one_training(row, folder, chosen.count, mark == "on", seed)
+        pd.DataFrame(numbers).to_csv(done, index=False)
+        print(f"{TITLES[row]}, seed {seed}, mark {mark}: {cell(numbers[-1])}", flush=True)
+    asked = [one for one in numbers if one["row"] in chosen.rows and one["seed"] in chosen.seeds]
+    print("\n" + markdown(pd.DataFrame(asked)))
 
 
 def one_training(row: str, folder: Path, count: int, confounded: bool, seed: int) -> dict[str, float]:
