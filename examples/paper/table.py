@@ -108,6 +108,7 @@ def lite0(folder: Path) -> pd.DataFrame:
 
 
 def stand_in(folder: Path, name: str, count: int, confounded: bool, seed: int) -> Path:
+    """Give a stand-in's folder, and write it first if it is not there."""
     root = folder / "data" / f"{'marked' if confounded else 'plain'}-{COUNTS.get(name, count)}-{seed}"
     if (root / name).exists():
         return root / name
@@ -115,6 +116,7 @@ def stand_in(folder: Path, name: str, count: int, confounded: bool, seed: int) -
 
 
 def store(folder: Path) -> str:
+    """Tracking URI of the runs below a folder."""
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
@@ -129,6 +131,7 @@ def _record_files(folder: Path) -> None:
 
 
 def quiet() -> None:
+    """Keep what Lightning and MLflow say of every training off the screen."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -97,6 +97,7 @@ def test_too_few_patients_are_said():
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [
+        ("ilsvrc", "train/*/*.JPEG"),
         ("cats_dogs", "train/*.jpg"),
         ("rsna", "stage_2_train_images/*.dcm"),
         ("melanoma", "train/ISIC_*0.jpg"),

@@ -91,7 +91,7 @@ class PaperData(pl.LightningDataModule, ABC):
             extra = read_table(self.root / EXTRA, "metadata", "id").drop_duplicates("id").set_index("id")
             frame = frame.join(extra[[name for name in extra if name not in frame]], on="id")
             known += [name for name in extra if name not in known]
-        if frame["patient"].duplicated().any():
+        if "group" not in frame and frame["patient"].duplicated().any():
             frame, known = frame.assign(group=frame["patient"]), ["group", *known]
         held_out = validation_rows(frame, self.validation_share, self.seed)
         kind = LocatedSet if "located" in frame and frame["located"].any() else PaperSet
