@@ -14,6 +14,7 @@ from lightning_ifa.features.interventions import Transplants
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
 from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.indicators.columns import GROUP, read_groups
 from lightning_ifa.indicators.confounding import (
     Suspect,
     Training,
@@ -40,6 +41,9 @@ from lightning_ifa.indicators.redundancy import redundancy
 from lightning_ifa.indicators.scale import IntensityScale, common_scale
 from lightning_ifa.listing import confounder_rows, sample_rows
 from lightning_ifa.sides import Strata, augmentation_gap, label_margins, side, table_strata, without_singles
+
+LEAST_GROUPS = 10
+"""Fewer cannot reach z = 3, however they are exchanged."""
 
 AUGMENTED = (
     "the training inputs are augmented at random, which hides a gap; augment in on_after_batch_transfer while "
@@ -95,7 +99,7 @@ def analyze_tables(
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
     suspects = _suspects(tables, groups, transplants, elsewhere)
-    warnings += _pooled(groups)
+    warnings += _pooled(groups) + _few_groups(validation)
     scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
@@ -142,25 +146,53 @@ def _suspects(
     judged = moved is not None or has_background(table.properties)
     background = [name for name in table.properties if judged and str(name).startswith(BACKGROUND)]
     sources = {
-        "metadata": table.metadata[known],
+        "metadata": table.metadata[known].drop(columns=GROUP, errors="ignore"),
         "background": table.properties[background][known],
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
+    units = _units(tables)
+    own = units["validation"][known] if "validation" in units else None
+    training = _training(tables, groups, units)
+    suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
+            donors = _groups_of(found.donors, table, units.get("validation"))
             suspects += transplant_suspects(
-                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
+                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin, donors
             )
+    if GROUP in table.metadata:
+        count = table.metadata[GROUP][known].nunique()
+        suspects.append(
+            Suspect(GROUP, "metadata", note=f"not tested: says which samples belong together ({count} groups)")
+        )
     return ranked(suspects)
 
 
-def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:
+def _units(tables: Mapping[str, FeatureTable]) -> dict[str, NDArray[np.int64]]:
+    """Number the groups of each split that tells them; nothing where no two samples belong together."""
+    told = {split: table.metadata[GROUP] for split, table in tables.items() if GROUP in table.metadata}
+    numbered = read_groups(*told.values()) if told else None
+    return dict(zip(told, numbered, strict=True)) if numbered else {}
+
+
+def _groups_of(
+    indices: NDArray[np.int64] | None, table: FeatureTable, units: NDArray[np.int64] | None
+) -> NDArray[np.int64] | None:
+    if indices is None or units is None:
+        return None
+    order = np.argsort(table.indices)
+    return np.asarray(units[order[np.searchsorted(table.indices, indices, sorter=order)]])
+
+
+def _training(
+    tables: Mapping[str, FeatureTable], groups: Strata, units: Mapping[str, NDArray[np.int64]]
+) -> Training | None:
     if "train" not in tables:
         return None
     table, known = tables["train"], groups["train"] >= 0
-    return Training(table.logits[known], groups["train"][known], table.metadata[known])
+    own = units["train"][known] if "train" in units else None
+    return Training(table.logits[known], groups["train"][known], table.metadata[known], own)
 
 
 def _pooled(groups: Strata) -> list[str]:
@@ -173,6 +205,17 @@ def _pooled(groups: Strata) -> list[str]:
     return [
         f"outliers: {len(small)} of {classes} classes have {NEIGHBOURS} reference samples or fewer; their {rows} "
         "validation samples are compared with samples of any class, which hardly finds wrong labels"
+    ]
+
+
+def _few_groups(table: FeatureTable) -> list[str]:
+    """Say that a column which is not a trait leaves nothing to find if it has few values."""
+    count = table.metadata[GROUP].nunique() if GROUP in table.metadata else LEAST_GROUPS
+    if count >= LEAST_GROUPS:
+        return []
+    return [
+        f"confounding: the metadata column {GROUP!r} says which samples belong together; with {count} values nothing "
+        "can be significant. If it is a trait to be tested, give it another name"
     ]
 
 

@@ -157,6 +157,30 @@ def test_metadata_of_a_planted_confounder():
     assert report.confounders.query("origin != 'content'").iloc[0]["source"] == "site"
 
 
+@pytest.mark.parametrize("groups", [2, 60])
+def test_a_column_called_group_is_what_is_exchanged_and_not_a_suspect(groups):
+    """Four samples of a group share class and corner; transplants know their donors' groups, too."""
+    data = Squares(240, seed=3)
+    order = np.argsort(data.labels.numpy(), kind="stable")
+    group = np.empty(240, dtype=np.int64)
+    group[order] = np.arange(240) * groups // 240
+    site = np.random.default_rng(0).random(groups)[group] < 0.5
+    data.images[torch.from_numpy(site), :, :2, -2:] += 3.0
+    model = trained(PoolNet())
+    seen = []
+    for more in ({}, {"group": group}):
+        frame = pd.DataFrame({"site": site, **more})
+        seen.append(analyze(model, DataLoader(data, 32), metadata={"validation": frame}, transplants=True))
+    alone, grouped = (report.confounders.set_index("source") for report in seen)
+    assert "60 groups" in grouped.loc["group", "note"] or groups == 2
+    assert np.isnan(grouped.loc["group", "score"])
+    assert grouped.loc["site", "score"] == alone.loc["site", "score"]
+    both = alone.index.intersection(grouped.dropna(subset="score").index)
+    assert (grouped.loc[both, "z"].abs() <= alone.loc[both, "z"].abs() + 1e-9).all()
+    assert abs(grouped.loc["site", "z"]) < abs(alone.loc["site", "z"])
+    assert any("nothing can be significant" in warning for warning in seen[1].warnings) == (groups == 2)
+
+
 class Cornered(Squares):
     """Squares with a bright corner that goes with the last class, in the share of samples asked for."""
 

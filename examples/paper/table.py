@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="samples of a stand-in")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    _quiet()
+    quiet()
     folder = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     real = dict(one.split("=", 1) for one in chosen.real)
@@ -76,19 +76,19 @@ def one_row(row: str, folder: Path, real: str | None, count: int, seed: int) -> 
     """
     name = FOLDERS.get(row, row)
     seeded = (f"--seed_everything={seed}",)
-    roots = {"off": Path(real) if real else _stand_in(folder, name, count, False, seed)}
+    roots = {"off": Path(real) if real else stand_in(folder, name, count, False, seed)}
     if not real:
-        roots["on"] = _stand_in(folder, name, count, True, seed)
+        roots["on"] = stand_in(folder, name, count, True, seed)
     kind = "real" if real else "real digits" if row == "mnist" else "stand-in"
-    trained = train_row(row, roots["off"], _store(folder), row, *seeded)
+    trained = train_row(row, roots["off"], store(folder), row, *seeded)
     numbers = measure(trained.model, trained.loader, trained.report, Cost())
     if "on" in roots:
-        marked = train_row(row, roots["on"], _store(folder), f"{row}, mark on", *seeded)
+        marked = train_row(row, roots["on"], store(folder), f"{row}, mark on", *seeded)
         found = {f"confounding_on/{k}": v for k, v in confounding(marked.report).items()}
         found |= {f"localisation_on/{k}": v for k, v in localisation(marked.report, marked.loader).items()}
         more = pd.DataFrame({"method": "", "name": list(found), "value": list(found.values())})
         numbers = pd.concat([numbers, more], ignore_index=True)
-    record(mlflow.MlflowClient(_store(folder)), trained.run_id, numbers, row=row, data=kind)
+    record(mlflow.MlflowClient(store(folder)), trained.run_id, numbers, row=row, data=kind)
     return numbers.assign(row=row, data=kind, layer=trained.report.tables["validation"].layer)
 
 
@@ -98,7 +98,7 @@ def lite0(folder: Path) -> pd.DataFrame:
     names = [name for _, name in pretrained.EXPECTED.values()]
     report = analyze(net, parts.validation, parts.train, class_names=names)
     numbers = measure(net, parts.validation, report, Cost(maps=24, masked=12, draws=1))
-    client = mlflow.MlflowClient(_store(folder))
+    client = mlflow.MlflowClient(store(folder))
     found = client.get_experiment_by_name(EXPERIMENT)
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
     run_id = client.create_run(experiment, run_name="lite0").info.run_id
@@ -107,19 +107,21 @@ def lite0(folder: Path) -> pd.DataFrame:
     return numbers.assign(row="lite0", data="real", layer=report.tables["validation"].layer)
 
 
-def _stand_in(folder: Path, name: str, count: int, confounded: bool, seed: int) -> Path:
+def stand_in(folder: Path, name: str, count: int, confounded: bool, seed: int) -> Path:
+    """Give a stand-in's folder, and write it first if it is not there."""
     root = folder / "data" / f"{'marked' if confounded else 'plain'}-{COUNTS.get(name, count)}-{seed}"
     if (root / name).exists():
         return root / name
     return make_small(root, name, count=COUNTS.get(name, count), confounded=confounded, seed=seed)
 
 
-def _store(folder: Path) -> str:
+def store(folder: Path) -> str:
+    """Tracking URI of the runs below a folder."""
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def _record_files(folder: Path) -> None:
-    client = mlflow.MlflowClient(_store(folder))
+    client = mlflow.MlflowClient(store(folder))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     run_id = client.create_run(experiment.experiment_id, run_name="table").info.run_id
@@ -128,7 +130,8 @@ def _record_files(folder: Path) -> None:
     client.set_terminated(run_id)
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep what Lightning and MLflow say of every training off the screen."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -49,6 +49,7 @@ class Transplants:
         logits: ``(n, k)`` of the recipients as they are.
         donor_logits: ``(n, k)`` of the donors as they are: what a transplant of the whole image would give.
         moved: What was transplanted, to the logits after it, ``(n, k)``.
+        donors: ``(n,)`` data-set index of each donor, where it is known.
     """
 
     labels: NDArray[np.int64]
@@ -56,6 +57,7 @@ class Transplants:
     logits: NDArray[np.float32]
     donor_logits: NDArray[np.float32]
     moved: Mapping[str, NDArray[np.float32]]
+    donors: Indices | None = None
 
 
 def transplant_backgrounds(
@@ -149,11 +151,11 @@ def exchanged(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     known = (joined["labels"] >= 0) & (joined["donor_labels"] >= 0)
     columns = {name: values[known] for name, values in joined.items()}
-    labels, donor_labels, logits, donor_logits = (columns.pop(name) for name in _PLAIN)
-    return Transplants(labels, donor_labels, logits, donor_logits, columns)
+    labels, donor_labels, logits, donor_logits, donors = (columns.pop(name) for name in _PLAIN)
+    return Transplants(labels, donor_labels, logits, donor_logits, columns, donors)
 
 
-_PLAIN = ("labels", "donor_labels", "logits", "donor_logits")
+_PLAIN = ("labels", "donor_labels", "logits", "donor_logits", "donors")
 
 
 def ablate_channels(
@@ -206,7 +208,8 @@ def _group(
 
     donors = torch.from_numpy(rng.permutation(len(x))).to(x.device)
     before = read(x)
-    plain = (before.targets, before.targets[donors], before.logits, before.logits[donors])
+    given = rows[donors.to(rows.device)]
+    plain = (before.targets, before.targets[donors], before.logits, before.logits[donors], given)
     found = dict(zip(_PLAIN, plain, strict=True))
     found |= {name: read(changed).logits for name, changed in changes(x, donors, rows)}
     return {name: values.numpy(force=True) for name, values in found.items()}

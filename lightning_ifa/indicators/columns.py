@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from lightning_ifa.errors import MetadataError
 
+GROUP = "group"
+"""Metadata column that says which samples belong together, such as one patient's: not judged, but the unit of
+independence."""
+
 MOST_CODES = 10
 """Whole numbers with at most that many values are taken for codes of categories, such as a site's number."""
 
@@ -32,6 +36,21 @@ class Column(NamedTuple):
     known: NDArray[np.bool_]
     values: NDArray[np.float64] | None
     levels: int
+
+
+def read_groups(*columns: pd.Series[Any]) -> list[NDArray[np.int64]] | None:
+    """Number the groups of several splits together; a missing value is a group of its own.
+
+    Returns:
+        ``(n,)`` of each split; None if no two samples of any belong together.
+    """
+    together = pd.concat(columns, ignore_index=True)
+    codes = pd.factorize(together)[0].astype(np.int64)
+    unknown = codes < 0
+    codes[unknown] = codes.max() + 1 + np.arange(int(unknown.sum()))
+    if len(np.unique(codes)) == len(codes):
+        return None
+    return np.split(codes, np.cumsum([len(column) for column in columns])[:-1])
 
 
 def read_column(column: pd.Series[Any]) -> Column:

@@ -108,11 +108,13 @@ class Training(NamedTuple):
         logits: ``(m, k)``.
         labels: ``(m,)``.
         metadata: m rows.
+        groups: ``(m,)`` which samples belong together, numbered as those that are judged; None if none do.
     """
 
     logits: NDArray[Any]
     labels: NDArray[np.int64]
     metadata: pd.DataFrame
+    groups: NDArray[np.int64] | None = None
 
 
 def find_suspects(
@@ -121,6 +123,7 @@ def find_suspects(
     sources: Mapping[str, pd.DataFrame],
     targets: NDArray[Any] | None = None,
     training: Training | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[Suspect]:
     """Test every column of every source, most suspicious first.
 
@@ -130,17 +133,20 @@ def find_suspects(
         sources: Origin to a table of n rows; missing values allowed. ``"content"`` is for properties that may well
             belong to the class, such as brightness: tested and listed, but not judged.
         targets: ``(n,)`` float targets for regression (k = 1), else None.
-        training: Helps to tell how the network uses a metadata column that is known there as well.
+        training: Helps to tell how the network uses a metadata column that is known there as well, and groups with it.
+        groups: ``(n,)`` which samples belong together, as of one patient; None where each stands for itself.
 
     Raises:
         MetadataError: A column holds values that cannot be compared; column and row are named.
     """
     suspects = []
+    if training is not None and (training.groups is None) != (groups is None):
+        training = None
     for origin, frame in sources.items():
         for name in frame:
             helps = training is not None and origin == "metadata" and name in training.metadata and targets is None
             known = training if helps else None
-            suspects.append(_test(logits, labels, frame[name], origin, targets, known))
+            suspects.append(_test(logits, labels, frame[name], origin, targets, known, groups))
     return ranked(suspects)
 
 
@@ -151,6 +157,7 @@ def transplant_suspects(
     labels: NDArray[np.int64],
     donor_labels: NDArray[np.int64],
     origin: str = "transplant",
+    donor_groups: NDArray[np.int64] | None = None,
 ) -> list[Suspect]:
     """Test every part of the image that was transplanted.
 
@@ -161,10 +168,11 @@ def transplant_suspects(
         labels: ``(n,)`` class of each recipient.
         donor_labels: ``(n,)`` class of its donor.
         origin: ``"transplant"``, or ``"region"`` for what lies outside the user's regions.
+        donor_groups: ``(n,)`` which donors belong together; None where each stands for itself.
     """
     return ranked(
         [
-            _suspect(name, origin, transplant_reliance(before, after, donor, labels, donor_labels))
+            _suspect(name, origin, transplant_reliance(before, after, donor, labels, donor_labels, donor_groups))
             for name, after in moved.items()
         ]
     )
@@ -214,6 +222,7 @@ def _test(
     origin: str,
     targets: NDArray[Any] | None,
     training: Training | None,
+    groups: NDArray[np.int64] | None,
 ) -> Suspect:
     name, everything = str(frame_column.name), frame_column
     if training is not None:
@@ -226,9 +235,12 @@ def _test(
         return Suspect(name, origin, note=f"{column.levels} different values: taken for an identifier")
     here, there = column.known[: len(labels)], column.known[len(labels) :]
     y, values = labels[here], column.values[: int(here.sum())]
-    further = None
+    unit = None if groups is None else groups[here]
+    further, units = None, unit
     if training is not None:
-        further = Further(training.logits[there], training.labels[there], column.values[len(values) :])
+        more = None if training.groups is None else training.groups[there]
+        units = None if unit is None or more is None else np.concatenate([unit, more])
+        further = Further(training.logits[there], training.labels[there], column.values[len(values) :], more)
     if len(np.unique(y)) < 2:
         return Suspect(name, origin, note="fewer than two classes have a value")
     association = _association(values, y)
@@ -240,18 +252,18 @@ def _test(
         note = "constant" if constant else "one value in every class: use cannot be told from class"
         return Suspect(name, origin, association=association, identifiable=constant, note=note)
     if targets is not None:
-        share, z = regression_reliance(logits[here, 0], targets[here], y, values)
+        share, z = regression_reliance(logits[here, 0], targets[here], y, values, unit)
         return Suspect(name, origin, share, z, worst_reliance=share, worst_z=z, association=association)
     aligned, conflicting, count = alignment_accuracy(logits[here].argmax(1) == y, y, values)
     return _suspect(
         name,
         origin,
-        reliance(logits[here], y, values, further),
+        reliance(logits[here], y, values, further, unit),
         association=association,
         accuracy_aligned=aligned,
         accuracy_conflicting=conflicting,
         conflicting=count,
-        identifiable=not _open_question(column, both, association),
+        identifiable=not _open_question(column, _one_a_group(*both, units), association),
     )
 
 
@@ -311,6 +323,16 @@ def alignment_accuracy(
 
 def _open_question(column: Column, both: tuple[NDArray[Any], NDArray[np.int64]], association: float) -> bool:
     return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(*both) < COVERAGE_LIMIT
+
+
+def _one_a_group(
+    values: NDArray[Any], labels: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Keep one of the samples that agree in group, class and value."""
+    if groups is None:
+        return values, labels
+    _, first = np.unique(np.column_stack([groups, labels, values]), axis=0, return_index=True)
+    return values[first], labels[first]
 
 
 def _association(values: NDArray[Any], labels: NDArray[np.int64]) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_ifa.indicators.exchange import as_normal, chance_variances, degrees_of_freedom, grouped_variance
 from lightning_ifa.indicators.strata import group_means
 
 _TINY = 1e-300
@@ -36,10 +37,15 @@ class Further(NamedTuple):
     logits: NDArray[Any]
     labels: NDArray[np.int64]
     column: NDArray[Any]
+    groups: NDArray[np.int64] | None = None
 
 
 def reliance(
-    logits: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any], further: Further | None = None
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    column: NDArray[Any],
+    further: Further | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Reliance:
     """Share of the between-class evidence that runs through a variable: association times use.
 
@@ -53,20 +59,26 @@ def reliance(
     means of the variable scatter by chance. The smaller z of the two counts (an intersection-union test), so that
     neither an associated but unused variable nor a used one that only chance ties to the class stands out.
 
+    Where samples come in groups, both nulls exchange whole groups (``indicators/exchange.py``), and the second one's z
+    allows for how few they are. Groups only ever make the answer less sure.
+
     Args:
         logits: ``(n, k)``.
         labels: ``(n,)`` class of each sample, a column of ``logits``; at least two classes.
         column: ``(n, p)`` numeric, varying within classes; one column, or the dummy columns of a categorical one.
         further: Training samples. How the network uses a variable is the same on both splits, and where few samples
             lie off the pattern, every one counts. How far it goes with the class is still read off ``column``.
+        groups: ``(n,)`` which samples belong together, as of one patient; ``further`` needs them too then. None where
+            every sample stands for itself.
     """
     classes, position = np.unique(labels, return_inverse=True)
     L = _centred(logits)
     _, class_logits = group_means(L, labels)
     _, class_column = group_means(column.astype(np.float64), labels)
     inside, use, stratum = column - class_column[position], L - class_logits[position], position
+    group = groups
     if further is not None:
-        inside, use, stratum = _pooled(inside, use, stratum, further, classes)
+        inside, use, stratum, group = _pooled(inside, use, stratum, groups, further, classes)
     use = use[:, classes]
     spread = np.linalg.pinv(inside.T @ inside)
     away = (class_column - class_column.mean(0)) @ spread  # (classes, p): how far each class's mean lies out
@@ -79,13 +91,23 @@ def reliance(
     joint = use @ away
     joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], stratum)
     variance = float((column_products * joint_products / free[:, None, None]).sum())
-    z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
     slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
     chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(inside), slopes, optimize=True)
     chance = chance / np.bincount(position)
+    joint_chance, freedom = float(chance.sum()), np.inf
+    if group is not None:
+        each = (inside @ away.T)[:, :, None], use[:, :, None]
+        class_variance = np.maximum(class_variance, grouped_variance(*each, stratum, group))
+        variance = max(variance, float(grouped_variance(inside[:, None], joint[:, None], stratum, group)[0]))
+        by_class, together = chance_variances(inside, slopes, position, stratum, group)
+        chance, joint_chance = np.maximum(chance, by_class), max(joint_chance, together)
+        freedom = degrees_of_freedom(stratum, group)
+    z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
     z_association = through / np.sqrt(np.maximum(chance, _TINY))
     joint_use = float(through.sum()) / np.sqrt(max(variance, _TINY))
-    joint_association = float(through.sum()) / np.sqrt(max(float(chance.sum()), _TINY))
+    joint_association = float(through.sum()) / np.sqrt(max(joint_chance, _TINY))
+    if group is not None:
+        z_association, joint_association = (as_normal(t, freedom) for t in (z_association, joint_association))
     z, z_class = _nearer_null(joint_use, joint_association), _nearer_null(z_use, z_association)
     total = float(evidence.sum())
     if total <= 0:  # a network whose evidence speaks against its classes
@@ -98,14 +120,15 @@ def _pooled(
     inside: NDArray[np.float64],
     use: NDArray[np.float64],
     stratum: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
     further: Further,
     classes: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
     """Add further samples, centred within their own classes, which are strata of their own."""
     rows = np.isin(further.labels, classes)
     labels = further.labels[rows]
     if not len(labels):
-        return inside, use, stratum
+        return inside, use, stratum, groups
     values, L = further.column[rows].astype(np.float64), _centred(further.logits[rows])
     position, class_values = group_means(values, labels)
     _, class_logits = group_means(L, labels)
@@ -113,6 +136,7 @@ def _pooled(
         np.concatenate([inside, values - class_values[position]]),
         np.concatenate([use, L - class_logits[position]]),
         np.concatenate([stratum, stratum.max() + 1 + position]),
+        None if groups is None or further.groups is None else np.concatenate([groups, further.groups[rows]]),
     )
 
 
@@ -126,7 +150,11 @@ def _nearer_null(a: Any, b: Any) -> Any:
 
 
 def regression_reliance(
-    predictions: NDArray[Any], targets: NDArray[Any], bins: NDArray[np.int64], column: NDArray[Any]
+    predictions: NDArray[Any],
+    targets: NDArray[Any],
+    bins: NDArray[np.int64],
+    column: NDArray[Any],
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[float, float]:
     """The same for a regression: share of the slope of prediction on target that runs through a variable.
 
@@ -138,6 +166,7 @@ def regression_reliance(
         targets: ``(n,)``.
         bins: ``(n,)`` target bin.
         column: ``(n, p)`` numeric.
+        groups: ``(n,)`` as for ``reliance``.
 
     Returns:
         The share and its z.
@@ -153,6 +182,9 @@ def regression_reliance(
     statistic = float(lever @ centred[1])
     squares = [_class_sums(v**2, position) for v in (lever, centred[1])]
     variance = float((squares[0] * squares[1] / np.maximum(np.bincount(position) - 1, 1)).sum())
+    if groups is not None:
+        a, b = (v.reshape(len(v), 1, 1) for v in (lever, centred[1]))
+        variance = max(variance, float(grouped_variance(a, b, position, groups)[0]))
     share = statistic * scale / (np.sign(y @ p) * max(abs(float(y @ p)), _TINY))
     return share, statistic / np.sqrt(max(variance, _TINY))
 

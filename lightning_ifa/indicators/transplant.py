@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_ifa.indicators.exchange import grouped_variance
 from lightning_ifa.indicators.reliance import Reliance
+from lightning_ifa.indicators.strata import group_means
 
 LEAST_RECIPIENTS = 5
 """Recipients of a class that are compared among themselves; smaller classes are pooled."""
@@ -19,6 +21,7 @@ def transplant_reliance(
     donor: NDArray[Any],
     labels: NDArray[np.int64],
     donor_labels: NDArray[np.int64],
+    donor_groups: NDArray[np.int64] | None = None,
 ) -> Reliance:
     """Share of the between-class evidence that travels with what was transplanted.
 
@@ -27,7 +30,9 @@ def transplant_reliance(
     nothing. Damage to the recipient does not count, since it does not depend on the donor's class; so a part that
     goes with the class in every single sample is found as well, where nothing is left to compare within classes.
 
-    The null exchanges donors' classes among the recipients of a class; mean 0, variance in closed form.
+    The null exchanges donors' classes among the recipients of a class; mean 0, variance in closed form. Donors of one
+    group, as of one patient, are exchanged together. Recipients' groups do not matter: donors are drawn at random, so
+    what recipients share has nothing to do with what they are given.
 
     Args:
         before: ``(n, k)`` logits of the recipients.
@@ -35,6 +40,7 @@ def transplant_reliance(
         donor: ``(n, k)`` logits of the donors.
         labels: ``(n,)`` class of each recipient.
         donor_labels: ``(n,)`` class of its donor, drawn at random.
+        donor_groups: ``(n,)`` which donors belong together; None where each stands for itself.
     """
     classes = np.unique(donor_labels)
     _, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -51,6 +57,11 @@ def transplant_reliance(
         total += (o * w).sum(0)
         variance += float(((o @ d.T) ** 2).sum()) / free
         class_variance += (o**2).sum(0) * (d**2).sum(0) / free
+    if donor_groups is not None:
+        o, d = (v - group_means(v, groups)[1][np.unique(groups, return_inverse=True)[1]] for v in (origin, change))
+        variance = max(variance, float(grouped_variance(o[:, None], d[:, None], groups, donor_groups)[0]))
+        of_class = grouped_variance(o[:, :, None], d[:, :, None], groups, donor_groups)
+        class_variance = np.maximum(class_variance, of_class)
     if total.sum() <= 0:  # a network whose evidence speaks against its classes
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     share = float(travelled.sum() / total.sum())

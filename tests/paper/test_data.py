@@ -26,9 +26,9 @@ ROWS = {
     "ilsvrc": (Ilsvrc, (3, 48, 48), {"size": 48}, ["stamp"]),
     "cats_dogs": (CatsDogs, (3, 48, 48), {"size": 48}, ["date"]),
     "rsna": (Pneumonia, (1, 48, 48), {"size": 48}, ["sex", "age", "view", "institution"]),
-    "melanoma": (Melanoma, (3, 48, 48), {"size": 48}, ["sex", "age", "site", "ruler"]),
+    "melanoma": (Melanoma, (3, 48, 48), {"size": 48}, ["group", "sex", "age", "site", "ruler"]),
     "ultrasound": (Ultrasound, (1, 48, 48), {"size": 48}, ["calipers"]),
-    "luna": (Luna, (1, 16, 16, 16), {"size": 16}, ["scanner"]),
+    "luna": (Luna, (1, 16, 16, 16), {"size": 16}, ["group", "scanner"]),
     "esmira": (Esmira, (10, 32, 32), {"size": 32}, ["site", "sex", "age"]),
 }
 
@@ -97,6 +97,7 @@ def test_too_few_patients_are_said():
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [
+        ("ilsvrc", "train/*/*.JPEG"),
         ("cats_dogs", "train/*.jpg"),
         ("rsna", "stage_2_train_images/*.dcm"),
         ("melanoma", "train/ISIC_*0.jpg"),

@@ -70,6 +70,8 @@ def test_energy_and_pointing_tell_a_right_place_from_a_wrong_one(told_wrong, ins
         "area": pytest.approx(0.25),
         "pointing": inside,
         "pointing_chance": pytest.approx(0.25),
+        "near": inside,
+        "near_chance": pytest.approx(81 / 256),
     }
 
 

@@ -29,7 +29,8 @@ class PaperData(pl.LightningDataModule, ABC):
     """A data set of the paper, read from the files as published.
 
     A row says how: ``samples`` lists them, ``check`` looks at a file's header, ``image`` decodes one, ``region`` tells
-    where the evidence lies. A file ``metadata.csv`` in the folder, with a column ``id``, adds columns to any row.
+    where the evidence lies. A file ``metadata.csv`` in the folder, with a column ``id``, adds columns to any row. Where
+    patients have several samples, the column ``group`` tells the analysis so.
 
     Args:
         root: The folder.
@@ -90,6 +91,8 @@ class PaperData(pl.LightningDataModule, ABC):
             extra = read_table(self.root / EXTRA, "metadata", "id").drop_duplicates("id").set_index("id")
             frame = frame.join(extra[[name for name in extra if name not in frame]], on="id")
             known += [name for name in extra if name not in known]
+        if "group" not in frame and frame["patient"].duplicated().any():
+            frame, known = frame.assign(group=frame["patient"]), ["group", *known]
         held_out = validation_rows(frame, self.validation_share, self.seed)
         kind = LocatedSet if "located" in frame and frame["located"].any() else PaperSet
         self.train = kind(self, frame[~held_out].reset_index(drop=True), known)

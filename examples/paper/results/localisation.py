@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 from torch.utils.data import DataLoader
 
 from lightning_ifa import FeatureReport
@@ -23,7 +24,8 @@ def localisation(report: FeatureReport, loader: DataLoader[Any]) -> dict[str, fl
     Returns:
         ``energy`` (share of the map's positive values inside, mean over the samples with a region) and ``area`` (what
         a map that knows nothing would show), ``pointing`` (how often the highest cell touches the region; Zhang et
-        al., arXiv 1608.00507) and ``pointing_chance``; empty where no region is known.
+        al., arXiv 1608.00507) and ``pointing_chance``, ``near`` and ``near_chance`` (the same with a tolerance of one
+        cell, since a finding smaller than a cell is often brightest in the next); empty where no region is known.
     """
     regions = find_regions(None, "validation", loader.dataset)
     if regions is None:
@@ -34,21 +36,25 @@ def localisation(report: FeatureReport, loader: DataLoader[Any]) -> dict[str, fl
     measured = np.isfinite(found.positive)
     if not measured.any():
         return {}
-    hit, chance = pointing(table.cams[measured], coverage[measured])
+    inside = coverage[measured] > 0
+    around = np.stack([binary_dilation(one, np.ones((3,) * one.ndim)) for one in inside])
+    (hit, chance), (near, near_chance) = (pointing(table.cams[measured], place) for place in (inside, around))
     return {
         "energy": 1 - float(found.positive[measured].mean()),
         "area": 1 - float(found.area[measured].mean()),
         "pointing": hit,
         "pointing_chance": chance,
+        "near": near,
+        "near_chance": near_chance,
     }
 
 
-def pointing(cams: NDArray[Any], coverage: NDArray[Any]) -> tuple[float, float]:
-    """How often the highest cell touches the region, and how often any cell would.
+def pointing(cams: NDArray[Any], places: NDArray[np.bool_]) -> tuple[float, float]:
+    """How often the highest cell is one of those asked for, and how often any cell would be.
 
-    >>> pointing(np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]]), np.array([[0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]))
+    >>> pointing(np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]]), np.array([[0, 1, 0], [0, 0, 1]]) > 0)
     (0.5, 0.3333333333333333)
     """
-    maps, inside = cams.reshape(len(cams), -1), coverage.reshape(len(cams), -1) > 0
+    maps, inside = cams.reshape(len(cams), -1), places.reshape(len(cams), -1)
     hits = inside[np.arange(len(maps)), maps.argmax(1)]
     return float(hits.mean()), float(inside.mean())

@@ -86,6 +86,7 @@ def _sections() -> dict[str, dict[str, Cell]]:
         },
         "Localisation (by chance), HiResCAM: mark off → on": {
             "energy inside": _moved("energy", "area"), "pointing game": _moved("pointing", "pointing_chance"),
+            "pointing game, one cell's tolerance": _moved("near", "near_chance"),
         },
         "Confounding: score (z)": {"mark off": _confounding("confounding"), "mark on": _confounding("confounding_on")},
     }  # fmt: skip
