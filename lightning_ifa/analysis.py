@@ -16,9 +16,9 @@ from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.gallery import take_gallery
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.features.place import Reshape
@@ -27,6 +27,7 @@ from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.features.transplants import transplant_backgrounds, transplant_outside
 from lightning_ifa.findings import Elsewhere, analyze_tables
 from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.scale import IntensityScale

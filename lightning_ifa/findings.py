@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.interventions import Transplants
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
 from lightning_ifa.features.table import FeatureTable

@@ -19,11 +19,12 @@ from benchmarks.planted.conditions import Condition
 from benchmarks.planted.data import SOURCES, boxes
 from benchmarks.planted.faults import SHIFTS, move
 from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
 from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.transplants import transplant_backgrounds, transplant_outside
 from lightning_ifa.indicators.confounding import (
     Suspect,
     Training,

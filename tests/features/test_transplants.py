@@ -5,8 +5,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import DataError
+from lightning_ifa.features.ablation import ablate_channels
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import TRANSPLANT_SAMPLES, ablate_channels, transplant_backgrounds
+from lightning_ifa.features.transplants import TRANSPLANT_SAMPLES, transplant_backgrounds
 from lightning_ifa.indicators.confounding import transplant_suspects
 
 
