@@ -13,6 +13,7 @@ from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
+from lightning_ifa.features.property_transplants import PROPERTIES
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.confounding import (
     Suspect,
@@ -148,12 +149,19 @@ def _suspects(
     }
     targets = table.targets[known] if table.task == "regression" else None
     suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
+    listed = () if has_background(table.properties) else PROPERTIES
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
-            suspects += transplant_suspects(
-                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
-            )
+            suspects += _transplanted(found, origin, listed)
     return ranked(suspects)
+
+
+def _transplanted(found: Transplants, origin: str, listed: Sequence[str]) -> list[Suspect]:
+    """Test what was transplanted; what is only listed counts as content."""
+    suspects = transplant_suspects(
+        found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin
+    )
+    return [replace(s, origin="content") if s.source in listed else s for s in suspects]
 
 
 def _training(tables: Mapping[str, FeatureTable], groups: Strata) -> Training | None:

@@ -50,7 +50,7 @@ def exchanged(
     task: str,
     changes: Changes,
     rng: np.random.Generator,
-) -> Transplants:
+) -> Transplants | None:
     """Run a model on samples that got something of random others; nothing is disturbed.
 
     Args:
@@ -61,13 +61,20 @@ def exchanged(
         changes: Takes a group of inputs, the positions of their donors in it and their data-set indices; gives
             each change's name and the changed inputs.
         rng: Draws the donors.
+
+    Returns:
+        None if there are fewer than two labelled pairs.
     """
     parts: list[dict[str, NDArray[Any]]] = []
     with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for x, y, rows in _groups(extraction, loader, drawn):
             parts.append(_group(extraction, x, y, rows, task, changes, rng))
+    if not parts:
+        return None
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     known = _labelled(joined["labels"]) & _labelled(joined["donor_labels"])
+    if known.sum() < 2:
+        return None
     columns = {name: values[known] for name, values in joined.items()}
     labels, donor_labels, logits, donor_logits = (columns.pop(name) for name in _PLAIN)
     return Transplants(labels, donor_labels, logits, donor_logits, columns)
@@ -78,8 +85,8 @@ _PLAIN = ("labels", "donor_labels", "logits", "donor_logits")
 
 def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     if labels.dtype.kind == "f":
-        return ~np.isnan(labels)
-    return np.ones(len(labels), dtype=bool) if labels.ndim > 1 else labels != UNLABELLED
+        return np.asarray(~np.isnan(labels))
+    return np.ones(len(labels), dtype=bool) if labels.ndim > 1 else np.asarray(labels != UNLABELLED)
 
 
 def _group(

@@ -1,8 +1,8 @@
-"""Transplants of places: border, corners, background level, the user's regions, and what lies outside a region."""
+"""Transplants between random pairs of images: of places, of properties, and of what lies outside a region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -17,6 +17,7 @@ from lightning_ifa.errors import DataError
 from lightning_ifa.features.exchange import Transplants, exchanged
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.properties import LEAST_SIZE
+from lightning_ifa.features.property_transplants import Transplant, property_transplants
 from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.sampling import Indices
 
@@ -25,29 +26,31 @@ CORNER = 1 / 4  # of each axis
 STRIP = 1 / 14  # of each axis; thin, so that an object that reaches the margin hardly reaches into it
 
 Region = NDArray[np.bool_]
-Transplant = Callable[[Tensor, Tensor], Tensor]
 
 OUTSIDE = "outside the region"
 
 
-def transplant_backgrounds(
+def transplant_parts(
     extraction: Extraction,
     loader: DataLoader[Any],
     indices: Indices,
     task: str,
     regions: Mapping[str, Region] | None = None,
-) -> Transplants:
-    """Transplant border, corners, background level and the user's regions between random pairs of samples.
+) -> Transplants | None:
+    """Transplant border, corners, background level, contrast, fine detail and the user's regions.
 
     The fill is another sample's, at the same place, so the inputs stay in distribution as far as a collage can.
-    Costs one forward pass of ``TRANSPLANT_SAMPLES`` samples for each candidate, ten on images.
+    Costs one forward pass of ``TRANSPLANT_SAMPLES`` samples for each candidate, twelve on images.
 
     Args:
         extraction: How the model is called.
         loader: Loader of the samples.
         indices: ``(m,)`` data-set indices to draw from.
-        task: ``"multiclass"`` or ``"binary"``.
+        task: ``"multiclass"``, ``"binary"``, ``"multilabel"`` or ``"regression"``.
         regions: Names of further regions to boolean masks of shape ``(*space)``.
+
+    Returns:
+        None if there are fewer than two labelled samples.
 
     Raises:
         DataError: A region's mask has another shape than the images.
@@ -73,11 +76,11 @@ def transplant_outside(
         extraction: How the model is called.
         loader: Loader of the samples.
         indices: ``(m,)`` data-set indices to draw from.
-        task: ``"multiclass"`` or ``"binary"``.
+        task: ``"multiclass"``, ``"binary"``, ``"multilabel"`` or ``"regression"``.
         regions: Where the evidence should lie; samples without a region are left out.
 
     Returns:
-        With the single part ``OUTSIDE``; None if fewer than two samples have a region.
+        With the single part ``OUTSIDE``; None if fewer than two labelled samples have a region.
 
     Raises:
         DataError: A region that does not fit the input.
@@ -106,6 +109,7 @@ def _transplants(x: Tensor, regions: Mapping[str, Region]) -> Iterator[tuple[str
         yield name, partial(_exchange, mask.to(x.device))
     if space:
         yield "background", _exchange_level
+    yield from property_transplants(x)
 
 
 def _background_regions(space: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
