@@ -16,9 +16,9 @@ from lightning_ifa.exhibits import exhibits
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.cam import Method
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.extract import Extraction
 from lightning_ifa.features.gallery import take_gallery
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.features.place import Reshape
@@ -27,12 +27,13 @@ from lightning_ifa.features.regions import Regions, RegionSource, find_regions
 from lightning_ifa.features.sampling import choose_probes, reference_indices
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.features.transplants import transplant_outside, transplant_parts
 from lightning_ifa.findings import Elsewhere, analyze_tables
 from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.indicators.strata import bin_edges, strata
 
-TRANSPLANTABLE = ("multiclass", "binary")
+TRANSPLANTABLE = ("multiclass", "binary", "multilabel", "regression")
 
 Source = tuple[Extraction, DataLoader[Any]]
 """How a split's table was made, and from which loader."""
@@ -83,8 +84,9 @@ def analyze(
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         reshape: Takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving entries, where its
             form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
-        transplants: Also look for confounders by exchanging borders, corners and background level between images:
-            ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
+        transplants: Also look for confounders by exchanging borders, corners, background level, contrast and fine
+            detail between images: twelve more forward passes of 256 samples. Only for images that have a background;
+            see docs/indicators.md.
         seed: Of every random draw.
 
     Returns:
@@ -138,7 +140,7 @@ def examine(
         probes: How many samples are pictured.
         pixels: Whether the report may hold inputs; if not, only their maps.
         regions: Where the evidence should lie in the validation samples, or None.
-        transplants: Whether to exchange backgrounds between images.
+        transplants: Whether to exchange parts between images.
         class_names: As for ``analyze_tables``, and so are all that follow.
         scale: The intensity scale to use.
         augmented: Whether the training table was made from randomly augmented inputs.
@@ -183,10 +185,10 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
 
 
 def _transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTable) -> Transplants | None:
-    """Exchange backgrounds between a table's images; None for tasks without classes to compare."""
-    if table.task not in TRANSPLANTABLE:
+    """Exchange parts between a table's images; None for tasks without labels to compare, and without labels."""
+    if table.task not in TRANSPLANTABLE or not (_groups(table) >= 0).any():
         return None
-    return transplant_backgrounds(extraction, loader, table.indices, table.task)
+    return transplant_parts(extraction, loader, table.indices, table.task)
 
 
 def _look_outside(
@@ -209,4 +211,8 @@ def _look_outside(
 
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:
     """Choose the rows to picture, class by class."""
-    return choose_probes(strata(table.targets, bin_edges(table.targets)), count)
+    return choose_probes(_groups(table), count)
+
+
+def _groups(table: FeatureTable) -> NDArray[np.int64]:
+    return strata(table.targets, bin_edges(table.targets))

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.interventions import Transplants
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.features.properties import BACKGROUND, has_background
+from lightning_ifa.features.property_transplants import PROPERTIES
 from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.indicators.columns import GROUP, read_groups
 from lightning_ifa.indicators.confounding import (
@@ -155,18 +156,27 @@ def _suspects(
     own = units["validation"][known] if "validation" in units else None
     training = _training(tables, groups, units)
     suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
+    listed = () if has_background(table.properties) else PROPERTIES
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             donors = _groups_of(found.donors, table, units.get("validation"))
-            suspects += transplant_suspects(
-                found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin, donors
-            )
+            suspects += _transplanted(found, origin, listed, donors)
     if GROUP in table.metadata:
         count = table.metadata[GROUP][known].nunique()
         suspects.append(
             Suspect(GROUP, "metadata", note=f"not tested: says which samples belong together ({count} groups)")
         )
     return ranked(suspects)
+
+
+def _transplanted(
+    found: Transplants, origin: str, listed: Sequence[str], donors: NDArray[np.int64] | None
+) -> list[Suspect]:
+    """Test what was transplanted; what is only listed counts as content."""
+    suspects = transplant_suspects(
+        found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin, donors
+    )
+    return [replace(s, origin="content") if s.source in listed else s for s in suspects]
 
 
 def _units(tables: Mapping[str, FeatureTable]) -> dict[str, NDArray[np.int64]]:

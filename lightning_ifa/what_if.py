@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.carriers import carrying_channels, suspect_values
 from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.ablation import ablate_channels
 from lightning_ifa.features.batches import BatchFunction
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import ablate_channels
 from lightning_ifa.indicators.confounding import alignment_accuracy
 
 RANDOM_DRAWS = 5

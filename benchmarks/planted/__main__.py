@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.planted.conditions import heldout, tuning
+from benchmarks.planted.conditions import SETS
 from benchmarks.planted.score import score
 from benchmarks.planted.tables import tables
 from benchmarks.planted.train import place, run
@@ -19,8 +19,7 @@ from benchmarks.planted.train import place, run
 def train(folder: Path, which: str, seeds: int) -> None:
     """Seed by seed, so that a part of the work already covers every condition."""
     torch.set_num_threads(1)
-    conditions = tuning() if which == "tuning" else heldout()
-    todo = [(seed, c) for seed in range(seeds) for c in conditions if seed < c.seeds]
+    todo = [(seed, c) for seed in range(seeds) for c in SETS[which]() if seed < c.seeds]
     for number, (seed, condition) in enumerate(todo, start=1):
         if (place(folder, condition, seed) / "truth.json").exists():
             continue
@@ -35,13 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Planted-truth benchmark of the indicators")
     parser.add_argument("action", choices=["train", "score"])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ifa-planted")
-    parser.add_argument("--set", choices=["tuning", "heldout"], default="tuning")
+    parser.add_argument("--set", choices=list(SETS), default="tuning")
     parser.add_argument("--seeds", type=int, default=6)
     options = parser.parse_args()
     if options.action == "train":
         train(options.folder, options.set, options.seeds)
         return
-    names = {c.name for c in (tuning() if options.set == "tuning" else heldout())}
+    names = {c.name for c in SETS[options.set]()}
     rows = score(options.folder, names, options.seeds)
     rows.to_parquet(options.folder / f"scores-{options.set}.parquet")
     print(tables(rows))

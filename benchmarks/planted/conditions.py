@@ -103,6 +103,26 @@ def tuning() -> list[Condition]:
     return full + flat + small + wide
 
 
+def whole() -> list[Condition]:
+    """Confounders of the whole image: blur, noise and contrast, which have no place."""
+    chosen = []
+    for painter in ("soften", "noise", "contrast"):
+        base = Condition("", painter=painter, seeds=3)
+        chosen += [
+            replace(base, name=f"{painter}", fault="confounding"),
+            replace(base, name=f"{painter}-unused", unused=True),
+            replace(base, name=f"{painter}-random", strength=0.0),
+            replace(base, name=f"{painter}-all", strength=1.0, fault="confounding", seeds=2),
+        ]
+    flat = [replace(c, name=f"flat/{c.name}", net="flat", seeds=2) for c in chosen if not c.name.endswith("all")]
+    small = [
+        replace(c, name=f"digits/{c.name}", source="digits", epochs=20, seeds=2)
+        for c in chosen
+        if not c.name.endswith("all")
+    ]
+    return chosen + flat + small
+
+
 def heldout() -> list[Condition]:
     """Other data, networks and confounders, never looked at while choosing thresholds."""
     bases = {
@@ -131,3 +151,7 @@ def heldout() -> list[Condition]:
         chosen += [replace(base, name=f"{name}/tag-{tag}", painter=tag, fault="confounding") for tag in tags]
         chosen.append(replace(base, name=f"{name}/tag-all", painter=tags[0], strength=1.0, fault="confounding"))
     return chosen
+
+
+SETS = {"tuning": tuning, "heldout": heldout, "whole": whole}
+"""Names of the sets of networks, for the command line."""

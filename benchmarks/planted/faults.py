@@ -74,6 +74,17 @@ def texture(x: Tensor, rng: torch.Generator) -> Tensor:
     return x + 0.06 * (((rows + columns) % 2) * 2 - 1)
 
 
+def noise(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Sensor noise, three times what every image has."""
+    return x + 0.09 * torch.randn(x.shape, generator=rng)
+
+
+def contrast(x: Tensor, rng: torch.Generator) -> Tensor:
+    """A fainter object on the same ground."""
+    low = x.flatten(2).quantile(0.1, dim=2)[..., None, None]
+    return low + 0.6 * (x - low)
+
+
 def dark_spot(x: Tensor, rng: torch.Generator) -> Tensor:
     """A dark disc near the lower right corner, with a bright rim."""
     x = x.clone()
@@ -88,6 +99,7 @@ def dark_spot(x: Tensor, rng: torch.Generator) -> Tensor:
 PAINTERS: dict[str, Painter] = {
     "corner": corner, "weak": weak, "moving": moving, "shade": shade,
     "stripe": stripe, "tint": tint, "soften": soften, "texture": texture, "dark_spot": dark_spot,
+    "noise": noise, "contrast": contrast,
 }  # fmt: skip
 
 

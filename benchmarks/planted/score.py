@@ -19,11 +19,12 @@ from benchmarks.planted.conditions import Condition
 from benchmarks.planted.data import SOURCES, boxes
 from benchmarks.planted.faults import SHIFTS, move
 from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
+from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import Transplants, transplant_backgrounds, transplant_outside
 from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
 from lightning_ifa.features.regions import Regions
 from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.transplants import transplant_outside, transplant_parts
 from lightning_ifa.indicators.confounding import (
     Suspect,
     Training,
@@ -70,14 +71,15 @@ class Run:
 
     def transplants(self) -> Transplants:
         """Made once, kept beside the tables."""
-        path = self.place / "transplants.npz"
+        path = self.place / "parts.npz"
         names = ("labels", "donor_labels", "logits", "donor_logits")
         if not path.exists():
             part = self.parts["validation"]
             net = load_net(self.condition, self.seed, self.folder)
             data = TensorDataset(part.images[:TABLE_ROWS], part.labels[:TABLE_ROWS])
             task = "binary" if SOURCES[self.condition.source].classes == 2 else "multiclass"
-            made = transplant_backgrounds(Extraction(net), DataLoader(data, batch_size=64), np.arange(len(data)), task)
+            made = transplant_parts(Extraction(net), DataLoader(data, batch_size=64), np.arange(len(data)), task)
+            assert made is not None
             np.savez_compressed(
                 path, **{n: getattr(made, n) for n in names}, **{f"m_{k}": v for k, v in made.moved.items()}
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from lightning_ifa.indicators.finding import Z_LIMIT, Finding, health, undecided
 from lightning_ifa.indicators.reliance import Further, Reliance, regression_reliance, reliance
 from lightning_ifa.indicators.strata import group_means
 from lightning_ifa.indicators.transplant import transplant_reliance
+from lightning_ifa.indicators.transplant_forms import multilabel_transplant, regression_transplant
 
 RELIANCE_LIMIT = 0.02
 CLASS_WEIGHT = 0.2
@@ -35,7 +36,7 @@ class Suspect:
         origin: ``"metadata"``, ``"background"``, ``"content"``, ``"transplant"`` or ``"region"``.
         reliance: Share of the mean between-class evidence that runs through it, in about [-1, 1]; NaN if untested.
         z: Of the reliance under its null.
-        worst_class: Class that stands out most; -1 if untested.
+        worst_class: Class that stands out most; -1 if untested, or for regression.
         worst_reliance: Share of that class's own evidence.
         worst_z: Of that share.
         classes: How many classes were compared.
@@ -72,6 +73,8 @@ class Suspect:
         if not self.tested or max(self.z, self.worst_z) < Z_LIMIT or max(self.strength()[0], 0.0) <= RELIANCE_LIMIT:
             return ""
         how = {"transplant": "travels with", "region": "travels with what lies"}.get(self.origin, "runs through")
+        if self.worst_class < 0:
+            return f"{self.reliance:.0%} of the prediction's slope on the target {how} {self.source}"
         return (
             f"{self.reliance:.0%} of the evidence between classes {how} {self.source}; "
             f"most for class {self.worst_class} ({self.worst_reliance:.0%})"
@@ -154,8 +157,8 @@ def transplant_suspects(
     before: NDArray[Any],
     moved: Mapping[str, NDArray[Any]],
     donor: NDArray[Any],
-    labels: NDArray[np.int64],
-    donor_labels: NDArray[np.int64],
+    labels: NDArray[Any],
+    donor_labels: NDArray[Any],
     origin: str = "transplant",
     donor_groups: NDArray[np.int64] | None = None,
 ) -> list[Suspect]:
@@ -165,14 +168,19 @@ def transplant_suspects(
         before: ``(n, k)`` logits of the recipients.
         moved: Part to the logits after it was transplanted, ``(n, k)``.
         donor: ``(n, k)`` logits of the donors.
-        labels: ``(n,)`` class of each recipient.
-        donor_labels: ``(n,)`` class of its donor.
-        origin: ``"transplant"``, or ``"region"`` for what lies outside the user's regions.
+        labels: Of each recipient: its class, ``(n,)`` whole numbers; its labels, ``(n, k)`` of 0 and 1; or its target,
+            ``(n,)`` float, for regression.
+        donor_labels: The same of its donor.
+        origin: ``"transplant"``, ``"region"`` for what lies outside the user's regions, or ``"content"``.
         donor_groups: ``(n,)`` which donors belong together; None where each stands for itself.
     """
+    travels: Callable[..., Reliance] = transplant_reliance if labels.ndim == 1 else multilabel_transplant
+    if labels.dtype.kind == "f":
+        before, donor, moved = before[:, 0], donor[:, 0], {name: after[:, 0] for name, after in moved.items()}
+        travels = regression_transplant
     return ranked(
         [
-            _suspect(name, origin, transplant_reliance(before, after, donor, labels, donor_labels, donor_groups))
+            _suspect(name, origin, travels(before, after, donor, labels, donor_labels, donor_groups))
             for name, after in moved.items()
         ]
     )

@@ -43,17 +43,38 @@ def transplant_reliance(
         donor_groups: ``(n,)`` which donors belong together; None where each stands for itself.
     """
     classes = np.unique(donor_labels)
-    _, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    groups = np.where(counts[position] >= LEAST_RECIPIENTS, position, -1)
     change, whole = _centred(after - before)[:, classes], _centred(donor - before)[:, classes]
     origin = (donor_labels[:, None] == classes).astype(np.float64)
-    travelled, total = np.zeros(len(classes)), np.zeros(len(classes))
+    return travelled(origin, change, whole, labels, classes, donor_groups)
+
+
+def travelled(
+    origin: NDArray[np.float64],
+    change: NDArray[np.float64],
+    whole: NDArray[np.float64],
+    recipients: NDArray[Any],
+    classes: NDArray[np.int64],
+    donor_groups: NDArray[np.int64] | None = None,
+) -> Reliance:
+    """Covariance of what the donor is with what changed, as a share of the same for the whole image.
+
+    Args:
+        origin: ``(n, p)`` what the donor is, one column a class.
+        change: ``(n, p)`` of the scores.
+        whole: ``(n, p)`` change that a transplant of the whole image would make.
+        recipients: ``(n,)`` or ``(n, q)``; recipients that agree in it are compared among themselves.
+        classes: ``(p,)`` what the columns are called.
+        donor_groups: ``(n,)`` which donors belong together; None where each stands for itself.
+    """
+    _, position, counts = np.unique(recipients, axis=0, return_inverse=True, return_counts=True)
+    groups = np.where(counts[position] >= LEAST_RECIPIENTS, position, -1)
+    moved, total = np.zeros(len(classes)), np.zeros(len(classes))
     variance, class_variance = 0.0, np.zeros(len(classes))
     for group in np.unique(groups):
         rows = groups == group
         o, d, w = (v[rows] - v[rows].mean(0) for v in (origin, change, whole))
         free = max(int(rows.sum()) - 1, 1)
-        travelled += (o * d).sum(0)
+        moved += (o * d).sum(0)
         total += (o * w).sum(0)
         variance += float(((o @ d.T) ** 2).sum()) / free
         class_variance += (o**2).sum(0) * (d**2).sum(0) / free
@@ -64,10 +85,10 @@ def transplant_reliance(
         class_variance = np.maximum(class_variance, of_class)
     if total.sum() <= 0:  # a network whose evidence speaks against its classes
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
-    share = float(travelled.sum() / total.sum())
-    z = float(travelled.sum()) / np.sqrt(max(variance, 1e-300))
-    shares = np.where(total > 0, travelled / np.where(total > 0, total, 1.0), 0.0)
-    return Reliance(share, z, classes, shares, travelled / np.sqrt(np.maximum(class_variance, 1e-300)))
+    share = float(moved.sum() / total.sum())
+    z = float(moved.sum()) / np.sqrt(max(variance, 1e-300))
+    shares = np.where(total > 0, moved / np.where(total > 0, total, 1.0), 0.0)
+    return Reliance(share, z, classes, shares, moved / np.sqrt(np.maximum(class_variance, 1e-300)))
 
 
 def _centred(values: NDArray[Any]) -> NDArray[np.float64]:

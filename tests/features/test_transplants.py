@@ -5,8 +5,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import DataError
+from lightning_ifa.features.ablation import ablate_channels
 from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.interventions import TRANSPLANT_SAMPLES, ablate_channels, transplant_backgrounds
+from lightning_ifa.features.transplants import TRANSPLANT_SAMPLES, transplant_parts
 from lightning_ifa.indicators.confounding import transplant_suspects
 
 
@@ -36,9 +37,7 @@ def data(n=300):
 
 
 def found(model, batch_size=50, regions=None):
-    moved = transplant_backgrounds(
-        Extraction(model), DataLoader(data(), batch_size), np.arange(300), "multiclass", regions
-    )
+    moved = transplant_parts(Extraction(model), DataLoader(data(), batch_size), np.arange(300), "multiclass", regions)
     suspects = transplant_suspects(moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels)
     return {s.source: s.reliance for s in suspects}
 
@@ -69,7 +68,7 @@ def test_batch_size_does_not_choose_the_donors(batch_size):
 def test_it_is_bounded_and_leaves_no_trace():
     model = Looks(0.5, 0.5).train()
     state = torch.random.get_rng_state()
-    moved = transplant_backgrounds(Extraction(model), DataLoader(data(), 50), np.arange(300), "multiclass")
+    moved = transplant_parts(Extraction(model), DataLoader(data(), 50), np.arange(300), "multiclass")
     assert len(moved.labels) == TRANSPLANT_SAMPLES
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
