@@ -14,6 +14,19 @@ from lightning_ifa.features.place import Reshape
 MOST_PREFIX_TOKENS = 8
 """Class, distillation and register tokens, which stand before those of the image."""
 
+SEQUENCE = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+    nn.GroupNorm,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+)
+"""Modules that take three axes for ``(n, channels, positions)``."""
+
 Shape = tuple[int, ...]
 
 
@@ -21,10 +34,13 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     """Find the layers of a dry pass whose output is maps in another form, and how to take the maps.
 
     Tokens are ``(n, t, c)`` outputs on an image or a volume, of a shape that a ``Linear`` or ``LayerNorm`` returned,
-    which work on the last axis. Their grid is that of the last feature map before them,
-    the patch embedding, that has at most ``MOST_PREFIX_TOKENS`` positions fewer; without one it is the largest with
-    the input's proportions. Positions run along the last axis first; what is left over stands before them and is
-    dropped. Channels are last where a ``LayerNorm`` over the last axis returned the same shape.
+    which work on the last axis, and that no module of ``SEQUENCE``, which have their channels in the middle, did.
+    Their grid is that of the last feature map before them, the patch embedding, that has at most
+    ``MOST_PREFIX_TOKENS`` positions fewer. Without one it is the largest with the input's proportions, but only if
+    other tokens of the network have such a feature map, as before merged patches, or the network has neither feature
+    maps nor sequences: else the two axes may be channels and anything. Positions run along the last axis first; what
+    is left over stands before them and is dropped. Channels are last where a ``LayerNorm`` over the last axis
+    returned the same shape.
 
     Args:
         layers: In order of completion.
@@ -35,17 +51,22 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     """
     found: dict[str, Reshape] = {}
     normed = {layer.shape for layer in layers if _normalises_last_axis(layer)}
-    by_token = {layer.shape for layer in layers if isinstance(layer.module, (nn.Linear, nn.LayerNorm))}
-    grids: list[Shape] = []
+    sequences = {layer.shape for layer in layers if isinstance(layer.module, SEQUENCE) and len(layer.shape) == 3}
+    by_token = {layer.shape for layer in layers if isinstance(layer.module, (nn.Linear, nn.LayerNorm))} - sequences
+    maps: list[Shape] = []
+    tokens: list[tuple[LayerShape, Shape | None]] = []
     for layer in layers:
         if len(layer.shape) == len(x) and layer.shape in normed:
             found[layer.name] = channels_first
         elif len(layer.shape) == len(x):
-            grids.append(layer.shape[2:])
+            maps.append(layer.shape[2:])
         elif len(x) > 3 and len(layer.shape) == 3 and layer.shape[0] == x[0] and layer.shape in by_token:
-            grid = _grid(layer.shape[1], grids, x[2:])
-            if grid is not None:
-                found[layer.name] = partial(tokens_to_maps, grid=grid)
+            tokens.append((layer, next((grid for grid in reversed(maps) if _fits(grid, layer.shape[1])), None)))
+    may_guess = any(grid for _, grid in tokens) or not (maps or sequences)
+    for layer, grid in tokens:
+        grid = grid or (_in_proportion(layer.shape[1], x[2:]) if may_guess else None)
+        if grid is not None:
+            found[layer.name] = partial(tokens_to_maps, grid=grid)
     return found
 
 
@@ -71,10 +92,8 @@ def _normalises_last_axis(layer: LayerShape) -> bool:
     )
 
 
-def _grid(tokens: int, seen: Sequence[Shape], space: Shape) -> Shape | None:
-    for grid in reversed(seen):
-        if _fits(grid, tokens):
-            return grid
+def _in_proportion(tokens: int, space: Shape) -> Shape | None:
+    """The largest grid with the input's proportions that so many tokens fill."""
     base = [size // math.gcd(*space) for size in space]
     scale = int((tokens / math.prod(base)) ** (1 / len(base)) + 1e-6)
     grid = tuple(scale * size for size in base)

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_ifa.errors import LayerError
 from lightning_ifa.features.layers import find_layer
+from lightning_ifa.features.tap import Tap
 
 IMAGE = (2, 1, 12, 12)
 
@@ -78,3 +79,47 @@ def test_no_hook_stays_even_if_the_model_fails():
     with pytest.raises(RuntimeError):
         find_layer(model, torch.randn(2, 5, 12, 12))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class RowsNet(nn.Module):
+    """Reads an image's rows as the channels of a signal; no axis of what it makes of them is a place in the image."""
+
+    def __init__(self, stem=False, along=10):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 1, 3, padding=1) if stem else None
+        self.signal = nn.Conv1d(12, 4, 3)
+        self.act = nn.ReLU()
+        self.along = nn.Linear(10, along)
+        self.head = nn.Linear(4 * along, 3)
+
+    def forward(self, x):
+        maps = x if self.stem is None else self.stem(x)
+        return self.head(self.along(self.act(self.signal(maps[:, 0]))).flatten(1))
+
+
+@pytest.mark.parametrize("along", [10, 7])
+def test_signals_made_of_an_image_are_not_taken_for_tokens(along):
+    with pytest.raises(LayerError, match="no layer with spatial output"):
+        find_layer(RowsNet(along=along).eval(), torch.randn(IMAGE))
+    assert find_layer(RowsNet(True, along).eval(), torch.randn(IMAGE)).place.name == "stem"
+
+
+def test_merged_patches_keep_the_inputs_proportions():
+    class Merging(nn.Module):
+        """Swin habits: four neighbouring tokens become one of twice the width."""
+
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(1, 6, 2, stride=2)
+            self.norm, self.merge, self.head = nn.LayerNorm(6), nn.Linear(24, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+            grid = tokens.unflatten(1, (4, 6)).unfold(1, 2, 2).unfold(2, 2, 2)  # (n, 2, 3, 6, 2, 2)
+            return self.head(self.merge(grid.flatten(3).flatten(1, 2)).mean(1))
+
+    model, x = Merging().eval(), torch.randn(2, 1, 8, 12)
+    for name, shape in (("norm", (2, 6, 4, 6)), ("merge", (2, 12, 2, 3))):
+        with Tap(model, find_layer(model, x, name).place) as tap:
+            A, _ = tap.gradient(tap.forward(x)[:, 0])
+        assert A.shape == shape
