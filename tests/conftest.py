@@ -11,6 +11,8 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import mlflow
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
+from time_limit import time_limit
 
 torch.set_num_threads(2)
 
@@ -22,10 +24,14 @@ def _own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def one_thread():
-    """A forked process that wants several OpenMP threads hangs where its parent has used several."""
+    """A forked process that wants several OpenMP threads hangs where its parent has used several.
+
+    scikit-learn has an OpenMP of its own. Whatever hangs all the same fails after two minutes.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1), time_limit(120):
+        yield
     torch.set_num_threads(before)
 
 

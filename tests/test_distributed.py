@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 
 import mlflow
 import pytest
@@ -11,6 +13,7 @@ import torch
 from lightning_modules import Classifier, loaders
 from models import loader
 from pytorch_lightning.loggers import MLFlowLogger
+from time_limit import time_limit
 
 from lightning_ifa import IntegratedFeatureAnalysis
 
@@ -44,6 +47,13 @@ class FailsOnRankOne(IntegratedFeatureAnalysis):
     def _share(self, trainer, source):
         if trainer.global_rank == 1:
             raise ZeroDivisionError("only here")
+        return super()._share(trainer, source)
+
+
+class WaitsOnRankOne(IntegratedFeatureAnalysis):
+    def _share(self, trainer, source):
+        if trainer.global_rank == 1:
+            time.sleep(3600)
         return super()._share(trainer, source)
 
 
@@ -81,9 +91,24 @@ def test_a_rank_that_fails_alone_stops_nobody(tmp_path):
     assert [rank["metrics"] for rank in results] == [{}, {}]
 
 
-def test_a_rank_without_samples(tmp_path):
+def test_ranks_that_wait_for_each_other_fail_the_test(tmp_path):
+    analysis = WaitsOnRankOne(train_dataloader=loaders()[0])
+    with pytest.raises(TimeoutError), time_limit(4):
+        validate(tmp_path / "run", 2, analysis)
+    for child in multiprocessing.active_children():
+        child.join(10)
+    assert not multiprocessing.active_children()
+
+
+def test_ranks_with_few_samples_agree(tmp_path):
     results = validate(tmp_path / "run", 2, IntegratedFeatureAnalysis(train_dataloader=loader(6)), n_val=7)
     assert results[0]["metrics"] == results[1]["metrics"]
+
+
+@pytest.mark.filterwarnings("ignore:feature analysis left out, training goes on")
+def test_a_rank_without_samples_stops_nobody(tmp_path):
+    results = validate(tmp_path / "run", 2, IntegratedFeatureAnalysis(train_dataloader=loader(6)), n_val=1)
+    assert [rank["metrics"] for rank in results] == [{}, {}]
 
 
 def test_two_ranks_log_to_one_run(tmp_path, store):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from lightning_modules import Net
 from models import loader
 from pytorch_lightning.loggers import MLFlowLogger
+from time_limit import run_within
 
 from lightning_ifa import IntegratedFeatureAnalysis
 
@@ -23,11 +23,8 @@ def run_job(folder, accelerator, processes):
     tests = Path(__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, __file__, str(folder), accelerator],
-        env=environment, cwd=folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    code, said = run_within(300, [*command, __file__, str(folder), accelerator], env=environment, cwd=folder)
+    assert code == 0, said
 
 
 class FailsOnRankOne(IntegratedFeatureAnalysis):
