@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -161,7 +162,7 @@ def requests(proxy, options):
 
 
 def outages(proxy, options):
-    """Time the same training beside each sort of outage, in shuffled order in every round."""
+    """Time the same training beside each sort of outage, in shuffled order; print after every round."""
     seconds, held = ({name: [] for name in OUTAGES} for _ in range(2))
     fit(False, [Watched()], 1)  # warms up
     for number in range(options.rounds):
@@ -171,8 +172,12 @@ def outages(proxy, options):
             fit(logger, [analysis, breaks])
             seconds[name].append(breaks.seconds)
             held[name].append(sum(analysis.blocked) + sum(spent))
+        _print_outages(seconds, held)
+
+
+def _print_outages(seconds, held):
     plain = np.array(seconds["undisturbed"])
-    print(f"training of {EPOCHS} epochs, undisturbed server: {np.median(plain):.2f} s, {options.rounds} rounds")
+    print(f"training of {EPOCHS} epochs, undisturbed server: {np.median(plain):.2f} s, {len(plain)} rounds")
     for name in OUTAGES:
         low, middle, high = np.quantile(np.array(seconds[name]) / plain, (0.25, 0.5, 0.75))
         share = np.array(held[name]) / np.array(seconds[name])
@@ -209,6 +214,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # takes the server along
     for name in ("pytorch_lightning", "lightning.pytorch", "mlflow", "lightning_ifa"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
