@@ -109,7 +109,8 @@ def score_overfitting(run: Run) -> Iterator[Row]:
     train, val, fault = run.tables["train"], run.tables["validation"], run.condition.fault == "overfitting"
     for n in SIZES:
         found, seconds = timed(overfitting, side(train, n), side(val, n))
-        yield run.row("overfitting", "plain", fault, n, found, seconds, shift=found.details.get("shift"))
+        more = {name: found.details.get(name) for name in ("shift", "hard_gap")}
+        yield run.row("overfitting", "plain", fault, n, found, seconds, **more)
     if not run.condition.name.endswith("sound"):
         return
     net, part = load_net(run.condition, run.seed, run.folder), run.parts["validation"]

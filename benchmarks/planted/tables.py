@@ -59,6 +59,7 @@ def overfitting(rows: pd.DataFrame) -> pd.DataFrame:
             negatives = of_size[~of_size["fault"] & (of_size["condition"] != "label-noise")]
             if part["fault"].any():
                 row[f"AUROC n={n}"] = auroc(now["score"], negatives["score"])
+                row[f"hard n={n}"] = auroc(now["hard_gap"], negatives["hard_gap"])
         last = part[part["n"] == 1000]
         row |= {"score": last["score"].mean(), "alarms": _share(last["alarm"])}
         found.append(row)

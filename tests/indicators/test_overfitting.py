@@ -48,6 +48,15 @@ def test_overfitting_alarms_on_a_large_gap_only(gap, alarm):
     assert overfitting(side(gap=gap), side(seed=1)).alarm is alarm
 
 
+def test_the_hard_gap_sees_hard_samples_only():
+    train, val = (one._replace(margins=one.margins - one.strata) for one in (side(1000), side(1000, seed=1)))
+    easy, hard = train.margins > 0.1, val.margins < -0.1
+    easier = overfitting(train._replace(margins=train.margins + easy), val).details
+    harder = overfitting(train, val._replace(margins=val.margins - 0.3 * hard)).details
+    assert easier["margin_gap"] > 0.35 > 0.1 > easier["hard_gap"]
+    assert harder["hard_gap"] > harder["margin_gap"] > 0.1
+
+
 @pytest.mark.parametrize(("n", "limit"), [(2000, 0.35), (200, 0.28 + 1.5 * 0.1), (100, 0.28 + 1.5 * np.sqrt(0.02))])
 def test_few_samples_must_show_more(n, limit):
     one_class = side(n)._replace(strata=np.zeros(n, dtype=np.int64), margins=np.arange(n) % 2 + 0.0)
