@@ -75,7 +75,8 @@ def analyze(
         max_samples: At most that many samples a split, a fixed random subset.
         probes: How many samples are pictured.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
-            left out takes it from its data set's attribute ``metadata``, if that is such a DataFrame.
+            left out takes it from its data set's attribute ``metadata``, if that is such a DataFrame. A column
+            ``group`` is not tested: it says which samples belong together, as of one patient.
         regions: ``"validation"`` to a sequence of masks, or to a function from the data-set index to a mask: boolean,
             of the input's spatial shape, True where the evidence should lie, all False where there is nothing to
             see, None where nothing is known. Left out, the data set's method ``region(index)`` is asked, if it has

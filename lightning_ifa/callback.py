@@ -61,7 +61,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         probes: How many validation samples are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
             CSV or Parquet file with the columns ``split`` and ``index``. A split left out takes it from its data set's
-            attribute ``metadata``, if that is such a DataFrame.
+            attribute ``metadata``, if that is such a DataFrame. A column ``group`` is not tested: it says which samples
+            belong together, as of one patient.
         regions: ``"validation"`` to a sequence of boolean masks, or to a function from the data-set index to one, True
             where the evidence should lie; by default the data set's method ``region(index)``, if it has one.
         class_names: One a class.

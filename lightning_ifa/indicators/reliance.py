@@ -84,29 +84,17 @@ def reliance(
     away = (class_column - class_column.mean(0)) @ spread  # (classes, p): how far each class's mean lies out
     evidence = class_logits[np.arange(len(classes)), classes] - class_logits.mean(0)[classes]
     through = np.einsum("np,nc,cp->c", inside, use, away, optimize=True)
-    free = np.maximum(np.bincount(stratum) - 1, 1)
-    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], stratum)  # (strata, p, p)
-    lever = np.einsum("yp,cpq,yq->cy", away, column_products, away, optimize=True)
-    class_variance = (_class_sums(use**2, stratum) * lever / free[:, None]).sum(0)
-    joint = use @ away
-    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], stratum)
-    variance = float((column_products * joint_products / free[:, None, None]).sum())
     slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
-    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(inside), slopes, optimize=True)
-    chance = chance / np.bincount(position)
-    joint_chance, freedom = float(chance.sum()), np.inf
+    known = _Known(inside, use, away, slopes, position, stratum)
+    null = _independent(known)
     if group is not None:
-        each = (inside @ away.T)[:, :, None], use[:, :, None]
-        class_variance = np.maximum(class_variance, grouped_variance(*each, stratum, group))
-        variance = max(variance, float(grouped_variance(inside[:, None], joint[:, None], stratum, group)[0]))
-        by_class, together = chance_variances(inside, slopes, position, stratum, group)
-        chance, joint_chance = np.maximum(chance, by_class), max(joint_chance, together)
+        null = _grouped(known, group, null)
+    z_use = through / np.sqrt(np.maximum(null.use, _TINY))
+    z_association = through / np.sqrt(np.maximum(null.chance, _TINY))
+    joint_use = float(through.sum()) / np.sqrt(max(null.joint_use, _TINY))
+    joint_association = float(through.sum()) / np.sqrt(max(null.joint_chance, _TINY))
+    if group is not None:
         freedom = degrees_of_freedom(stratum, group)
-    z_use = through / np.sqrt(np.maximum(class_variance, _TINY))
-    z_association = through / np.sqrt(np.maximum(chance, _TINY))
-    joint_use = float(through.sum()) / np.sqrt(max(variance, _TINY))
-    joint_association = float(through.sum()) / np.sqrt(max(joint_chance, _TINY))
-    if group is not None:
         z_association, joint_association = (as_normal(t, freedom) for t in (z_association, joint_association))
     z, z_class = _nearer_null(joint_use, joint_association), _nearer_null(z_use, z_association)
     total = float(evidence.sum())
@@ -114,6 +102,55 @@ def reliance(
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     shares = np.where(evidence > 0, through / np.where(evidence > 0, evidence, 1.0), 0.0)
     return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))
+
+
+class _Known(NamedTuple):
+    """What the nulls are computed from: column and logits within strata, and what the class means make of them."""
+
+    inside: NDArray[np.float64]
+    use: NDArray[np.float64]
+    away: NDArray[np.float64]
+    slopes: NDArray[np.float64]
+    position: NDArray[np.int64]
+    stratum: NDArray[np.int64]
+
+
+class _Variances(NamedTuple):
+    """Of each class's part and of the sum, without use and without association."""
+
+    use: NDArray[np.float64]
+    joint_use: float
+    chance: NDArray[np.float64]
+    joint_chance: float
+
+
+def _independent(known: _Known) -> _Variances:
+    """Variances where every sample stands for itself."""
+    inside, use, away, slopes, position, stratum = known
+    free = np.maximum(np.bincount(stratum) - 1, 1)
+    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], stratum)  # (strata, p, p)
+    lever = np.einsum("yp,cpq,yq->cy", away, column_products, away, optimize=True)
+    of_class = (_class_sums(use**2, stratum) * lever / free[:, None]).sum(0)
+    joint = use @ away
+    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], stratum)
+    variance = float((column_products * joint_products / free[:, None, None]).sum())
+    chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(inside), slopes, optimize=True)
+    chance = chance / np.bincount(position)
+    return _Variances(of_class, variance, chance, float(chance.sum()))
+
+
+def _grouped(known: _Known, group: NDArray[np.int64], alone: _Variances) -> _Variances:
+    """Variances where whole groups are exchanged, never below those of samples that stand for themselves."""
+    inside, use, away, slopes, position, stratum = known
+    of_class = grouped_variance((inside @ away.T)[:, :, None], use[:, :, None], stratum, group)
+    variance = float(grouped_variance(inside[:, None], (use @ away)[:, None], stratum, group)[0])
+    chance, joint_chance = chance_variances(inside, slopes, position, stratum, group)
+    return _Variances(
+        np.maximum(alone.use, of_class),
+        max(alone.joint_use, variance),
+        np.maximum(alone.chance, chance),
+        max(alone.joint_chance, joint_chance),
+    )
 
 
 def _pooled(
