@@ -47,6 +47,8 @@ AUGMENTED = (
     "training, or give a clean training loader (train_dataloader= of the callback)"
 )
 
+SEVERAL = "with several labels at once a value may go with another label: only transplants and regions can tell"
+
 
 @dataclass(frozen=True, eq=False)
 class Elsewhere:
@@ -148,8 +150,12 @@ def _suspects(
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
-    listed = () if has_background(table.properties) else PROPERTIES
+    if table.task == "multilabel":
+        suspects = [Suspect(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame]
+    else:
+        suspects = find_suspects(table.logits[known], labels[known], sources, targets, _training(tables, groups))
+    plain = has_background(table.properties) and table.task in ("multiclass", "binary")
+    listed = () if plain else PROPERTIES  # how much there is to see makes a target, or several labels
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             suspects += _transplanted(found, origin, listed)
