@@ -29,6 +29,7 @@ from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.features.targets import ScoreFunction
 from lightning_ifa.features.transplants import transplant_outside, transplant_parts
 from lightning_ifa.findings import Elsewhere, analyze_tables
+from lightning_ifa.indicators.columns import read_column
 from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.scale import IntensityScale
 from lightning_ifa.indicators.strata import bin_edges, strata
@@ -177,12 +178,20 @@ def _with_gallery(report: FeatureReport, sources: Mapping[str, Source]) -> Featu
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
-    """Put the user's knowledge of the samples, or else the data set's own, beside their features."""
+    """Put the user's knowledge of the samples, or else the data set's own, beside their features.
+
+    Raises:
+        MetadataError: It has another length than the data set, or values that cannot be compared: column and row, as
+            the user counts them, are named.
+    """
     frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
         return table
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
-    return replace(table, metadata=metadata_rows(frame, table.indices, length, split))
+    rows = metadata_rows(frame, table.indices, length, split)
+    for name in rows:
+        read_column(rows[name].set_axis(table.indices))
+    return replace(table, metadata=rows)
 
 
 def _transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTable) -> Transplants | None:

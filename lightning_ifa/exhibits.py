@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.transplants import OUTSIDE
 
 MOST_OUTLIERS = 12
 MOST_SUSPECTS = 2
@@ -75,7 +76,7 @@ def leading_suspects(report: FeatureReport, most: int = MOST_SUSPECTS) -> list[s
     found = judged_suspects(report)
     found = found[found["origin"] != "content"]
     names = [str(name) for name in found["source"] if _values(report, str(name)) is not None]
-    return names[:most]
+    return list(dict.fromkeys(names))[:most]  # a place may be named as a property and as a transplant
 
 
 def suspect_groups(report: FeatureReport, source: str, most: int = SAMPLES_A_GROUP) -> list[Group]:
@@ -119,7 +120,8 @@ def _values(report: FeatureReport, source: str) -> pd.Series | None:
     for frame in (table.metadata, table.properties):
         if source in frame:
             return frame[source].reset_index(drop=True)
-    return None
+    beyond = rows_of(report, "validation")["outside"]
+    return beyond if source == OUTSIDE and beyond.notna().any() else None
 
 
 def _in_turn(chosen: pd.Series, turn: pd.Series, most: int) -> NDArray[np.int64]:

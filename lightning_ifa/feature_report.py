@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.importance import Importance
 from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
 from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.indicators.subpopulations import subpopulations
+from lightning_ifa.listing import subpopulation_rows
 from lightning_ifa.sides import compared, evidence
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
@@ -37,7 +40,8 @@ class FeatureReport:
             evidence should lie; NaN where none is known).
         confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
             ``worst_class``, ``worst_score``, ``association``, ``accuracy_aligned``, ``accuracy_conflicting``,
-            ``conflicting`` (how many), ``highest`` and ``lowest`` (samples), ``note``.
+            ``conflicting`` (how many), ``highest`` and ``lowest`` (samples; of a text column
+            those of its two most frequent values), ``note``.
         importance: Importance matrix and its difference.
         tables: ``"validation"``, and ``"train"`` if there was one.
         scale: The common intensity scale.
@@ -106,6 +110,19 @@ class FeatureReport:
         """
         (train, groups), (validation, held_out) = compared(self.tables)
         return gaps_by_feature(train.contributions, groups, validation.contributions, held_out)
+
+    @cached_property
+    def subpopulations(self) -> pd.DataFrame:
+        """How the validation samples of each class (regression: target bin) divide into groups; no score uses it.
+
+        Columns ``class``, ``sizes`` (of the groups, largest first), ``stability`` (adjusted Rand index between
+        divisions learnt from halves), ``null`` (of one Gaussian), ``separation`` (share of the variance between the
+        groups), ``z`` (against that Gaussian), ``found`` (stable, apart and not tiny), ``features`` (channels that tell
+        the groups apart), ``examples`` (samples nearest the middle of each group, groups divided by a semicolon).
+        Classes of less than 40 samples are left out. Computed on first use, a second or so.
+        """
+        _, (table, groups) = compared(self.tables)
+        return subpopulation_rows(table, subpopulations(table.contributions, groups))
 
     @property
     def alarms(self) -> list[str]:

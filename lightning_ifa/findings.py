@@ -51,6 +51,8 @@ AUGMENTED = (
     "training, or give a clean training loader (train_dataloader= of the callback)"
 )
 
+SEVERAL = "with several labels at once a value may go with another label: only transplants and regions can tell"
+
 
 @dataclass(frozen=True, eq=False)
 class Elsewhere:
@@ -155,8 +157,12 @@ def _suspects(
     units = _units(tables)
     own = units["validation"][known] if "validation" in units else None
     training = _training(tables, groups, units)
-    suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
-    listed = () if has_background(table.properties) else PROPERTIES
+    if table.task == "multilabel":
+        suspects = [Suspect(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame]
+    else:
+        suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
+    plain = has_background(table.properties) and table.task in ("multiclass", "binary")
+    listed = () if plain else PROPERTIES  # how much there is to see makes a target, or several labels
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             donors = _groups_of(found.donors, table, units.get("validation"))

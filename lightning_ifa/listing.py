@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from lightning_ifa.indicators.confounding import Suspect
 from lightning_ifa.indicators.leakage import Twins
 from lightning_ifa.indicators.outliers import OutlierScores, outlier_kinds
 from lightning_ifa.indicators.reliance import channel_reliance
+from lightning_ifa.indicators.strata import group_means
+from lightning_ifa.indicators.subpopulations import Subpopulations
 from lightning_ifa.sides import evidence
 
 CARRIERS = 5  # channels named for each suspect
@@ -87,11 +89,10 @@ def _confounder_row(
     table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect, outside: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     frame = table.metadata if suspect.origin == "metadata" else table.properties
-    channels, values = [], frame.get(suspect.source)
-    if values is not None:
-        channels = _carriers(table, labels, values)
-    elif suspect.origin == "region" and outside is not None:
-        values = pd.Series(outside)
+    values = frame.get(suspect.source)
+    channels = [] if values is None else _carriers(table, labels, values)
+    if suspect.origin == "region" and outside is not None:
+        values, channels = pd.Series(outside), _outside_carriers(table, labels, outside)
     highest, lowest = ("", "") if values is None else _extremes(table, values)
     return {
         "source": suspect.source,
@@ -111,10 +112,48 @@ def _confounder_row(
     }
 
 
+def subpopulation_rows(table: FeatureTable, divisions: list[Subpopulations]) -> pd.DataFrame:
+    """List how each class divides; columns in ``FeatureReport.subpopulations``.
+
+    Args:
+        table: That the divisions' rows belong to.
+        divisions: In the order of the list.
+    """
+    rows = [
+        {
+            "class": found.label,
+            "sizes": ", ".join(map(str, np.bincount(found.group))),
+            "stability": found.stability,
+            "null": found.null,
+            "separation": found.separation,
+            "z": found.z,
+            "found": found.found,
+            "features": ", ".join(map(str, found.features[:CARRIERS])),
+            "examples": "; ".join(", ".join(table.sample_ids[rows]) for rows in _middles(table, found)),
+        }
+        for found in divisions
+    ]
+    return pd.DataFrame(rows, columns=SUBPOPULATION_COLUMNS)
+
+
+SUBPOPULATION_COLUMNS = ["class", "sizes", "stability", "null", "separation", "z", "found", "features", "examples"]
+
+
+def _middles(table: FeatureTable, found: Subpopulations) -> Iterator[NDArray[np.int64]]:
+    """Rows of the samples nearest the mean of each group."""
+    for number in np.unique(found.group):
+        rows = found.rows[found.group == number]
+        away = ((table.contributions[rows] - table.contributions[rows].mean(0)) ** 2).sum(1)
+        yield rows[np.argsort(away, kind="stable")[:EXAMPLES]]
+
+
 def _extremes(table: FeatureTable, values: pd.Series[Any]) -> tuple[str, str]:
-    """Samples with the largest and the smallest values."""
+    """Samples with the largest and the smallest values, or with the most frequent one and the next."""
     if not pd.api.types.is_numeric_dtype(values):
-        return "", ""
+        levels = values.dropna().astype(str)
+        common = levels.value_counts().index[:2]
+        named = [", ".join(table.sample_ids[levels.index[levels == level][:EXAMPLES]]) for level in common]
+        return named[0] if named else "", named[1] if len(named) > 1 else ""
     order = values.dropna().astype(float).sort_values(kind="stable").index
     highest, lowest = (", ".join(table.sample_ids[rows[:EXAMPLES]]) for rows in (order[::-1], order))
     return highest, lowest
@@ -128,4 +167,17 @@ def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[
         return []
     rows = known[column.known]
     part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
+    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
+
+
+def _outside_carriers(table: FeatureTable, labels: NDArray[np.int64], outside: NDArray[np.float64]) -> list[int]:
+    """The channels that speak louder, for or against, the more of the map lies outside the region; within classes."""
+    beyond = outside * np.abs(table.cams).reshape(len(table), -1).sum(1)
+    known = (labels >= 0) & np.isfinite(beyond)
+    if not known.any():
+        return []
+    both = np.column_stack([beyond, np.abs(table.contributions)])[known]
+    position, means = group_means(both, labels[known])
+    centred = both - means[position]
+    part = centred[:, 1:].T @ centred[:, 0]
     return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]

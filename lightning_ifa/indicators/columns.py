@@ -57,7 +57,7 @@ def read_column(column: pd.Series[Any]) -> Column:
     """Bring a column to numbers; missing values are left out.
 
     Args:
-        column: n values; numbers, booleans, text, categories or times.
+        column: n values; numbers, booleans, text, categories or times. Its index names rows in messages.
 
     Raises:
         MetadataError: A value is infinite or of a kind that cannot be compared; column and row are named.
@@ -69,7 +69,7 @@ def read_column(column: pd.Series[Any]) -> Column:
     if pd.api.types.is_numeric_dtype(present) and not pd.api.types.is_bool_dtype(present):
         numbers = present.to_numpy(np.float64)
         if not np.isfinite(numbers).all():
-            row = np.flatnonzero(known)[~np.isfinite(numbers)][0]
+            row = present.index[~np.isfinite(numbers)][0]
             raise MetadataError(
                 f"metadata column {column.name!r}, row {row}: an infinite number; leave it empty instead"
             )
@@ -101,8 +101,7 @@ def _standardised(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
 def _require_comparable(column: pd.Series[Any], known: NDArray[np.bool_]) -> None:
     if column.dtype != object:
         return
-    for row in np.flatnonzero(known):
-        value = column.iloc[row]
+    for row, value in column[known].items():
         if not isinstance(value, (str, bool, int, float, np.generic)):
             raise MetadataError(
                 f"metadata column {column.name!r}, row {row}: a {type(value).__name__}; expected a number, a text, "
