@@ -159,10 +159,10 @@ def test_callback_logs_metrics_by_step_and_images_by_epoch(store, tmp_path):
 def test_training_survives_a_dead_server(nowhere, store, tmp_path):
     """The user's own logger is alive; the run that pictures go to is not reachable."""
     callback = IntegratedFeatureAnalysis(run_id="0" * 32, tracking_uri=nowhere)
-    with pytest.warns(IFAWarning, match=r"3 uploads to MLflow are left over"):
+    with pytest.warns(IFAWarning, match=r"4 uploads to MLflow are left over"):
         trainer, _ = fit([callback], default_root_dir=tmp_path)
     assert trainer.state.finished
-    assert len(list(pending(tmp_path / "ifa"))) == 3  # two analyses, and the probes of the last one
+    assert len(list(pending(tmp_path / "ifa"))) == 4  # two analyses, the pictures and the probes of the last one
 
 
 def test_baseline_scale_is_taken_over(store, tmp_path):
