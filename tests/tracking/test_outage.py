@@ -8,7 +8,6 @@ import re
 import threading
 import time
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from lightning_modules import fit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
+from servers import patience
 
 from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis, outage_proof
 from lightning_ifa.cli import main
@@ -26,7 +26,6 @@ from lightning_ifa.errors import TrackingError
 from lightning_ifa.tracking.images import LOGGED_IMAGES
 from lightning_ifa.tracking.job import LOGGED_TABLES
 from lightning_ifa.tracking.note import DESCRIPTION
-from lightning_ifa.tracking.sink import Sink
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uploads to MLflow are left over")
 EPOCHS, REQUESTS = 5, 105
@@ -36,15 +35,6 @@ EPOCHS, REQUESTS = 5, 105
 def _hurry(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-
-
-@contextmanager
-def patience():
-    """Where all shall be uploaded when the training ends, a busy machine gets the time that it needs."""
-    close = Sink.close
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sink, "close", lambda sink, timeout, held=(): close(sink, 10 * timeout, held))
-        yield
 
 
 @pytest.fixture

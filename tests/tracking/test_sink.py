@@ -13,6 +13,7 @@ import pytest
 from lightning_modules import fit
 from models import PoolNet, loader, trained
 from pytorch_lightning.loggers import MLFlowLogger
+from servers import patience
 
 from lightning_ifa import FeatureTable, IFAWarning, IntegratedFeatureAnalysis, analyze
 from lightning_ifa.errors import FileError
@@ -159,7 +160,7 @@ def test_callback_logs_metrics_by_step_and_images_by_epoch(store, tmp_path):
 def test_training_survives_a_dead_server(nowhere, store, tmp_path):
     """The user's own logger is alive; the run that pictures go to is not reachable."""
     callback = IntegratedFeatureAnalysis(run_id="0" * 32, tracking_uri=nowhere)
-    with pytest.warns(IFAWarning, match=r"4 uploads to MLflow are left over"):
+    with patience(), pytest.warns(IFAWarning, match=r"4 uploads to MLflow are left over"):
         trainer, _ = fit([callback], default_root_dir=tmp_path)
     assert trainer.state.finished
     assert len(list(pending(tmp_path / "ifa"))) == 4  # two analyses, the pictures and the probes of the last one
