@@ -129,7 +129,7 @@ def _centres(scores: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
             group = _nearest(scores, centres)
         found.append(centres)
         inertia.append(_within(scores, centres))
-    return np.stack(found)[np.argmin(inertia, axis=0), np.arange(len(scores))]
+    return np.asarray(np.stack(found)[np.argmin(inertia, axis=0), np.arange(len(scores))])
 
 
 def _nearest(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
