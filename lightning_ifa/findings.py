@@ -161,8 +161,8 @@ def _suspects(
         suspects = [Suspect(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame]
     else:
         suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
-    plain = has_background(table.properties) and table.task in ("multiclass", "binary")
-    listed = () if plain else PROPERTIES  # how much there is to see makes a target, or several labels
+    # how much there is to see may well be the target, or how many labels there are
+    listed = () if table.task in ("multiclass", "binary") else PROPERTIES
     for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
         if found is not None:
             donors = _groups_of(found.donors, table, units.get("validation"))

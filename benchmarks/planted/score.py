@@ -37,6 +37,7 @@ from lightning_ifa.indicators.leakage import Copies, find_twins
 from lightning_ifa.indicators.outliers import Samples, outlier_kinds, outlier_scores, outliers
 from lightning_ifa.indicators.outside import outside
 from lightning_ifa.indicators.overfitting import Side, margin, overfitting
+from lightning_ifa.indicators.subpopulations import subpopulations
 from lightning_ifa.sides import label_margins
 
 SIZES = (50, 100, 200, 500, 1000)
@@ -256,6 +257,14 @@ def score_outliers(run: Run) -> Iterator[Row]:
         yield run.row("outliers", "noisy" if noisy else "plain", fault, n, found, seconds + more, **measured)
 
 
+def score_subpopulations(run: Run) -> Iterator[Row]:
+    """How many classes fall into groups."""
+    table = run.tables["validation"]
+    divisions, seconds = timed(subpopulations, table.contributions, table.targets)
+    told = Finding(float(sum(division.found for division in divisions)), 0.0, 1.0)
+    yield run.row("subpopulations", "classes", False, len(table), told, seconds, of=len(divisions))
+
+
 def score(folder: Path, names: set[str], most_seeds: int = 99) -> pd.DataFrame:
     """Score every cached network of the named conditions."""
     rows: list[Row] = []
@@ -266,4 +275,4 @@ def score(folder: Path, names: set[str], most_seeds: int = 99) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-SCORERS = (score_overfitting, score_metadata, score_regions, score_blind, score_outliers)
+SCORERS = (score_overfitting, score_metadata, score_regions, score_blind, score_outliers, score_subpopulations)

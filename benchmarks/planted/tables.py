@@ -36,6 +36,7 @@ def _all(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"Confounding with {family}: the true tag by condition", tags(rows, family)
     yield "Confounding with regions", regions(rows)
     yield "Confounding without metadata", blind(rows)
+    yield "Sub-populations: classes flagged", subpopulations(rows)
     yield "Outliers", outliers(rows)
     yield "Null: share of p-values in each fifth", nulls(rows)
     yield "Cost in seconds at the full number of samples, median", cost(rows)
@@ -141,6 +142,19 @@ def blind(rows: pd.DataFrame) -> pd.DataFrame:
         found.append({"test": variant, "condition": "no confounder", "score": negatives["score"].mean(),
                       "alarms": _share(negatives["alarm"])})  # fmt: skip
     return pd.DataFrame(found)
+
+
+def subpopulations(rows: pd.DataFrame) -> pd.DataFrame:
+    """By data set, head and condition."""
+    part = rows[rows["family"] == "subpopulations"]
+    sums = part.groupby(["group", "condition"])[["score", "of"]].sum().astype(int).reset_index()
+    return pd.DataFrame(
+        {
+            "data, head": sums["group"],
+            "condition": sums["condition"],
+            "flagged": [f"{found}/{of}" for found, of in zip(sums["score"], sums["of"], strict=True)],
+        }
+    )
 
 
 def outliers(rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ MOST_GAIN = 10.0  # an almost empty image has no contrast that could be multipli
 _MOST_PIXELS = 4096  # a percentile of that many evenly chosen pixels is exact enough
 
 PROPERTIES = ("contrast", "sharpness")
-"""What is transplanted here; like the border's, their evidence is judged only where the images have a background."""
+"""What is transplanted here, named as the image properties that sort the examples."""
 
 Transplant = Callable[[Tensor, Tensor], Tensor]
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score
 
 LEAST_SAMPLES = 40
 """A smaller class is not looked at: halves of it say nothing."""
@@ -15,11 +14,11 @@ MOST_GROUPS = 3
 COMPONENTS = 5
 """Principal components of a class's contribution profiles that are clustered."""
 
-HALVES, DRAWS = 10, 20
+HALVES, DRAWS, NULLS = 10, 30, 3
 STABLE, Z_LIMIT = 0.8, 3.0
 LEAST_SHARE = 0.1  # a smaller group is a matter for the list of outliers
 
-_ROUNDS = 25
+_ROUNDS = 15
 
 
 class Subpopulations(NamedTuple):
@@ -78,58 +77,74 @@ def _divided(
 ) -> Subpopulations:
     left, spread, _ = np.linalg.svd(profiles - profiles.mean(0), full_matrices=False)
     scores = (left * spread)[:, :COMPONENTS]
-    draws = [rng.normal(size=scores.shape) * scores.std(0) for _ in range(DRAWS)]
+    draws = rng.normal(size=(DRAWS, *scores.shape)) * scores.std(0)
     divisions = []
     for groups in range(2, MOST_GROUPS + 1):
-        centres = _centres(scores, groups)
-        group = _nearest(scores, centres)
+        centres = _centres(scores[None], groups)
+        group = _nearest(scores[None], centres)[0]
         order = np.argsort(-np.bincount(group, minlength=groups), kind="stable")
         group = np.argsort(order)[group]
-        separation = _separation(scores, centres)
-        chance = np.array([_separation(draw, _centres(draw, groups)) for draw in draws])
-        z = float((separation - chance.mean()) / max(chance.std(), 1e-12))
-        stability = float(np.mean([_agreement(scores, groups, rng) for _ in range(HALVES)]))
-        null = float(np.mean([_agreement(draw, groups, rng) for draw in draws[:HALVES]]))
+        separation = float(_separation(scores[None], centres)[0])
+        chance = _separation(draws, _centres(draws, groups))
+        z = (separation - float(chance.mean())) / max(float(chance.std()), 1e-12)
+        stability = _agreement(scores, groups, rng)
+        null = float(np.mean([_agreement(draw, groups, rng) for draw in draws[:NULLS]]))
         told = _telling(profiles, group)
         divisions.append(Subpopulations(label, group, rows, stability, null, separation, z, told))
     return max(divisions, key=lambda division: (division.found, division.z))
 
 
 def _agreement(scores: NDArray[np.float64], groups: int, rng: np.random.Generator) -> float:
-    """Learn the division from each of two halves, apply both to all, and compare."""
-    order = rng.permutation(len(scores))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
-    first, second = (_nearest(scores, _centres(scores[half], groups)) for half in halves)
-    return float(adjusted_rand_score(first, second))
+    """Learn the division from each of two halves, apply both to all, and compare; mean over some ways to halve."""
+    orders = np.stack([rng.permutation(len(scores)) for _ in range(HALVES)])
+    size = len(scores) // 2
+    learnt = [_centres(scores[half], groups) for half in (orders[:, :size], orders[:, size : 2 * size])]
+    told = [_nearest(np.broadcast_to(scores, (HALVES, *scores.shape)), centres) for centres in learnt]
+    return float(np.mean([_rand_index(a, b, groups) for a, b in zip(*told, strict=True)]))
+
+
+def _rand_index(first: NDArray[np.int64], second: NDArray[np.int64], groups: int) -> float:
+    """Adjusted Rand index (Hubert and Arabie 1985); 1 where both know one group only."""
+    table = np.bincount(first * groups + second, minlength=groups**2).reshape(groups, groups).astype(np.float64)
+    pairs, rows, columns = ((v * (v - 1) / 2).sum() for v in (table, table.sum(1), table.sum(0)))
+    total = len(first) * (len(first) - 1) / 2
+    chance, most = rows * columns / total, (rows + columns) / 2
+    return float((pairs - chance) / (most - chance)) if most > chance else 1.0
 
 
 def _centres(scores: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """K-means, begun once along each of the first three components, so that nothing is random; the best is kept."""
-    best, least = np.empty(0), np.inf
-    for axis in range(min(3, scores.shape[1])):
-        parts = np.array_split(np.argsort(scores[:, axis], kind="stable"), groups)
-        centres = np.stack([scores[part].mean(0) for part in parts])
+    """K-means of several data sets at once, ``(sets, n, p)`` to ``(sets, groups, p)``.
+
+    Begun once along each of the first three components, so that nothing is random; the best is kept.
+    """
+    found, inertia = [], []
+    for axis in range(min(3, scores.shape[2])):
+        rank = scores[:, :, axis].argsort(1, kind="stable").argsort(1, kind="stable")
+        group = rank * groups // scores.shape[1]
+        centres = np.zeros((len(scores), groups, scores.shape[2]))
         for _ in range(_ROUNDS):
+            members = (group[:, :, None] == np.arange(groups)).astype(np.float64)
+            sizes = members.sum(1)[:, :, None]
+            centres = np.where(sizes > 0, members.transpose(0, 2, 1) @ scores / np.maximum(sizes, 1), centres)
             group = _nearest(scores, centres)
-            members = group == np.arange(groups)[:, None]
-            sizes = members.sum(1)
-            moved = np.where(sizes[:, None] > 0, members @ scores / np.maximum(sizes, 1)[:, None], centres)
-            if np.array_equal(moved, centres):
-                break
-            centres = moved
-        inertia = float(((scores - centres[_nearest(scores, centres)]) ** 2).sum())
-        if inertia < least:
-            best, least = centres, inertia
-    return best
+        found.append(centres)
+        inertia.append(_within(scores, centres))
+    return np.asarray(np.stack(found)[np.argmin(inertia, axis=0), np.arange(len(scores))])
 
 
 def _nearest(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.asarray(((centres**2).sum(1) - 2 * scores @ centres.T).argmin(1))
+    away = (centres**2).sum(2)[:, None, :] - 2 * scores @ centres.transpose(0, 2, 1)
+    return np.asarray(away.argmin(2))
 
 
-def _separation(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> float:
-    within = ((scores - centres[_nearest(scores, centres)]) ** 2).sum()
-    return float(1 - within / ((scores - scores.mean(0)) ** 2).sum())
+def _within(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    own = np.take_along_axis(centres, _nearest(scores, centres)[:, :, None], axis=1)
+    return np.asarray(((scores - own) ** 2).sum((1, 2)))
+
+
+def _separation(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = ((scores - scores.mean(1, keepdims=True)) ** 2).sum((1, 2))
+    return np.asarray(1 - _within(scores, centres) / total)
 
 
 def _telling(profiles: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:
