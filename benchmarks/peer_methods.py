@@ -149,13 +149,17 @@ def fitting(case: Case) -> list[str]:
 
 
 def largest_differences(model: nn.Module, case: Case, x: Tensor, classes: Tensor) -> dict[str, float]:
-    """How far each peer's numbers are from ours, as a share of the largest of ours; by peer."""
+    """How far each peer's numbers are from ours, as a share of the largest of ours; by peer.
+
+    A map that cancels to nothing, as behind a LayerNorm, is measured against the largest channel's mean in it.
+    """
     with ours(model, case, with_gradcam=True) as run:
         own = run(x, classes)
     own = own._replace(gradcam_relu=own.gradcam.relu())
+    least = own.contributions.abs().max() / own.hirescam[0].numel()
     found = {}
     for name in set(fitting(case)) - {"bare forward", "lightning_ifa"}:
         with METHODS[name](model, case) as run:
             pairs = [(a, b.detach()) for a, b in zip(own, run(x, classes), strict=True) if b is not None]
-        found[name] = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+        found[name] = max(float((a - b).abs().max() / a.abs().max().clamp(min=least)) for a, b in pairs)
     return found

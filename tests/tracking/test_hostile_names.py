@@ -17,7 +17,7 @@ from lightning_ifa.comparison import compare_tables
 from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.report.comparison import comparison_html, comparison_png
 from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_files, write_job, write_sheet
+from lightning_ifa.tracking.publish import Moment, write_data, write_job, write_pictures, write_sheet
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.tables import TABLES
 
@@ -84,7 +84,8 @@ def test_files_and_pictures_without_mlflow(report, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     write_sheet(report, folder)
-    write_files(report, folder, Moment(0, 0))
+    write_data(report, folder, Moment(0, 0))
+    write_pictures(report, folder, Moment(0, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     root = {"ifa", "ifa_probes.png", "ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_summary.md",
             "ifa_report.html", "ifa_scale.json", *TABLES}  # fmt: skip
