@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -74,8 +75,12 @@ class Job:
 
 def pending(spool: Path) -> Iterator[Path]:
     """Folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
-    found = [path.parent for path in spool.rglob(JOB_FILE)]
-    return iter(sorted(found, key=lambda folder: (_timestamp(folder), str(folder))))
+    return iter(sorted(holding(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
+
+
+def holding(spool: Path, name: str) -> list[Path]:
+    """Folders below a spool folder that hold a file; another thread may remove folders meanwhile."""
+    return [Path(folder) for folder, _, files in os.walk(spool) if name in files]
 
 
 def upload(folder: Path, tracking_uri: str | None = None) -> None:

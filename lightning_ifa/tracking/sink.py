@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lightning_ifa.errors import IFAWarning
-from lightning_ifa.tracking.job import JOB_FILE, pending, replay
+from lightning_ifa.tracking.job import JOB_FILE, holding, pending, replay
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,9 @@ def release(spool: Path, names: Collection[str] | None = None) -> None:
         spool: Their folder.
         names: Which ones; the others are removed. None releases all.
     """
-    for description in list(spool.rglob(HELD_FILE)):
-        folder = description.parent
+    for folder in holding(spool, HELD_FILE):
         if names is None or folder.name in names:
-            description.replace(folder / JOB_FILE)
+            (folder / HELD_FILE).replace(folder / JOB_FILE)
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
