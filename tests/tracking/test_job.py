@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
 
 from lightning_ifa.tracking.job import pending
 
@@ -16,8 +14,9 @@ def test_folders_that_vanish_while_they_are_looked_through_stop_nobody(tmp_path,
     scandir = os.scandir
 
     def vanishing(path):
-        if Path(path).name == "a":
-            shutil.rmtree(path, ignore_errors=True)
+        if str(path) == str(tmp_path / "a"):
+            (tmp_path / "a" / "job.json").unlink()
+            (tmp_path / "a").rmdir()
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
