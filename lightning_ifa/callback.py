@@ -69,8 +69,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         reshape: Takes maps ``(n, c, *space)`` from the output of the layer named by ``layer``, by picking and moving
             entries, where its form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
-        transplants: Also look for confounders by exchanging borders, corners and background level between images:
-            ten more forward passes of 256 samples. Only for images that have a background; see docs/indicators.md.
+        transplants: Also look for confounders by exchanging borders, corners, level, contrast and fine detail between
+            images: twelve more forward passes of 256 samples. Only for images that have a background; see
+            docs/indicators.md.
         seed: Of every random draw of the analysis.
         every_n_epochs: Analyse at every n-th epoch.
         max_overhead: Share of the other training time that all analyses together may take, as 0.05; epochs are left
