@@ -9,6 +9,11 @@ import pandas as pd
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+LOCATED = (
+    "tag-corner", "tag-corner-half", "tag-corner-all", "tag-weak", "tag-one", "tag-stripe", "tag-dark_spot", "tag-all",
+)  # fmt: skip
+"""Conditions whose confounder always lies in one place, at the edge of the image."""
+
 
 def tables(rows: pd.DataFrame) -> str:
     """All tables as Markdown."""
@@ -36,6 +41,7 @@ def _all(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"Confounding with {family}: the true tag by condition", tags(rows, family)
     yield "Confounding with regions", regions(rows)
     yield "Confounding without metadata", blind(rows)
+    yield "Confounding without metadata, pooled, by data set", blind_by_data(rows)
     yield "Sub-populations: classes flagged", subpopulations(rows)
     yield "Outliers", outliers(rows)
     yield "Null: share of p-values in each fifth", nulls(rows)
@@ -123,25 +129,36 @@ def regions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def blind(rows: pd.DataFrame) -> pd.DataFrame:
-    """Image properties, transplants and both, by condition."""
+    """Image properties, transplants and both, by condition, by whether the confounder has a place, and without one."""
     part = rows[(rows["family"] == "blind")]
     part = part[(part["variant"] == "transplants") | (part["n"] == 1000)]
     found = []
     for variant, of_kind in part.groupby("variant", sort=False):
-        negatives = of_kind[~of_kind["fault"]]
-        for condition, faulty in of_kind[of_kind["fault"]].groupby("condition"):
+        negatives, faulty = of_kind[~of_kind["fault"]], of_kind[of_kind["fault"]]
+        placed = faulty["condition"].isin(LOCATED)
+        kinds = [*faulty.groupby("condition"), ("all with a place", faulty[placed]), ("all without", faulty[~placed])]
+        for condition, of_condition in kinds:
             found.append(
                 {
                     "test": variant,
                     "condition": condition,
-                    "AUROC": auroc(faulty["score"], negatives["score"]),
-                    "score": faulty["score"].mean(),
-                    "alarms": _share(faulty["alarm"]),
+                    "AUROC": auroc(of_condition["score"], negatives["score"]),
+                    "score": of_condition["score"].mean(),
+                    "alarms": _share(of_condition["alarm"]),
                 }
             )
         found.append({"test": variant, "condition": "no confounder", "score": negatives["score"].mean(),
                       "alarms": _share(negatives["alarm"])})  # fmt: skip
     return pd.DataFrame(found)
+
+
+def blind_by_data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Properties and transplants together; several conditions are one where no confounder is used."""
+    part = rows[(rows["family"] == "blind") & (rows["variant"] == "pooled")]
+    part = part.assign(condition=part["condition"].where(part["fault"], "no confounder"))
+    grouped = part.groupby(["group", "condition"])
+    numbers = pd.DataFrame({"score": grouped["score"].mean(), "alarms": grouped["alarm"].apply(_share)})
+    return numbers.reset_index().rename(columns={"group": "data, head"})
 
 
 def subpopulations(rows: pd.DataFrame) -> pd.DataFrame:
@@ -172,6 +189,8 @@ def outliers(rows: pd.DataFrame) -> pd.DataFrame:
         clean = sized[(sized["condition"] != "outliers") & (sized["variant"] == "plain")]
         row: dict[str, object] = {"data, head": group, "n": n}
         for key, name in names.items():
+            if key not in sized:  # a set of networks without planted outliers
+                continue
             row[name] = (clean if "clean" in key else planted)[key].mean()
         found.append(row | {"alarms": _share(planted["alarm"]), "false alarms": _share(clean["alarm"])})
     return pd.DataFrame(found)

@@ -113,16 +113,16 @@ def _transplants(x: Tensor, regions: Mapping[str, Region]) -> Iterator[tuple[str
 
 
 def _background_regions(space: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Named as the image properties of the same place."""
+    """Named as the image properties of the same place; in small images the object fills its corners too."""
     height, width = space[-2:]
+    if min(height, width) < LEAST_SIZE:
+        return
     for names, ends in zip(
         product(("top", "bottom"), ("left", "right")), product((False, True), repeat=2), strict=True
     ):
         mask = torch.zeros(space, dtype=torch.bool)
         mask[..., _end(height, CORNER, ends[0]), _end(width, CORNER, ends[1])] = True
         yield "corner_" + "_".join(names), mask
-    if min(height, width) < LEAST_SIZE:
-        return
     border = torch.zeros(space, dtype=torch.bool)
     sides = (("top", -2, False), ("bottom", -2, True), ("left", -1, False), ("right", -1, True))
     for name, axis, last in sides:

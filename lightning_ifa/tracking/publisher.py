@@ -36,7 +36,6 @@ from lightning_ifa.tracking.view import install_view_once, refresh_view
 
 log = logging.getLogger(__name__)
 
-FIGURES = (OVERVIEW_FILE, SHEET_FILE)
 SINGLES_EVERY = 10
 """Of so many epochs the first analysed one has its probes logged one by one: 16 requests more than a contact sheet.
 
@@ -51,7 +50,7 @@ class Publisher:
 
     Each analysis brings its tables and a contact sheet of the probes. The pictures at the run's root, which the next
     analysis replaces, are drawn for the first analysis, for the last, and between them as often as two seconds of
-    drawing come cheap. The probes one by one, as the saved view shows them, come with the first analysis of every ten
+    drawing come cheap; without a run they lie in the folder of their analysis. The probes one by one, as the saved view shows them, come with the first analysis of every ten
     epochs; those of the best and of the last analysis wait in the spool until the training ends and it is known
     which these are.
 
@@ -76,7 +75,7 @@ class Publisher:
             spool = "-".join(filter(None, (run.run_id, slug(place) if place else "")))
             self._sink = Sink(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
-        self._drawn: list[tuple[Path, int]] = []
+        self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
         self._drawing = Budget(DRAWING, time.monotonic)
         self._undrawn: tuple[FeatureReport, Moment] | None = None
@@ -93,6 +92,7 @@ class Publisher:
         name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
         if self._run is None:
             self._show_drawn()
+            self._last_name = name
             self._sink.put(name, partial(self._write_locally, report, moment))
             return
         self._note_best(best)
@@ -116,6 +116,8 @@ class Publisher:
         self._note_best(best)
         if self._run is not None:
             self._sink.put("pictures", self._draw_last)
+        elif self._last_name:
+            self._sink.put(self._last_name, self._draw_last_locally)
         self._sink.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
 
@@ -151,18 +153,30 @@ class Publisher:
                 release(other.parent, ())
 
     def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
+        """In the rendering thread: the same without a run."""
         write_data(report, folder, moment)
-        write_pictures(report, folder, moment)
         write_sheet(report, folder)
-        self._drawn.append((folder, moment.step))
+        self._drawn.append((folder / SHEET_FILE, moment.step))
+        draws = self._drawing.allows()
+        self._undrawn = None if draws else (report, moment)
+        if draws:
+            with self._drawing.spending():
+                self._draw_locally(report, moment, folder)
+
+    def _draw_last_locally(self, folder: Path) -> None:
+        if self._undrawn is not None:
+            self._draw_locally(*self._undrawn, folder)
+
+    def _draw_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
+        write_pictures(report, folder, moment)
+        self._drawn.append((folder / OVERVIEW_FILE, moment.step))
 
     def _show_drawn(self) -> None:
         """Hand what is drawn to the loggers, from the thread that they are used to."""
         while self._drawn:
-            folder, step = self._drawn.pop(0)
-            for name in FIGURES:
-                if self._shows and (folder / name).exists():
-                    self._show(folder / name, step)
+            file, step = self._drawn.pop(0)
+            if self._shows and file.exists():
+                self._show(file, step)
 
     def _show(self, file: Path, step: int) -> None:
         try:

@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 pytest.importorskip("mlxtend")
 
-from benchmarks.planted.conditions import tuning
+from sklearn.metrics import average_precision_score
+
+from benchmarks.planted.conditions import tuning, whole
 from benchmarks.planted.train import fit, splits
 from lightning_ifa import analyze
 from lightning_ifa.what_if import what_if
@@ -23,7 +25,7 @@ def runs():
     """Network, splits and report of each condition, trained once."""
     torch.set_num_threads(1)
     found = {}
-    for condition in tuning():
+    for condition in tuning() + whole():
         if condition.name not in EXPECTED:
             continue
         small = replace(condition, width=32, epochs=min(condition.epochs, 20))
@@ -34,7 +36,7 @@ def runs():
             for name, rows in (("train", 1000), ("validation", ROWS))
         }
         metadata = {"validation": pd.DataFrame({"tag": parts["validation"].tagged.numpy()[:ROWS]})}
-        blind = condition.name == "tag-corner-all"
+        blind = condition.name in ("tag-corner-all", "contrast")
         known = None if blind else metadata
         report = analyze(net, loaders["validation"], loaders["train"], metadata=known, transplants=blind)
         found[condition.name] = net, parts, report, loaders["validation"]
@@ -46,6 +48,7 @@ EXPECTED = {
     "overfit-severe": ["overfitting"],
     "tag-corner": ["confounding"],
     "tag-corner-all": ["confounding"],
+    "contrast": ["confounding"],
     "tag-unused": [],
     "outliers": ["outliers"],
 }
@@ -69,6 +72,11 @@ def test_a_tag_in_every_sample_is_located_without_metadata(runs):
     assert (first["source"], first["origin"]) == ("corner_top_left", "transplant")
 
 
+def test_a_contrast_that_goes_with_the_class_is_named_without_metadata(runs):
+    judged = runs["contrast"][2].confounders.query("origin != 'content'").iloc[0]
+    assert (judged["source"], judged["origin"]) == ("contrast", "transplant")
+
+
 def test_planted_outliers_and_copies_are_listed(runs):
     _, parts, report, _ = runs["outliers"]
     rows = report.samples.query("split == 'validation'")
@@ -77,6 +85,10 @@ def test_planted_outliers_and_copies_are_listed(runs):
     bad = np.isin(planted, ["mislabelled", "corrupted", "foreign", "duplicate", "near"])
     assert (told[bad] != "").mean() > 0.7
     assert (told[~bad] != "").mean() < 0.02
+    score = rows["score"].fillna(-9).to_numpy()
+    for kind in ("mislabelled", "corrupted", "foreign"):
+        alone = (planted == kind) | ~bad
+        assert average_precision_score(planted[alone] == kind, score[alone]) > 0.8, kind
     assert (twin[planted == "duplicate"] != "").all()
     assert (twin[planted == ""] == "").all()
 

@@ -17,6 +17,15 @@ from lightning_ifa.features.isolation import undisturbed
 from lightning_ifa.features.tap import Tap, gradients, run_cut
 
 
+@pytest.fixture(autouse=True)
+def _only_what_is_new():
+    """What was there before is not searched: among everything that a session has loaded, a search takes a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def tensors():
     gc.collect()
     return [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]

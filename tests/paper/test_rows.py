@@ -38,8 +38,9 @@ def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatc
     assert run.data.metrics["ifa/consistency/score"] < 1e-3  # pooled, or ReLU layers without bias to speak of
 
 
-# the rows that train in seconds
-@pytest.mark.parametrize(("row", "mark"), [("ultrasound", "calipers"), ("esmira", "site")])
+@pytest.mark.parametrize(
+    ("row", "mark"), [("ultrasound", "calipers"), pytest.param("esmira", "site", marks=pytest.mark.slow)]
+)
 def test_a_planted_mark_raises_the_score_above_its_null_and_its_absence_does_not(row, mark, stand_in, store):
     found = {}
     for confounded in (False, True):

@@ -56,6 +56,17 @@ class DrawingSink:
         pass
 
 
+class LocalSink(DrawingSink):
+    """Renders into folders that may be there already, as the real one."""
+
+    def put(self, name, render):
+        (self.spool / name).mkdir(parents=True, exist_ok=True)
+        render(self.spool / name)
+
+
+FILES = ("ifa_probes.png", "ifa_report.html", "ifa_overview.png")
+
+
 @pytest.mark.parametrize("wait", [0.0, 600.0])
 def test_the_first_and_the_last_analysis_are_drawn_and_others_as_they_come_cheap(report, monkeypatch, tmp_path, wait):
     clock = iter(range(0, 10**6, 1))  # a second passes whenever the time is asked
@@ -75,3 +86,13 @@ def test_the_first_and_the_last_analysis_are_drawn_and_others_as_they_come_cheap
     found.close(1.0)
     assert (tmp_path / "run" / "pictures").is_dir() == (wait == 0)
     assert len({path.parents[1].name for path in tmp_path.rglob("ifa_report.html")}) == (3 if wait else 2)
+
+
+def test_without_a_run_the_first_and_the_last_analysis_are_drawn_in_their_own_folders(report, monkeypatch, tmp_path):
+    monkeypatch.setattr(publisher, "Sink", LocalSink)
+    found = publisher.Publisher(None, tmp_path)
+    for epoch in range(10, 14):
+        found.put(report, Moment(epoch, epoch))
+    found.close(1.0)
+    steps = {name: [int(path.parent.name[-8:]) for path in sorted(tmp_path.rglob(name))] for name in FILES}
+    assert steps == {"ifa_probes.png": [10, 11, 12, 13], "ifa_report.html": [10, 13], "ifa_overview.png": [10, 13]}
