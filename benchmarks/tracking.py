@@ -84,17 +84,18 @@ class Breaks(pl.Callback):
     """Times a training, and lets the server be undisturbed again when it is over: the end's waiting is not measured."""
 
     def __init__(self, proxy, epoch, act):
-        self.proxy, self.epoch, self.act, self.seconds = proxy, epoch, act, 0.0
+        self.proxy, self.epoch, self.act = proxy, epoch, act
 
     def on_train_start(self, trainer, pl_module):
-        self.began = time.perf_counter()
+        self.began = time.perf_counter(), time.process_time() - time.thread_time()
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == self.epoch:
             self.act(self.proxy)
 
     def on_train_end(self, trainer, pl_module):
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.began[0]
+        self.beside = time.process_time() - time.thread_time() - self.began[1]
         self.proxy.reset()
 
 
@@ -163,7 +164,7 @@ def requests(proxy, options):
 
 def outages(proxy, options):
     """Time the same training beside each sort of outage, in shuffled order; print after every round."""
-    seconds, held = ({name: [] for name in OUTAGES} for _ in range(2))
+    seconds, beside, held = ({name: [] for name in OUTAGES} for _ in range(3))
     fit(False, [Watched()], 1)  # warms up
     for number in range(options.rounds):
         for name in np.random.default_rng(number).permutation(list(OUTAGES)).tolist():
@@ -171,11 +172,13 @@ def outages(proxy, options):
             analysis, breaks, spent = Watched(), Breaks(proxy, *OUTAGES[name]), timed(logger)
             fit(logger, [analysis, breaks])
             seconds[name].append(breaks.seconds)
+            beside[name].append(breaks.beside)
             held[name].append(sum(analysis.blocked) + sum(spent))
-        _print_outages(seconds, held)
+        _print_outages(seconds, beside, held)
 
 
-def _print_outages(seconds, held):
+def _print_outages(seconds, beside, held):
+    """Print wall time, and what depends less on the machine: how long training was held, and what ran beside it."""
     plain = np.array(seconds["undisturbed"])
     print(f"training of {EPOCHS} epochs, undisturbed server: {np.median(plain):.2f} s, {len(plain)} rounds")
     for name in OUTAGES:
@@ -183,7 +186,8 @@ def _print_outages(seconds, held):
         share = np.array(held[name]) / np.array(seconds[name])
         print(
             f"{name}: time / undisturbed: median {middle:.3f}, quartiles {low:.3f} to {high:.3f}; training thread in "
-            f"logging and hand-over {1000 * np.median(held[name]):.1f} ms, {np.median(share):.2%} of the training",
+            f"logging and hand-over {1000 * np.median(held[name]):.1f} ms, {np.median(share):.2%} of the training; CPU "
+            f"time of the other threads {np.median(beside[name]):.2f} s",
             flush=True,
         )
 
