@@ -10,12 +10,14 @@ from contextlib import contextmanager
 class Budget:
     """Allows an analysis as long as all of them together stay below a share of the other time.
 
-    The first is always allowed: what one costs is not known before. A later one is expected to cost what the last
-    one did. Only the moments of analyses depend on the clock, never their numbers.
+    One is expected to cost what the last one did. Only the moments of analyses depend on the clock, never their
+    numbers.
 
     Args:
         share: Of the time spent otherwise, as 0.05.
         clock: Gives seconds.
+        expected: What the first one costs, in seconds; by default that is not known, and the first is allowed.
+        began: The clock's time from which on time counts; by default now.
 
     Example::
 
@@ -24,11 +26,17 @@ class Budget:
                 ...
     """
 
-    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        share: float,
+        clock: Callable[[], float] = time.monotonic,
+        expected: float = 0.0,
+        began: float | None = None,
+    ) -> None:
         self._share, self._clock = share, clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._spent = 0.0
-        self._last = 0.0
+        self._last = expected
 
     @property
     def overhead(self) -> float:

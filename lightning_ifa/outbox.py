@@ -37,6 +37,7 @@ class Outbox:
         self._waiting: dict[str, tuple[FeatureReport, Moment]] = {}
         self._latest: tuple[FeatureReport, Moment, int] | None = None
         self._publishers: dict[str, Publisher] = {}
+        self._began = time.monotonic()
 
     def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
         """Take a report, until ``send``.
@@ -110,5 +111,5 @@ class Outbox:
                     f"no MLflow run was found, so pictures and tables go to {folder}; pass "
                     "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
                 )
-            self._publishers[place] = Publisher(run, folder, trainer.loggers, self._view, place)
+            self._publishers[place] = Publisher(run, folder, trainer.loggers, self._view, place, self._began)
         return self._publishers[place]

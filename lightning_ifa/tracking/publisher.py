@@ -43,16 +43,18 @@ Counted from epoch 0, not from a run's first analysis, so that runs of different
 """
 DRAWING = 0.02
 """Share of the other time that drawing the pictures at a run's root may take: they compete with the training."""
+DRAWN_IN = 2.0
+"""Seconds that drawing them is expected to take, until it has been done once."""
 
 
 class Publisher:
     """Hands the reports of one training and place to the background sink.
 
     Each analysis brings its tables and a contact sheet of the probes. The pictures at the run's root, which the next
-    analysis replaces, are drawn for the first analysis, for the last, and between them as often as two seconds of
-    drawing come cheap; without a run they lie in the folder of their analysis. The probes one by one, as the saved view shows them, come with the first analysis of every ten
-    epochs; those of the best and of the last analysis wait in the spool until the training ends and it is known
-    which these are.
+    analysis replaces, are drawn for the last, and before it as often as two seconds of drawing come cheap: for the
+    first time some two minutes after the start. Without a run they lie in the folder of their analysis. The probes
+    one by one, as the saved view shows them, come with the first analysis of every ten epochs; those of the best and
+    of the last analysis wait in the spool until the training ends and it is known which these are.
 
     Args:
         run: The MLflow run, or None.
@@ -60,10 +62,17 @@ class Publisher:
         loggers: The trainer's; where there is no run, those that take images get the figures.
         view: Whether to save a view in the run's experiment, once, and let it open on pictures that all runs have.
         place: Where in the run: nothing for its main analysis, or the name of a further layer or validation loader.
+        began: When the training began, by ``time.monotonic``; by default now.
     """
 
     def __init__(
-        self, run: Run | None, folder: Path, loggers: Iterable[Any] = (), view: bool = True, place: str = ""
+        self,
+        run: Run | None,
+        folder: Path,
+        loggers: Iterable[Any] = (),
+        view: bool = True,
+        place: str = "",
+        began: float | None = None,
     ) -> None:
         self._run, self._place = run, place
         self._view = view and not place
@@ -77,7 +86,7 @@ class Publisher:
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
-        self._drawing = Budget(DRAWING, time.monotonic)
+        self._drawing = Budget(DRAWING, time.monotonic, DRAWN_IN, began)
         self._undrawn: tuple[FeatureReport, Moment] | None = None
 
     def put(self, report: FeatureReport, moment: Moment, best: str = "", unlogged: bool = False) -> None:
