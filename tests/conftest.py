@@ -57,3 +57,10 @@ def store(tmp_path, _empty_store):
     while mlflow.active_run() is not None:
         mlflow.end_run()
     mlflow.set_tracking_uri(previous)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For trainings whose pictures nobody looks at: drawing them takes longer than the rest."""
+    monkeypatch.setattr("lightning_ifa.tracking.publisher.write_pictures", lambda *_: None)
+    monkeypatch.setattr("lightning_ifa.tracking.publish.write_pictures", lambda *_: None)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis, analyze
 
-pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 
 
 def test_weights_are_bit_identical_where_the_analysis_fails():

@@ -14,6 +14,7 @@ from lightning_ifa import IntegratedFeatureAnalysis
 from lightning_ifa.features.ride import PROOF
 
 pytestmark = [
+    pytest.mark.usefixtures("no_pictures"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
 ]
 

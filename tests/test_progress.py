@@ -8,7 +8,7 @@ from lightning_modules import Classifier, loaders
 
 from lightning_ifa import IntegratedFeatureAnalysis, progress
 
-pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 
 
 def shown(bar, capsys, tmp_path):

@@ -17,6 +17,7 @@ from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis, analyze
 from lightning_ifa.checkpoint import KEY
 
 pytestmark = [
+    pytest.mark.usefixtures("no_pictures"),
     pytest.mark.filterwarnings("ignore:no MLflow run was found"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
