@@ -62,7 +62,7 @@ class Publisher:
         loggers: The trainer's; where there is no run, those that take images get the figures.
         view: Whether to save a view in the run's experiment, once, and let it open on pictures that all runs have.
         place: Where in the run: nothing for its main analysis, or the name of a further layer or validation loader.
-        began: When the training began, by ``time.monotonic``; by default now.
+        began: From when on the time beside drawing counts, by ``time.monotonic``; by default now.
     """
 
     def __init__(
@@ -138,13 +138,18 @@ class Publisher:
     def _write(self, report: FeatureReport, moment: Moment, folder: Path, singles: bool, unlogged: bool) -> None:
         """In the rendering thread: what an analysis brings, with pictures if they come cheap."""
         assert self._run is not None
-        draws = self._drawing.allows()
-        self._undrawn = None if draws else (report, moment)
+        draws = self._draws(report, moment)
         with self._drawing.spending() if draws else nullcontext():
             write_job(
                 report, folder, self._run, moment,
                 place=self._place, pictures=draws, singles=singles, unlogged=unlogged,
             )  # fmt: skip
+
+    def _draws(self, report: FeatureReport, moment: Moment) -> bool:
+        """Whether a report's pictures come cheap now; if not, they are owed to it, and to none before it."""
+        draws = self._drawing.allows()
+        self._undrawn = None if draws else (report, moment)
+        return draws
 
     def _draw_last(self, folder: Path) -> None:
         """In the rendering thread, after all else: the pictures that the last analysis is owed."""
@@ -163,11 +168,10 @@ class Publisher:
 
     def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
         """In the rendering thread: the same without a run."""
+        draws = self._draws(report, moment)
         write_data(report, folder, moment)
         write_sheet(report, folder)
         self._drawn.append((folder / SHEET_FILE, moment.step))
-        draws = self._drawing.allows()
-        self._undrawn = None if draws else (report, moment)
         if draws:
             with self._drawing.spending():
                 self._draw_locally(report, moment, folder)
