@@ -27,12 +27,14 @@ from mnist import Digits, SmallCNN
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import IntegratedFeatureAnalysis, analyze
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.sampling import reference_indices
+from lightning_ifa.analysis import analyze
+from lightning_ifa.data.sampling import reference_indices
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_job
+from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 
 def seconds(action):
@@ -94,7 +96,7 @@ class Separate(IntegratedFeatureAnalysis):
 
     def setup(self, trainer, pl_module, stage):
         super().setup(trainer, pl_module, stage)
-        self._passenger.refused = "benchmark"
+        self._capture.refused = "benchmark"
 
 
 class FeaturesOnly(IntegratedFeatureAnalysis):
@@ -140,7 +142,7 @@ def main():
     data.setup("fit")
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader()}
     indices = {split: reference_indices(loader, 1024, 0, split) for split, loader in loaders.items()}
-    extraction = Extraction(model)
+    extraction = FeatureExtractor(model)
 
     with tempfile.TemporaryDirectory() as folder:
         plain = trainer(folder)

@@ -17,16 +17,20 @@ import torch
 from digit_nets import TRAIN, VALIDATION, DigitNet, digits, duplicated, trained, with_dead, with_mixes
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import FeatureReport, FeatureTable, analyze, check_maps, decompose
+from lightning_ifa.analysis import analyze
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.decomposition import decompose
 from lightning_ifa.decomposition.curves import Trial, channel_masks, component_curve, start_trial
 from lightning_ifa.decomposition.decompose import SHARES
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.isolation import undisturbed
-from lightning_ifa.features.rerun import hold, masked
-from lightning_ifa.features.tail import Tail
-from lightning_ifa.indicators.consistency import TRANSFORMS
-from lightning_ifa.indicators.importance import order, preference
-from lightning_ifa.indicators.selection import kept_counts
+from lightning_ifa.evaluation.cam_check import check_maps
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.interventions.reduction import keep_channels, store_activations
+from lightning_ifa.model.head import Head
+from lightning_ifa.model.isolation import isolate
+from lightning_ifa.statistics.channel_selection import kept_counts
+from lightning_ifa.statistics.completeness import TRANSFORMS
+from lightning_ifa.statistics.importance import order, preference
 
 WIDTHS = (8, 16, 32, 64, 128, 256, 512)
 SHOWN_SHARES = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0)
@@ -139,11 +143,11 @@ def cost(folder: Path) -> None:
         model = trained(512, "gap", 0, folder) if head == "gap" else DigitNet(512, "mlp").eval()
         report, validation = analysed(model)
         table = report.tables["validation"]
-        with undisturbed(model, 0), torch.no_grad():
-            held = hold(Extraction(model, "features"), validation, table)
+        with isolate(model, 0), torch.no_grad():
+            held = store_activations(FeatureExtractor(model, "features"), validation, table)
             whole = best(lambda m=model, h=held: m(h.x))
             tail_alone = best(lambda m=model, h=held: m.head(h.A))
-            with Tail(model, held.layer, held.x[:8]) as tail:
+            with Head(model, held.layer, held.x[:8]) as tail:
                 trial = start_trial(tail, held, table, report.tables["train"])
                 scale = len(held.A) / len(trial.held.A)
                 for kind, run in kinds(trial, table).items():
@@ -163,7 +167,7 @@ def kinds(trial: Trial, table: FeatureTable) -> dict[str, Callable[[], object]]:
         "channels, zero": lambda: trial.mask(masks, "zero"),
         "channels, mean": lambda: trial.mask(masks, "mean"),
         "components": lambda: component_curve(trial, counts),
-        "channels, zero, accuracy alone": lambda: trial.performance(masked(masks, np.zeros(512))),
+        "channels, zero, accuracy alone": lambda: trial.performance(keep_channels(masks, np.zeros(512))),
     }
 
 

@@ -161,7 +161,7 @@ def train(options):
     clock, analyses = Clock(), []
     callbacks = [clock]
     if options.analysed:
-        from lightning_ifa import IntegratedFeatureAnalysis
+        from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
         class Timed(IntegratedFeatureAnalysis):
             def on_validation_epoch_end(self, trainer, pl_module):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import Case, as_is
-from lightning_ifa.features.cam import cam, cam_weights, contributions_and_cam
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.cam.methods import cam, cam_weights, contributions_and_cam
+from lightning_ifa.model.activation_capture import ActivationCapture
 
 try:
     from captum.attr import LayerGradCam, LayerGradientXActivation
@@ -61,7 +61,7 @@ def bare(model: nn.Module, case: Case) -> Iterator[Run]:
 @contextmanager
 def ours(model: nn.Module, case: Case, with_gradcam: bool = False) -> Iterator[Run]:
     """Contributions and map as ``Extraction`` takes them, without what it collects from them."""
-    with Tap(model, model.get_submodule(case.layer), case.layer) as tap:
+    with ActivationCapture(model, model.get_submodule(case.layer), case.layer) as tap:
 
         def run(x: Tensor, classes: Tensor) -> Found:
             logits = tap.forward(x)

@@ -32,7 +32,8 @@ from mnist import Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 from servers import Proxy, Server
 
-from lightning_ifa import IntegratedFeatureAnalysis, outage_proof
+from lightning_ifa.tracking.spooling_client import outage_proof
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 5

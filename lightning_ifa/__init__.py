@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_ifa import gate
     from lightning_ifa.analysis import analyze
-    from lightning_ifa.callback import IntegratedFeatureAnalysis
-    from lightning_ifa.decomposition import MapEvaluation, check_maps, decompose, evaluate_maps
+    from lightning_ifa.data.feature_table import FeatureTable
+    from lightning_ifa.decomposition import decompose
     from lightning_ifa.errors import IFAError, IFAWarning
+    from lightning_ifa.evaluation.cam_check import check_maps
+    from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
     from lightning_ifa.feature_report import FeatureReport
-    from lightning_ifa.features.table import FeatureTable
     from lightning_ifa.layer_analysis import analyze_layers
-    from lightning_ifa.logged_model import log_model
     from lightning_ifa.tracking.compare import compare
-    from lightning_ifa.tracking.outage import outage_proof
-    from lightning_ifa.zero_code import autolog
+    from lightning_ifa.tracking.log_model import log_model
+    from lightning_ifa.tracking.spooling_client import outage_proof
+    from lightning_ifa.training.autolog import autolog
+    from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 __version__ = "0.1.0"
 
@@ -43,20 +45,20 @@ __all__ = [
 
 _HOME = {
     "FeatureReport": "feature_report",
-    "FeatureTable": "features.table",
+    "FeatureTable": "data.feature_table",
     "IFAError": "errors",
     "IFAWarning": "errors",
-    "IntegratedFeatureAnalysis": "callback",
-    "MapEvaluation": "decomposition",
+    "IntegratedFeatureAnalysis": "training.callback",
+    "MapEvaluation": "evaluation.cam_evaluation",
     "analyze": "analysis",
     "analyze_layers": "layer_analysis",
-    "autolog": "zero_code",
-    "check_maps": "decomposition",
+    "autolog": "training.autolog",
+    "check_maps": "evaluation.cam_check",
     "compare": "tracking.compare",
-    "decompose": "decomposition",
-    "evaluate_maps": "decomposition",
-    "log_model": "logged_model",
-    "outage_proof": "tracking.outage",
+    "decompose": "decomposition.decompose",
+    "evaluate_maps": "evaluation.cam_evaluation",
+    "log_model": "tracking.log_model",
+    "outage_proof": "tracking.spooling_client",
 }
 
 

@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.exhibits import exhibits
+from lightning_ifa.cam.methods import Method
+from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
+from lightning_ifa.data.regions import Regions, RegionSource, find_regions
+from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import Method
-from lightning_ifa.features.exchange import Transplants
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.gallery import take_gallery
-from lightning_ifa.features.isolation import undisturbed
-from lightning_ifa.features.metadata import metadata_rows, own_metadata, read_metadata
-from lightning_ifa.features.place import Reshape
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import take_probes
-from lightning_ifa.features.regions import Regions, RegionSource, find_regions
-from lightning_ifa.features.sampling import choose_probes, reference_indices
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.targets import ScoreFunction
-from lightning_ifa.features.transplants import transplant_outside, transplant_parts
-from lightning_ifa.findings import Elsewhere, analyze_tables
-from lightning_ifa.indicators.columns import read_column
-from lightning_ifa.indicators.outside import outside
-from lightning_ifa.indicators.scale import IntensityScale
-from lightning_ifa.indicators.strata import bin_edges, strata
+from lightning_ifa.features.sample_images import take_sample_images
+from lightning_ifa.findings import RegionFindings, analyze_tables
+from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
+from lightning_ifa.interventions.swaps import Swaps
+from lightning_ifa.model.isolation import isolate
+from lightning_ifa.model.outputs import ScoreFunction
+from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.report.examples import example_rows
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.statistics.localization import localize
+from lightning_ifa.statistics.metadata_columns import read_column
+from lightning_ifa.statistics.strata import bin_edges, strata
 
-TRANSPLANTABLE = ("multiclass", "binary", "multilabel", "regression")
+SWAPPABLE = ("multiclass", "binary", "multilabel", "regression")
 
-Source = tuple[Extraction, DataLoader[Any]]
+Source = tuple[FeatureExtractor, DataLoader[Any]]
 """How a split's table was made, and from which loader."""
 
 
@@ -56,7 +56,7 @@ def analyze(
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
     reshape: Reshape | None = None,
-    transplants: bool = False,
+    swaps: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
     """Look inside a trained network: overfitting, confounding, outliers, redundancy, comparable maps.
@@ -86,7 +86,7 @@ def analyze(
         batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
         reshape: Takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving entries, where its
             form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
-        transplants: Also look for confounders by exchanging borders, corners, background level, contrast and fine
+        swaps: Also look for confounders by exchanging borders, corners, background level, contrast and fine
             detail between images: twelve more forward passes of 256 samples. Only for images that have a background;
             see docs/indicators.md.
         seed: Of every random draw.
@@ -97,7 +97,7 @@ def analyze(
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
     """
-    extraction = Extraction(model, layer, task, explain, cam, batch_fn, seed, reshape=reshape)
+    extraction = FeatureExtractor(model, layer, task, explain, cam, batch_fn, seed, reshape=reshape)
     known = read_metadata(metadata)
     loaders = {"train": train_loader, "validation": val_loader}
     tables = {
@@ -113,7 +113,7 @@ def analyze(
         sources,
         probes=probes,
         regions=find_regions(regions, "validation", val_loader.dataset),
-        transplants=transplants,
+        swaps=swaps,
         class_names=class_names,
         augmented=train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices),
         seed=seed,
@@ -127,7 +127,7 @@ def examine(
     probes: int,
     pixels: bool = True,
     regions: Regions | None = None,
-    transplants: bool = False,
+    swaps: bool = False,
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
     augmented: bool = False,
@@ -142,7 +142,7 @@ def examine(
         probes: How many samples are pictured.
         pixels: Whether the report may hold inputs; if not, only their maps.
         regions: Where the evidence should lie in the validation samples, or None.
-        transplants: Whether to exchange parts between images.
+        swaps: Whether to exchange parts between images.
         class_names: As for ``analyze_tables``, and so are all that follow.
         scale: The intensity scale to use.
         augmented: Whether the training table was made from randomly augmented inputs.
@@ -158,8 +158,8 @@ def examine(
         take_probes(extraction, loader, validation, probe_rows(validation, probes), pixels),
         class_names=class_names,
         scale=scale,
-        transplants=_transplant(extraction, loader, validation) if transplants else None,
-        elsewhere=_look_outside(extraction, loader, validation, regions),
+        swaps=_run_swaps(extraction, loader, validation) if swaps else None,
+        elsewhere=_localize(extraction, loader, validation, regions),
         augmented=augmented,
         augmented_train=augmented_train,
         seed=seed,
@@ -170,9 +170,9 @@ def examine(
 def _with_gallery(report: FeatureReport, sources: Mapping[str, Source]) -> FeatureReport:
     """Add the inputs of the samples that the report speaks of, from the splits that are given."""
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
-    for split, rows in exhibits(report).items():
+    for split, rows in example_rows(report).items():
         if split in sources:
-            taken = take_gallery(*sources[split], report.tables[split], rows)
+            taken = take_sample_images(*sources[split], report.tables[split], rows)
             gallery |= {(split, row): image for row, image in taken.items()}
     return replace(report, gallery=gallery)
 
@@ -194,16 +194,16 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
     return replace(table, metadata=rows)
 
 
-def _transplant(extraction: Extraction, loader: DataLoader[Any], table: FeatureTable) -> Transplants | None:
+def _run_swaps(extraction: FeatureExtractor, loader: DataLoader[Any], table: FeatureTable) -> Swaps | None:
     """Exchange parts between a table's images; None for tasks without labels to compare, and without labels."""
-    if table.task not in TRANSPLANTABLE or not (_groups(table) >= 0).any():
+    if table.task not in SWAPPABLE or not (_groups(table) >= 0).any():
         return None
-    return transplant_parts(extraction, loader, table.indices, table.task)
+    return swap_parts(extraction, loader, table.indices, table.task)
 
 
-def _look_outside(
-    extraction: Extraction, loader: DataLoader[Any], table: FeatureTable, regions: Regions | None
-) -> Elsewhere | None:
+def _localize(
+    extraction: FeatureExtractor, loader: DataLoader[Any], table: FeatureTable, regions: Regions | None
+) -> RegionFindings | None:
     """See what lies outside the regions where the evidence should be; None without regions.
 
     Raises:
@@ -211,12 +211,12 @@ def _look_outside(
     """
     if regions is None:
         return None
-    with undisturbed(extraction.model, extraction.seed):  # the user's code reads the masks
-        maps = outside(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
+    with isolate(extraction.model, extraction.seed):  # the user's code reads the masks
+        maps = localize(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
         moved = None
-        if table.task in TRANSPLANTABLE:
-            moved = transplant_outside(extraction, loader, table.indices, table.task, regions)
-    return Elsewhere(maps, moved)
+        if table.task in SWAPPABLE:
+            moved = swap_outside(extraction, loader, table.indices, table.task, regions)
+    return RegionFindings(maps, moved)
 
 
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-
 NO, UNDECIDED = 1, 2
 
 
@@ -28,7 +27,7 @@ def _training(name: str, about: str) -> None:
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def command(arguments: tuple[str, ...]) -> None:
         from lightning_ifa.errors import ConfigError
-        from lightning_ifa.training_cli import train
+        from lightning_ifa.training.lightning_cli import train
 
         try:
             train(name, arguments)
@@ -38,6 +37,8 @@ def _training(name: str, about: str) -> None:
 
 
 _training("fit", "Train the model of a LightningCLI configuration: fit --config FILE [--trainer.max_epochs 3 ...].")
+
+
 _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_path FILE ...].")
 
 
@@ -69,8 +70,8 @@ def analyze(
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
     from mlflow.exceptions import MlflowException
 
-    from lightning_ifa import offline
     from lightning_ifa.errors import IFAError
+    from lightning_ifa.offline import checkpoint_analysis as offline
     from lightning_ifa.report.summary import summary
 
     try:
@@ -125,13 +126,13 @@ def gate(
     from lightning_ifa.gate.run import gate as judge
 
     try:
-        remeasure = None
+        reanalyze = None
         if data:
-            from lightning_ifa.recompute import remeasure as analyser
+            from lightning_ifa.offline.reanalysis import reanalyze as analyser
 
-            remeasure = analyser(data, tracking_uri)
+            reanalyze = analyser(data, tracking_uri)
         verdict = judge(
-            model, policy, promote=promote, to=to, dry_run=dry_run, remeasure=remeasure, tracking_uri=tracking_uri
+            model, policy, promote=promote, to=to, dry_run=dry_run, reanalyze=reanalyze, tracking_uri=tracking_uri
         )
     except IFAError as error:
         if junit:
@@ -157,7 +158,7 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     Exit codes: 0 all uploaded, 2 some are still waiting.
     """
     from lightning_ifa.tracking.job import replay
-    from lightning_ifa.tracking.sink import release
+    from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
     complete = True
@@ -190,8 +191,8 @@ def compare(
     Exit codes: 0 compared, 2 not: the runs were analysed on different data, or cannot be read.
     """
     _quiet_client()
+    from lightning_ifa.comparison.rendering import comparison_html, comparison_png, comparison_text
     from lightning_ifa.errors import IFAError
-    from lightning_ifa.report.comparison import comparison_html, comparison_png, comparison_text
     from lightning_ifa.tracking.compare import compare as compare_runs
 
     try:
@@ -224,7 +225,7 @@ def install(experiment: str, tracking_uri: str | None) -> None:
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.errors import TrackingError
-    from lightning_ifa.tracking.view import install_view
+    from lightning_ifa.tracking.saved_view import install_view
 
     client = MlflowClient(tracking_uri)
     try:

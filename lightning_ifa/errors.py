@@ -18,6 +18,11 @@
 ``IFAWarning`` is the category of every warning: what the analysis had to leave out, and why.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class IFAError(Exception):
     """Base class of all errors raised by lightning_ifa."""
@@ -69,3 +74,18 @@ class UndecidableError(IFAError):
 
 class IFAWarning(UserWarning):
     """Something was left out of the analysis, or could not be logged; training goes on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Give the end of an error message: the nearest known name, or all of them if none is near.
+
+    >>> did_you_mean("layr", ["layer", "task"])
+    "; did you mean 'layer'?"
+    >>> did_you_mean("zzz", ["layer", "task"])
+    '; there are layer, task'
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(names)}" if names else ""

@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import FileError
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.finding import Finding
-from lightning_ifa.indicators.importance import Importance
-from lightning_ifa.indicators.overfitting import gaps_by_class, gaps_by_feature, left_null
-from lightning_ifa.indicators.scale import IntensityScale
-from lightning_ifa.indicators.subpopulations import subpopulations
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.listing import subpopulation_rows
-from lightning_ifa.sides import compared, evidence
+from lightning_ifa.sides import compared_rows, evidence
+from lightning_ifa.statistics.generalization_gap import gaps_by_class, gaps_by_feature, left_null
+from lightning_ifa.statistics.importance import Importance
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.statistics.subpopulations import subpopulations
 
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
@@ -36,9 +36,9 @@ class FeatureReport:
         findings: Family name to its finding; families that need a training split are left out without one.
         samples: One row a sample of every split: ``sample_id``, ``split``, ``score`` (robust z of the distance to
             its class), ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth),
-            ``twin`` (training sample that it is a copy of), ``outside`` (share of the map outside the region where the
-            evidence should lie; NaN where none is known).
-        confounders: One row a suspect: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
+            ``duplicate_of`` (training sample that it is a copy of), ``outside`` (share of the map outside the region
+            where the evidence should lie; NaN where none is known).
+        confounders: One row a candidate: ``source``, ``origin``, ``score`` (reliance), ``z``, ``features``,
             ``worst_class``, ``worst_score``, ``association``, ``accuracy_aligned``, ``accuracy_conflicting``,
             ``conflicting`` (how many), ``highest`` and ``lowest`` (samples; of a text column
             those of its two most frequent values), ``note``.
@@ -98,7 +98,7 @@ class FeatureReport:
         Columns ``class``, ``gap`` (of the margin, in standard deviations within the class), ``z``, ``train`` and
         ``validation`` (how many samples); no row without a training split.
         """
-        (train, groups), (validation, held_out) = compared(self.tables)
+        (train, groups), (validation, held_out) = compared_rows(self.tables)
         return gaps_by_class(evidence(train), groups, evidence(validation), held_out)
 
     @property
@@ -108,7 +108,7 @@ class FeatureReport:
         Columns ``feature``, ``gap`` (of its contribution, in standard deviations within classes), ``z``, ``share`` (of
         the gap of all; shares sum to 1); no row without a training split.
         """
-        (train, groups), (validation, held_out) = compared(self.tables)
+        (train, groups), (validation, held_out) = compared_rows(self.tables)
         return gaps_by_feature(train.contributions, groups, validation.contributions, held_out)
 
     @cached_property
@@ -121,7 +121,7 @@ class FeatureReport:
         the groups apart), ``examples`` (samples nearest the middle of each group, groups divided by a semicolon).
         Classes of less than 40 samples are left out. Computed on first use, a second or so.
         """
-        _, (table, groups) = compared(self.tables)
+        _, (table, groups) = compared_rows(self.tables)
         return subpopulation_rows(table, subpopulations(table.contributions, groups))
 
     @property
@@ -136,8 +136,8 @@ class FeatureReport:
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page."""
-        from lightning_ifa.report.html import write_html
-        from lightning_ifa.report.overview import overview_png
+        from lightning_ifa.report.figures.overview import overview_png
+        from lightning_ifa.report.html.page import write_html
 
         write_html(self, Path(path), overview_png(self, "Integrated feature analysis"))
 

@@ -8,40 +8,40 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.image_properties import BACKGROUND, has_background
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.exchange import Transplants
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.features.properties import BACKGROUND, has_background
-from lightning_ifa.features.property_transplants import PROPERTIES
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.columns import GROUP, read_groups
-from lightning_ifa.indicators.confounding import (
-    Suspect,
-    Training,
-    confounding,
-    find_suspects,
-    ranked,
-    transplant_suspects,
-)
+from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.indicators.confounding import confounding
 from lightning_ifa.indicators.consistency import consistency
-from lightning_ifa.indicators.finding import Finding, undecided
-from lightning_ifa.indicators.importance import Importance, importance
-from lightning_ifa.indicators.leakage import Copies, Twins, find_twins
-from lightning_ifa.indicators.outliers import (
-    NEIGHBOURS,
-    OutlierScores,
-    Samples,
-    outlier_scores,
-    outliers,
-    small_classes,
-)
-from lightning_ifa.indicators.outside import Outside
+from lightning_ifa.indicators.outliers import outliers
 from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.indicators.redundancy import redundancy
-from lightning_ifa.indicators.scale import IntensityScale, common_scale
+from lightning_ifa.interventions.appearance_swaps import PROPERTIES
+from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.listing import confounder_rows, sample_rows
-from lightning_ifa.sides import Strata, augmentation_gap, label_margins, side, table_strata, without_singles
+from lightning_ifa.sides import Strata, augmentation_gap, label_margins, split_sample, table_strata, without_singles
+from lightning_ifa.statistics.confounder_candidates import (
+    ConfounderCandidate,
+    TrainingRows,
+    find_candidates,
+    rank_candidates,
+    swap_candidates,
+)
+from lightning_ifa.statistics.duplicates import DuplicateInput, Duplicates, find_duplicates
+from lightning_ifa.statistics.importance import Importance, importance
+from lightning_ifa.statistics.intensity_scale import IntensityScale, common_scale
+from lightning_ifa.statistics.localization import Localization
+from lightning_ifa.statistics.metadata_columns import GROUP, read_groups
+from lightning_ifa.statistics.neighbour_outliers import (
+    NEIGHBOURS,
+    OutlierInput,
+    OutlierScores,
+    outlier_scores,
+    small_classes,
+)
 
 LEAST_GROUPS = 10
 """Fewer cannot reach z = 3, however they are exchanged."""
@@ -51,20 +51,20 @@ AUGMENTED = (
     "training, or give a clean training loader (train_dataloader= of the callback)"
 )
 
-SEVERAL = "with several labels at once a value may go with another label: only transplants and regions can tell"
+SEVERAL = "with several labels at once a value may go with another label: only swaps and regions can tell"
 
 
 @dataclass(frozen=True, eq=False)
-class Elsewhere:
+class RegionFindings:
     """What was found outside the regions where the evidence should lie.
 
     Attributes:
         maps: How much of each validation map lies there.
-        moved: Transplants of what lies there; None for tasks without classes to compare.
+        swaps: Swaps of what lies there; None for tasks without classes to compare.
     """
 
-    maps: Outside
-    moved: Transplants | None
+    maps: Localization
+    swaps: Swaps | None
 
 
 def analyze_tables(
@@ -73,8 +73,8 @@ def analyze_tables(
     *,
     class_names: Sequence[str] | None = None,
     scale: IntensityScale | None = None,
-    transplants: Transplants | None = None,
-    elsewhere: Elsewhere | None = None,
+    swaps: Swaps | None = None,
+    elsewhere: RegionFindings | None = None,
     augmented: bool = False,
     augmented_train: FeatureTable | None = None,
     seed: int = 0,
@@ -86,7 +86,7 @@ def analyze_tables(
         probes: The pictured samples.
         class_names: One a class.
         scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
-        transplants: Of parts of the validation images, to find confounders that no metadata tell of.
+        swaps: Of parts of the validation images, to find confounders that no metadata tell of.
         elsewhere: What lies outside the regions where the evidence should be, if those are known.
         augmented: Whether the training table was made from randomly augmented inputs.
         augmented_train: Some of the training samples again, as augmentation changes them.
@@ -101,26 +101,26 @@ def analyze_tables(
         groups[split] = without_singles(groups[split], split, warnings)
     validation = tables["validation"]
     _require_two_classes(validation, groups["validation"])
-    suspects = _suspects(tables, groups, transplants, elsewhere)
-    warnings += _pooled(groups) + _few_groups(validation)
-    scores, twins = _outlier_scores(tables, groups, seed), _twins(tables, seed)
+    candidates = _candidates(tables, groups, swaps, elsewhere)
+    warnings += _small_class_warnings(groups) + _few_groups(validation)
+    scores, duplicates = _outlier_scores(tables, groups, seed), _duplicates(tables, seed)
     shares = elsewhere.maps.share if elsewhere else None
     findings: dict[str, Finding] = {}
     if "train" in tables:
-        train, held_out = (side(tables[split], groups[split]) for split in ("train", "validation"))
+        train, held_out = (split_sample(tables[split], groups[split]) for split in ("train", "validation"))
         found = overfitting(train, held_out, seed)
         if augmented_train is not None:
             found = replace(found, details={**found.details, **augmentation_gap(tables["train"], augmented_train)})
         findings["overfitting"] = undecided(AUGMENTED, found.details) if augmented and not found.alarm else found
-    findings["confounding"] = confounding(suspects, elsewhere.maps.means if elsewhere else None)
-    findings["outliers"] = outliers(scores["validation"], twins)
+    findings["confounding"] = confounding(candidates, elsewhere.maps.means if elsewhere else None)
+    findings["outliers"] = outliers(scores["validation"], duplicates)
     findings["redundancy"] = redundancy(validation.activations, groups["validation"])
     explained_logit = validation.logits[np.arange(len(validation)), validation.explained]
     findings["consistency"] = consistency(explained_logit, validation.intensity, validation.explained)
     return FeatureReport(
         findings=findings,
-        samples=sample_rows(tables, scores, twins, shares),
-        confounders=confounder_rows(validation, groups["validation"], suspects, shares),
+        samples=sample_rows(tables, scores, duplicates, shares),
+        confounders=confounder_rows(validation, groups["validation"], candidates, shares),
         importance=_importance(validation),
         tables=dict(tables),
         scale=scale or common_scale(validation.cams),
@@ -139,9 +139,9 @@ def _require_two_classes(table: FeatureTable, labels: NDArray[np.int64]) -> None
         )
 
 
-def _suspects(
-    tables: Mapping[str, FeatureTable], groups: Strata, moved: Transplants | None, elsewhere: Elsewhere | None
-) -> list[Suspect]:
+def _candidates(
+    tables: Mapping[str, FeatureTable], groups: Strata, moved: Swaps | None, elsewhere: RegionFindings | None
+) -> list[ConfounderCandidate]:
     table, labels = tables["validation"], groups["validation"]
     if table.task == "custom":
         return []
@@ -154,38 +154,42 @@ def _suspects(
         "content": table.properties.drop(columns=background)[known],
     }
     targets = table.targets[known] if table.task == "regression" else None
-    units = _units(tables)
+    units = _group_numbers(tables)
     own = units["validation"][known] if "validation" in units else None
     training = _training(tables, groups, units)
     if table.task == "multilabel":
-        suspects = [Suspect(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame]
+        candidates = [
+            ConfounderCandidate(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame
+        ]
     else:
-        suspects = find_suspects(table.logits[known], labels[known], sources, targets, training, own)
+        candidates = find_candidates(table.logits[known], labels[known], sources, targets, training, own)
     # how much there is to see may well be the target, or how many labels there are
     listed = () if table.task in ("multiclass", "binary") else PROPERTIES
-    for origin, found in (("transplant", moved), ("region", elsewhere.moved if elsewhere else None)):
+    for origin, found in (("swap", moved), ("region", elsewhere.swaps if elsewhere else None)):
         if found is not None:
-            donors = _groups_of(found.donors, table, units.get("validation"))
-            suspects += _transplanted(found, origin, listed, donors)
+            source_groups = _groups_of(found.sources, table, units.get("validation"))
+            candidates += _swapped(found, origin, listed, source_groups)
     if GROUP in table.metadata:
         count = table.metadata[GROUP][known].nunique()
-        suspects.append(
-            Suspect(GROUP, "metadata", note=f"not tested: says which samples belong together ({count} groups)")
+        candidates.append(
+            ConfounderCandidate(
+                GROUP, "metadata", note=f"not tested: says which samples belong together ({count} groups)"
+            )
         )
-    return ranked(suspects)
+    return rank_candidates(candidates)
 
 
-def _transplanted(
-    found: Transplants, origin: str, listed: Sequence[str], donors: NDArray[np.int64] | None
-) -> list[Suspect]:
-    """Test what was transplanted; what is only listed counts as content."""
-    suspects = transplant_suspects(
-        found.logits, found.moved, found.donor_logits, found.labels, found.donor_labels, origin, donors
+def _swapped(
+    found: Swaps, origin: str, listed: Sequence[str], sources: NDArray[np.int64] | None
+) -> list[ConfounderCandidate]:
+    """Test what was swapped; what is only listed counts as content."""
+    candidates = swap_candidates(
+        found.logits, found.swapped, found.source_logits, found.labels, found.source_labels, origin, sources
     )
-    return [replace(s, origin="content") if s.source in listed else s for s in suspects]
+    return [replace(s, origin="content") if s.source in listed else s for s in candidates]
 
 
-def _units(tables: Mapping[str, FeatureTable]) -> dict[str, NDArray[np.int64]]:
+def _group_numbers(tables: Mapping[str, FeatureTable]) -> dict[str, NDArray[np.int64]]:
     """Number the groups of each split that tells them; nothing where no two samples belong together."""
     told = {split: table.metadata[GROUP] for split, table in tables.items() if GROUP in table.metadata}
     numbered = read_groups(*told.values()) if told else None
@@ -203,15 +207,15 @@ def _groups_of(
 
 def _training(
     tables: Mapping[str, FeatureTable], groups: Strata, units: Mapping[str, NDArray[np.int64]]
-) -> Training | None:
+) -> TrainingRows | None:
     if "train" not in tables:
         return None
     table, known = tables["train"], groups["train"] >= 0
     own = units["train"][known] if "train" in units else None
-    return Training(table.logits[known], groups["train"][known], table.metadata[known], own)
+    return TrainingRows(table.logits[known], groups["train"][known], table.metadata[known], own)
 
 
-def _pooled(groups: Strata) -> list[str]:
+def _small_class_warnings(groups: Strata) -> list[str]:
     """Say which classes are too small to look for outliers within."""
     reference = groups.get("train", groups["validation"])
     small = small_classes(groups["validation"], reference)
@@ -237,7 +241,7 @@ def _few_groups(table: FeatureTable) -> list[str]:
 
 def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: int) -> dict[str, OutlierScores]:
     samples = {
-        split: Samples(
+        split: OutlierInput(
             t.activations,
             t.contributions,
             t.properties.to_numpy(np.float64),
@@ -250,11 +254,11 @@ def _outlier_scores(tables: Mapping[str, FeatureTable], groups: Strata, seed: in
     return {split: outlier_scores(s, None if split == "train" else reference, seed) for split, s in samples.items()}
 
 
-def _twins(tables: Mapping[str, FeatureTable], seed: int) -> Twins | None:
+def _duplicates(tables: Mapping[str, FeatureTable], seed: int) -> Duplicates | None:
     if "train" not in tables:
         return None
-    copies = [Copies(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
-    return find_twins(copies[0], copies[1], seed)
+    copies = [DuplicateInput(t.fingerprints, t.activations, t.cams) for t in (tables["validation"], tables["train"])]
+    return find_duplicates(copies[0], copies[1], seed)
 
 
 def importance_mask(table: FeatureTable) -> NDArray[np.bool_]:

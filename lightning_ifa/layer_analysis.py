@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa.analysis import examine, with_metadata
+from lightning_ifa.cam.methods import Method
+from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.metadata import read_metadata
+from lightning_ifa.data.sampling import reference_indices
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.cam import Method
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.metadata import read_metadata
-from lightning_ifa.features.sampling import reference_indices
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.outputs import ScoreFunction
 
 
 def analyze_layers(
@@ -41,7 +41,7 @@ def analyze_layers(
 
     The same samples serve every layer, and a batch costs one forward pass and one backward pass, to the first of the
     layers. Each report equals that of ``analyze(layer=...)``, but for what ``analyze`` finds by changing the inputs
-    (transplants, regions), which does not belong to a layer.
+    (swaps, regions), which does not belong to a layer.
 
     Args:
         model: As for ``analyze``, and so are all arguments but ``layers``.
@@ -64,7 +64,7 @@ def analyze_layers(
     Raises:
         IFAError: As ``analyze``.
     """
-    extraction = Extraction(model, None, task, explain, cam, batch_fn, seed)
+    extraction = FeatureExtractor(model, None, task, explain, cam, batch_fn, seed)
     known = read_metadata(metadata)
     loaders = {"train": train_loader, "validation": val_loader}
     present = {split: loader for split, loader in loaders.items() if loader is not None}

@@ -1,4 +1,4 @@
-"""The lists of a report: every sample, every suspect."""
+"""The lists of a report: every sample, every candidate."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.columns import read_column
-from lightning_ifa.indicators.confounding import Suspect
-from lightning_ifa.indicators.leakage import Twins
-from lightning_ifa.indicators.outliers import OutlierScores, outlier_kinds
-from lightning_ifa.indicators.reliance import channel_reliance
-from lightning_ifa.indicators.strata import group_means
-from lightning_ifa.indicators.subpopulations import Subpopulations
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.sides import evidence
+from lightning_ifa.statistics.confounder_candidates import ConfounderCandidate
+from lightning_ifa.statistics.duplicates import Duplicates
+from lightning_ifa.statistics.metadata_columns import read_column
+from lightning_ifa.statistics.neighbour_outliers import OutlierScores, outlier_kinds
+from lightning_ifa.statistics.reliance import channel_reliance
+from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.subpopulations import Subpopulations
 
-CARRIERS = 5  # channels named for each suspect
-EXAMPLES = 3  # samples named for each suspect
+MOST_CHANNELS = 5  # channels named for each candidate
+EXAMPLES = 3  # samples named for each candidate
 
 
 def sample_rows(
     tables: Mapping[str, FeatureTable],
     scores: Mapping[str, OutlierScores],
-    twins: Twins | None,
+    duplicates: Duplicates | None,
     outside: NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """List every sample of every split; columns in ``FeatureReport``.
@@ -34,15 +34,15 @@ def sample_rows(
     Args:
         tables: By split.
         scores: By split.
-        twins: Of the validation samples, if there is a training split.
+        duplicates: Of the validation samples, if there is a training split.
         outside: Share of each validation map outside its region, ``(n,)``, if those are known.
     """
     parts = []
     for split, table in tables.items():
-        kinds, twin = outlier_kinds(scores[split]), np.full(len(table), "", dtype=object)
-        if split == "validation" and twins is not None:
-            kinds = np.where((kinds == "") & (twins.twin >= 0), twins.kind, kinds)
-            twin = np.where(twins.twin >= 0, tables["train"].sample_ids[twins.twin], "")
+        kinds, duplicate = outlier_kinds(scores[split]), np.full(len(table), "", dtype=object)
+        if split == "validation" and duplicates is not None:
+            kinds = np.where((kinds == "") & (duplicates.match >= 0), duplicates.kind, kinds)
+            duplicate = np.where(duplicates.match >= 0, tables["train"].sample_ids[duplicates.match], "")
         parts.append(
             pd.DataFrame(
                 {
@@ -53,7 +53,7 @@ def sample_rows(
                     "target": table.targets,
                     "prediction": table.predictions,
                     "evidence": evidence(table),
-                    "twin": twin,
+                    "duplicate_of": duplicate,
                     "outside": outside if outside is not None and split == "validation" else np.nan,
                 }
             )
@@ -64,18 +64,18 @@ def sample_rows(
 def confounder_rows(
     table: FeatureTable,
     labels: NDArray[np.int64],
-    suspects: list[Suspect],
+    candidates: list[ConfounderCandidate],
     outside: NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
-    """List every suspect; columns in ``FeatureReport``.
+    """List every candidate; columns in ``FeatureReport``.
 
     Args:
         table: Of the validation split.
         labels: Class or target bin of its rows, -1 where there is none.
-        suspects: In the order of the list.
+        candidates: In the order of the list.
         outside: As in ``sample_rows``.
     """
-    rows = [_confounder_row(table, labels, suspect, outside) for suspect in suspects]
+    rows = [_confounder_row(table, labels, candidate, outside) for candidate in candidates]
     return pd.DataFrame(rows, columns=CONFOUNDER_COLUMNS)
 
 
@@ -86,29 +86,29 @@ CONFOUNDER_COLUMNS = [
 
 
 def _confounder_row(
-    table: FeatureTable, labels: NDArray[np.int64], suspect: Suspect, outside: NDArray[np.float64] | None
+    table: FeatureTable, labels: NDArray[np.int64], candidate: ConfounderCandidate, outside: NDArray[np.float64] | None
 ) -> dict[str, Any]:
-    frame = table.metadata if suspect.origin == "metadata" else table.properties
-    values = frame.get(suspect.source)
-    channels = [] if values is None else _carriers(table, labels, values)
-    if suspect.origin == "region" and outside is not None:
-        values, channels = pd.Series(outside), _outside_carriers(table, labels, outside)
+    frame = table.metadata if candidate.origin == "metadata" else table.properties
+    values = frame.get(candidate.source)
+    channels = [] if values is None else _confounder_channels(table, labels, values)
+    if candidate.origin == "region" and outside is not None:
+        values, channels = pd.Series(outside), _outside_channels(table, labels, outside)
     highest, lowest = ("", "") if values is None else _extremes(table, values)
     return {
-        "source": suspect.source,
-        "origin": suspect.origin,
-        "score": suspect.reliance,
-        "z": suspect.z,
+        "source": candidate.source,
+        "origin": candidate.origin,
+        "score": candidate.reliance,
+        "z": candidate.z,
         "features": ", ".join(map(str, channels)),
-        "worst_class": suspect.worst_class,
-        "worst_score": suspect.worst_reliance,
-        "association": suspect.association,
-        "accuracy_aligned": suspect.accuracy_aligned,
-        "accuracy_conflicting": suspect.accuracy_conflicting,
-        "conflicting": suspect.conflicting,
+        "worst_class": candidate.worst_class,
+        "worst_score": candidate.worst_reliance,
+        "association": candidate.association,
+        "accuracy_aligned": candidate.accuracy_aligned,
+        "accuracy_conflicting": candidate.accuracy_conflicting,
+        "conflicting": candidate.conflicting,
         "highest": highest,
         "lowest": lowest,
-        "note": suspect.note or suspect.sentence(),
+        "note": candidate.note or candidate.sentence(),
     }
 
 
@@ -128,7 +128,7 @@ def subpopulation_rows(table: FeatureTable, divisions: list[Subpopulations]) -> 
             "separation": found.separation,
             "z": found.z,
             "found": found.found,
-            "features": ", ".join(map(str, found.features[:CARRIERS])),
+            "features": ", ".join(map(str, found.features[:MOST_CHANNELS])),
             "examples": "; ".join(", ".join(table.sample_ids[rows]) for rows in _middles(table, found)),
         }
         for found in divisions
@@ -159,18 +159,18 @@ def _extremes(table: FeatureTable, values: pd.Series[Any]) -> tuple[str, str]:
     return highest, lowest
 
 
-def _carriers(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
-    """The channels that carry a suspect into the decision, strongest first."""
+def _confounder_channels(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
+    """The channels that carry a candidate into the decision, strongest first."""
     column = read_column(values)
     known = column.known & (labels >= 0)
     if column.values is None or len(np.unique(labels[known])) < 2:
         return []
     rows = known[column.known]
     part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
-    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
+    return [int(k) for k in np.argsort(-part, kind="stable")[:MOST_CHANNELS] if part[k] > 0]
 
 
-def _outside_carriers(table: FeatureTable, labels: NDArray[np.int64], outside: NDArray[np.float64]) -> list[int]:
+def _outside_channels(table: FeatureTable, labels: NDArray[np.int64], outside: NDArray[np.float64]) -> list[int]:
     """The channels that speak louder, for or against, the more of the map lies outside the region; within classes."""
     beyond = outside * np.abs(table.cams).reshape(len(table), -1).sum(1)
     known = (labels >= 0) & np.isfinite(beyond)
@@ -180,4 +180,4 @@ def _outside_carriers(table: FeatureTable, labels: NDArray[np.int64], outside: N
     position, means = group_means(both, labels[known])
     centred = both - means[position]
     part = centred[:, 1:].T @ centred[:, 0]
-    return [int(k) for k in np.argsort(-part, kind="stable")[:CARRIERS] if part[k] > 0]
+    return [int(k) for k in np.argsort(-part, kind="stable")[:MOST_CHANNELS] if part[k] > 0]

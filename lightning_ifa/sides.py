@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.overfitting import Side, margin, standardised_gap
-from lightning_ifa.indicators.strata import bin_edges, strata
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.statistics.generalization_gap import SplitSample, margin, standardised_gap
+from lightning_ifa.statistics.strata import bin_edges, strata
 
 Strata = dict[str, NDArray[np.int64]]
-
 SMALLEST_PROBABILITY = 1e-7
 
 
@@ -63,10 +62,10 @@ def label_margins(table: FeatureTable, labels: NDArray[np.int64]) -> NDArray[np.
     return np.where(labels >= 0, margin(logits, np.maximum(table.targets, 0)), np.nan)
 
 
-def side(table: FeatureTable, labels: NDArray[np.int64]) -> Side:
+def split_sample(table: FeatureTable, labels: NDArray[np.int64]) -> SplitSample:
     """Take the labelled rows' part in the comparison of splits."""
     known = labels >= 0
-    return Side(evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
+    return SplitSample(evidence(table)[known], table.intensity[known], table.activations[known], labels[known])
 
 
 def augmentation_gap(clean: FeatureTable, augmented: FeatureTable) -> dict[str, float]:
@@ -79,7 +78,7 @@ def augmentation_gap(clean: FeatureTable, augmented: FeatureTable) -> dict[str, 
     return {"augmentation_gap": gap} if np.isfinite(gap) else {}
 
 
-def compared(tables: Mapping[str, FeatureTable]) -> list[tuple[FeatureTable, NDArray[np.int64]]]:
+def compared_rows(tables: Mapping[str, FeatureTable]) -> list[tuple[FeatureTable, NDArray[np.int64]]]:
     """Give the labelled rows of both splits with their strata; no training row where there is no training split."""
     both = {"train": tables["validation"].take(np.arange(0)), **tables}
     groups = table_strata(both)

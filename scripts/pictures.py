@@ -20,7 +20,7 @@ from browser.chromium import browser
 from mlflow import MlflowClient
 from PIL import Image
 
-from lightning_ifa.tracking.view import install_view
+from lightning_ifa.tracking.saved_view import install_view
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXPERIMENT, PORT = "ifa-mnist", 5011

@@ -63,4 +63,4 @@ def store(tmp_path, _empty_store):
 def no_pictures(monkeypatch):
     """For trainings whose pictures nobody looks at: drawing them takes longer than the rest."""
     monkeypatch.setattr("lightning_ifa.tracking.publisher.write_pictures", lambda *_: None)
-    monkeypatch.setattr("lightning_ifa.tracking.publish.write_pictures", lambda *_: None)
+    monkeypatch.setattr("lightning_ifa.tracking.job_writer.write_pictures", lambda *_: None)

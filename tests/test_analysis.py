@@ -12,9 +12,9 @@ import torch
 from models import CLASSES, PoolNet, SegmentationNet, SignalNet, Squares, VolumeNet, loader, trained
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import FeatureReport, IFAError, analyze
-from lightning_ifa.errors import DataError, FileError, MetadataError
-from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.analysis import analyze
+from lightning_ifa.errors import DataError, FileError, IFAError, MetadataError
+from lightning_ifa.feature_report import FAMILIES, FeatureReport
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +152,14 @@ def test_metadata_of_a_planted_confounder():
     loaders = DataLoader(held_out, 32), DataLoader(data, 32)
     report = analyze(model.eval(), *loaders, metadata=metadata)
     assert "confounding" in report.alarms
-    suspects = report.confounders.set_index("source")["score"]
-    assert suspects["site"] > 0.05 > abs(suspects["noise"])
+    candidates = report.confounders.set_index("source")["score"]
+    assert candidates["site"] > 0.05 > abs(candidates["noise"])
     assert report.confounders.query("origin != 'content'").iloc[0]["source"] == "site"
 
 
 @pytest.mark.parametrize("groups", [2, 60])
-def test_a_column_called_group_is_what_is_exchanged_and_not_a_suspect(groups):
-    """Four samples of a group share class and corner; transplants know their donors' groups, too."""
+def test_a_column_called_group_is_what_is_exchanged_and_not_a_candidate(groups):
+    """Four samples of a group share class and corner; swaps know their sources' groups, too."""
     data = Squares(240, seed=3)
     order = np.argsort(data.labels.numpy(), kind="stable")
     group = np.empty(240, dtype=np.int64)
@@ -170,7 +170,7 @@ def test_a_column_called_group_is_what_is_exchanged_and_not_a_suspect(groups):
     seen = []
     for more in ({}, {"group": group}):
         frame = pd.DataFrame({"site": site, **more})
-        seen.append(analyze(model, DataLoader(data, 32), metadata={"validation": frame}, transplants=True))
+        seen.append(analyze(model, DataLoader(data, 32), metadata={"validation": frame}, swaps=True))
     alone, grouped = (report.confounders.set_index("source") for report in seen)
     assert "60 groups" in grouped.loc["group", "note"] or groups == 2
     assert np.isnan(grouped.loc["group", "score"])
@@ -208,7 +208,7 @@ def trained_on(data, steps=80):
 
 
 @pytest.mark.parametrize(("share", "alarms"), [(0.9, True), (1.0, True), (0.0, False)])
-def test_evidence_outside_the_region_is_a_suspect(share, alarms):
+def test_evidence_outside_the_region_is_a_candidate(share, alarms):
     data = Cornered(240, 4, share)
     report = analyze(trained_on(Cornered(240, 3, share)), DataLoader(data, 32))
     assert ("confounding" in report.alarms) == alarms

@@ -13,7 +13,8 @@ from lightning_modules import loaders, weights
 from models import CLASSES, PoolNet
 from torch import nn
 
-from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis
+from lightning_ifa.errors import IFAWarning
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 PACKAGES = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytorch}
 

@@ -14,7 +14,9 @@ from models import PoolNet, Squares, loader
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_ifa import IFAError, IFAWarning, IntegratedFeatureAnalysis, analyze
+from lightning_ifa.analysis import analyze
+from lightning_ifa.errors import IFAError, IFAWarning
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 

@@ -5,9 +5,9 @@ import torch
 from models import CLASSES, PoolNet, SignalNet, Squares
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import analyze
-from lightning_ifa.carriers import carrier_maps
+from lightning_ifa.analysis import analyze
 from lightning_ifa.errors import DataError
+from lightning_ifa.evaluation.confounder_channels import confounder_channel_maps
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def found():
 
 def test_maps_sum_to_the_channels_contributions_and_images_are_the_inputs(found):
     model, source, report, _ = found
-    seen = carrier_maps(model, source, report, "site", examples=3)
+    seen = confounder_channel_maps(model, source, report, "site", examples=3)
     table = report.tables["validation"]
     rows = [table.sample_ids.tolist().index(one) for one in seen.samples["sample_id"]]
     np.testing.assert_allclose(seen.maps.sum((2, 3)), table.contributions[rows][:, seen.channels], rtol=1e-3, atol=1e-4)
@@ -40,7 +40,7 @@ def test_maps_sum_to_the_channels_contributions_and_images_are_the_inputs(found)
 
 def test_sides_say_whether_the_tag_fits_the_class_and_the_channels_look_at_it(found):
     model, source, report, tagged = found
-    seen = carrier_maps(model, source, report, "site")
+    seen = confounder_channel_maps(model, source, report, "site")
     rows = seen.samples["sample_id"].astype(int).to_numpy()
     fits = tagged[rows] == (seen.samples["target"] == CLASSES - 1)
     assert fits.tolist() == [True] * 4 + [False] * 4
@@ -52,11 +52,11 @@ def test_sides_say_whether_the_tag_fits_the_class_and_the_channels_look_at_it(fo
 def test_what_cannot_be_compared_is_refused(found, source, match):
     model, data, report, _ = found
     with pytest.raises(DataError, match=match):
-        carrier_maps(model, data, report, source)
+        confounder_channel_maps(model, data, report, source)
 
 
 def test_a_regression_has_no_sides():
     data = DataLoader(TensorDataset(torch.randn(40, 2, 20), torch.randn(40)), 20)
     model = SignalNet().eval()
     with pytest.raises(DataError, match="no classes"):
-        carrier_maps(model, data, analyze(model, data), "brightness")
+        confounder_channel_maps(model, data, analyze(model, data), "brightness")

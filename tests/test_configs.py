@@ -64,7 +64,7 @@ def test_config(config, runner, store, request):
 
 def test_help_of_the_callback_comes_from_its_docstring(run_example, capsys):
     with pytest.raises(SystemExit):
-        run_example("fit", "--trainer.callbacks.help", "lightning_ifa.callback.IntegratedFeatureAnalysis")
+        run_example("fit", "--trainer.callbacks.help", "lightning_ifa.training.callback.IntegratedFeatureAnalysis")
     assert "no input pixel leaves the process" in " ".join(capsys.readouterr().out.split())
 
 

@@ -15,7 +15,7 @@ from models import loader
 from pytorch_lightning.loggers import MLFlowLogger
 from time_limit import time_limit
 
-from lightning_ifa import IntegratedFeatureAnalysis
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

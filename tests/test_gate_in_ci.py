@@ -21,7 +21,7 @@ import webhook  # noqa: E402
 from registries import Store, sound_metrics  # noqa: E402
 from seal import seal  # noqa: E402
 
-from lightning_ifa.gate import standing_verdict  # noqa: E402
+from lightning_ifa.gate.registry import standing_verdict  # noqa: E402
 from lightning_ifa.tracking.store import default_store  # noqa: E402
 
 SECRET = "a shared secret"

@@ -10,9 +10,10 @@ import pytest
 from lightning_modules import PACKAGES, loaders
 
 import lightning_ifa
-from lightning_ifa import IntegratedFeatureAnalysis, zero_code
 from lightning_ifa.errors import ConfigError, FileError
-from lightning_ifa.zero_code import callbacks
+from lightning_ifa.training import autolog as zero_code
+from lightning_ifa.training.autolog import callbacks
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
@@ -141,5 +142,7 @@ def test_autolog_tells_mistakes_at_once():
 
 
 def test_factory_is_light():
-    code = "import sys; from lightning_ifa.zero_code import callbacks; callbacks(); assert 'torch' not in sys.modules"
+    code = (
+        "from lightning_ifa.training.autolog import callbacks as c; c(); import sys; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -7,6 +7,7 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_ifa.offline.checkpoint_analysis.reanalysis import load_data, load_registered, reanalyze
 from lightning_modules import Net
 from mlflow import MlflowClient
 from models import PoolNet, loader
@@ -14,11 +15,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 
 import lightning_ifa
-from lightning_ifa import IntegratedFeatureAnalysis, analyze
-from lightning_ifa.checkpoint import KEY, load_checkpoint
+from lightning_ifa.analysis import analyze
 from lightning_ifa.errors import DataError, FileError, IFAWarning, TrackingError
-from lightning_ifa.gate import Policy, find_numbers, gate
-from lightning_ifa.recompute import load_data, load_registered, remeasure
+from lightning_ifa.gate.model_metrics import find_model_metrics
+from lightning_ifa.gate.policy import Policy
+from lightning_ifa.gate.run import gate
+from lightning_ifa.tracking.checkpoint import KEY, load_checkpoint
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 PINS = ["torch"]  # MLflow would otherwise load the model in a new process to find out
 SCORE = "ifa/overfitting/score"
@@ -104,7 +107,7 @@ def test_a_registered_checkpoint_carries_its_own_numbers_not_the_last_ones(train
     version = registered(trained, 1, "first")
     _, record = load_checkpoint(folder / "epoch=1.ckpt")
     client = MlflowClient(store)
-    numbers = find_numbers(client, client.get_model_version("first", version.version), POLICY.metrics)
+    numbers = find_model_metrics(client, client.get_model_version("first", version.version), POLICY.metrics)
     assert numbers.metrics == pytest.approx(dict(record.metrics), abs=1e-12)
     assert (numbers.step, numbers.dataset_digest) == (record.step, record.dataset_digest)
     assert record.step != load_checkpoint(folder / "epoch=2.ckpt")[1].step
@@ -131,7 +134,7 @@ def test_mlflows_own_log_model_with_the_callbacks_tags(trained):
     finally:
         mlflow.set_tracking_uri(None)
     client = MlflowClient(store)
-    numbers = find_numbers(client, client.get_model_version("by-mlflow", "1"), POLICY.metrics)
+    numbers = find_model_metrics(client, client.get_model_version("by-mlflow", "1"), POLICY.metrics)
     assert numbers.metrics[SCORE] == pytest.approx(analysis.report.metrics[SCORE], rel=1e-6, abs=1e-9)
     assert numbers.dataset_digest == analysis.report.digest
     assert gate("models:/by-mlflow/1", POLICY, tracking_uri=store).passed
@@ -194,7 +197,7 @@ def test_a_new_analysis_gives_what_the_callback_gave(trained, tmp_path, monkeypa
     )
     monkeypatch.chdir(tmp_path)
     store, _, analysis, _ = trained
-    verdict = gate(f"models:/again/{version}", POLICY, tracking_uri=store, remeasure=remeasure("own_data:both", store))
+    verdict = gate(f"models:/again/{version}", POLICY, tracking_uri=store, reanalyze=reanalyze("own_data:both", store))
     assert verdict.passed
     assert verdict.dataset_digest == analysis.report.digest
     found = {check.name: check.value for check in verdict.checks}

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from models import PoolNet
 
-from lightning_ifa import FeatureReport
-from lightning_ifa.checkpoint import load_checkpoint
 from lightning_ifa.cli import main
-from lightning_ifa.training_cli import train
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.tracking.checkpoint import load_checkpoint
+from lightning_ifa.training.lightning_cli import train
 
 CLASSES = """
 import pytorch_lightning as pl
@@ -156,7 +156,7 @@ def test_functions_that_make_model_and_data(trained, tmp_path):
     report = FeatureReport.load("ifa_report")
     from models import loader
 
-    from lightning_ifa import analyze as directly
+    from lightning_ifa.analysis import analyze as directly
 
     torch.manual_seed(0)
     expected = directly(PoolNet(), loader(30, seed=2), loader(40, seed=1))

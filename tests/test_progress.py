@@ -6,7 +6,8 @@ import pytest
 import pytorch_lightning as pl
 from lightning_modules import Classifier, loaders
 
-from lightning_ifa import IntegratedFeatureAnalysis, progress
+from lightning_ifa.training import progress
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 

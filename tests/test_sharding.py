@@ -12,9 +12,9 @@ from lightning_modules import Net, fit, weights
 from models import loader
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
-from lightning_ifa import IntegratedFeatureAnalysis
 from lightning_ifa.errors import IFAWarning, StrategyError
-from lightning_ifa.trainer_access import SHARDING, require_whole_layers
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.training.trainer import SHARDING, require_whole_layers
 
 
 class FSDPStrategy(SingleDeviceStrategy):

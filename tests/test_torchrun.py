@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from models import loader
 from torchrun_job import run_job
 
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis, analyze
-from lightning_ifa.checkpoint import KEY
+from lightning_ifa.analysis import analyze
+from lightning_ifa.errors import IFAWarning
+from lightning_ifa.tracking.checkpoint import KEY
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = [
     pytest.mark.usefixtures("no_pictures"),
@@ -200,7 +202,7 @@ class Data(pl.LightningDataModule):
         return loaders()[1]
 
 
-class WithTwin(Data):
+class WithDuplicate(Data):
     def train_dataloader_clean(self):
         return loader(48, seed=1, batch_size=12)
 
@@ -215,8 +217,8 @@ def fit_data(data, **options):
     return trainer, callback
 
 
-def test_clean_twin_of_the_data_module_is_used():
-    trainer, callback = fit_data(WithTwin())
+def test_clean_counterpart_of_the_data_module_is_used():
+    trainer, callback = fit_data(WithDuplicate())
     plain = Squares(48, 1)
     assert (
         callback.report.tables["train"].digest
@@ -226,7 +228,7 @@ def test_clean_twin_of_the_data_module_is_used():
     assert callback.report.metrics["ifa/overfitting/augmentation_gap"] != 0.0
 
 
-def test_augmentation_is_said_once_where_there_is_no_twin(caplog):
+def test_augmentation_is_said_once_where_there_is_no_duplicate(caplog):
     _, callback = fit_data(Data())
     assert caplog.text.count("the training inputs are augmented at random") == 1
     assert "ifa/overfitting/augmentation_gap" not in callback.report.metrics

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from lightning_ifa.cli import main
-from lightning_ifa.training_cli import explained, train
+from lightning_ifa.training.lightning_cli import explain_parser_error, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 
@@ -96,7 +96,7 @@ class Without(PathFinder):
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] == {hidden!r} else PathFinder.find_spec(name, path, target)
 sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
-from lightning_ifa.training_cli import train
+from lightning_ifa.training.lightning_cli import train
 (analysis,) = [c for c in train("fit", ["--config=x.yaml"]).trainer.callbacks if hasattr(c, "model_tags")]
 assert {hidden!r} not in sys.modules
 print(sorted(analysis.report.tables))
@@ -163,11 +163,11 @@ def test_help_of_the_callback_comes_from_its_docstring(config):
 
 
 def test_without_jsonargparse_the_command_to_install_it_is_told(monkeypatch):
-    monkeypatch.setattr("lightning_ifa.training_cli.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_ifa.training.lightning_cli.find_spec", lambda name: None)
     result = run("--config=x.yaml")
     assert result.exit_code == 2
     assert 'pip install "lightning-ifa[cli]"' in result.output
 
 
 def test_other_messages_of_the_parser_are_passed_on():
-    assert explained("anything else", []) == "anything else"
+    assert explain_parser_error("anything else", []) == "anything else"

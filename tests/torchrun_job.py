@@ -15,7 +15,7 @@ from models import loader
 from pytorch_lightning.loggers import MLFlowLogger
 from time_limit import run_within
 
-from lightning_ifa import IntegratedFeatureAnalysis
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 
 def run_job(folder, accelerator, processes):

@@ -19,26 +19,28 @@ from benchmarks.planted.conditions import Condition
 from benchmarks.planted.data import SOURCES, boxes
 from benchmarks.planted.faults import SHIFTS, move
 from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
-from lightning_ifa.features.exchange import Transplants
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
-from lightning_ifa.features.regions import Regions
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.transplants import transplant_outside, transplant_parts
-from lightning_ifa.indicators.confounding import (
-    Suspect,
-    Training,
-    confounding,
-    find_suspects,
-    transplant_suspects,
-)
-from lightning_ifa.indicators.finding import Finding
-from lightning_ifa.indicators.leakage import Copies, find_twins
-from lightning_ifa.indicators.outliers import Samples, outlier_kinds, outlier_scores, outliers
-from lightning_ifa.indicators.outside import outside
-from lightning_ifa.indicators.overfitting import Side, margin, overfitting
-from lightning_ifa.indicators.subpopulations import subpopulations
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.image_properties import BACKGROUND, has_background, image_properties
+from lightning_ifa.data.regions import Regions
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.indicators.base import Finding
+from lightning_ifa.indicators.confounding import confounding
+from lightning_ifa.indicators.outliers import outliers
+from lightning_ifa.indicators.overfitting import overfitting
+from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
+from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.sides import label_margins
+from lightning_ifa.statistics.confounder_candidates import (
+    ConfounderCandidate,
+    TrainingRows,
+    find_candidates,
+    swap_candidates,
+)
+from lightning_ifa.statistics.duplicates import DuplicateInput, find_duplicates
+from lightning_ifa.statistics.generalization_gap import SplitSample, margin
+from lightning_ifa.statistics.localization import localize
+from lightning_ifa.statistics.neighbour_outliers import OutlierInput, outlier_kinds, outlier_scores
+from lightning_ifa.statistics.subpopulations import subpopulations
 
 SIZES = (50, 100, 200, 500, 1000)
 Row = dict[str, Any]
@@ -70,22 +72,22 @@ class Run:
         measured = image_properties(self.parts[split].images[:TABLE_ROWS])
         return pd.DataFrame({name: values.numpy() for name, values in measured.items()})
 
-    def transplants(self) -> Transplants:
+    def swaps(self) -> Swaps:
         """Made once, kept beside the tables."""
         path = self.place / "parts.npz"
-        names = ("labels", "donor_labels", "logits", "donor_logits")
+        names = ("labels", "source_labels", "logits", "source_logits")
         if not path.exists():
             part = self.parts["validation"]
             net = load_net(self.condition, self.seed, self.folder)
             data = TensorDataset(part.images[:TABLE_ROWS], part.labels[:TABLE_ROWS])
             task = "binary" if SOURCES[self.condition.source].classes == 2 else "multiclass"
-            made = transplant_parts(Extraction(net), DataLoader(data, batch_size=64), np.arange(len(data)), task)
+            made = swap_parts(FeatureExtractor(net), DataLoader(data, batch_size=64), np.arange(len(data)), task)
             assert made is not None
             np.savez_compressed(
-                path, **{n: getattr(made, n) for n in names}, **{f"m_{k}": v for k, v in made.moved.items()}
+                path, **{n: getattr(made, n) for n in names}, **{f"m_{k}": v for k, v in made.swapped.items()}
             )
         with np.load(path) as stored:
-            return Transplants(*(stored[n] for n in names), {k[2:]: stored[k] for k in stored.files if k[:2] == "m_"})
+            return Swaps(*(stored[n] for n in names), {k[2:]: stored[k] for k in stored.files if k[:2] == "m_"})
 
     def row(self, family: str, variant: str, fault: bool, n: int, found: Finding, seconds: float, **more: Any) -> Row:
         return {
@@ -101,9 +103,9 @@ def timed(function: Any, *args: Any) -> tuple[Any, float]:
     return found, time.perf_counter() - began
 
 
-def side(table: FeatureTable, n: int) -> Side:
+def side(table: FeatureTable, n: int) -> SplitSample:
     t = table.take(np.arange(min(n, len(table))))
-    return Side(margin(t.logits, t.targets), t.intensity, t.activations, t.targets)
+    return SplitSample(margin(t.logits, t.targets), t.intensity, t.activations, t.targets)
 
 
 def score_overfitting(run: Run) -> Iterator[Row]:
@@ -159,17 +161,17 @@ def score_metadata(run: Run) -> Iterator[Row]:
         alone[name] = column
         for n in (100, 200, 500, 1000):
             frame = pd.DataFrame({name: column[:n]})
-            both = Training(train.logits[:n], train.targets[:n], pd.DataFrame({name: there[name][:n]}))
+            both = TrainingRows(train.logits[:n], train.targets[:n], pd.DataFrame({name: there[name][:n]}))
             for family, training in (("metadata", None), ("metadata of both", both)):
                 given = table.logits[:n], table.targets[:n], {"metadata": frame}, None, training
-                suspects, seconds = timed(find_suspects, *given)
-                found = confounding(suspects)
-                first = suspects[0]
+                candidates, seconds = timed(find_candidates, *given)
+                found = confounding(candidates)
+                first = candidates[0]
                 more = {"reliance": first.reliance, "rz": first.z, "worst": first.worst_reliance}
                 yield run.row(family, name, used, n, found, seconds, **more, worst_z=first.worst_z)
     frame = pd.DataFrame({k: v for k, v in alone.items() if run.used or "tag" not in k})
-    suspects, seconds = timed(find_suspects, table.logits, table.targets, {"metadata": frame})
-    yield run.row("metadata", "all columns", run.used, 1000, confounding(suspects), seconds)
+    candidates, seconds = timed(find_candidates, table.logits, table.targets, {"metadata": frame})
+    yield run.row("metadata", "all columns", run.used, 1000, confounding(candidates), seconds)
 
 
 def score_regions(run: Run) -> Iterator[Row]:
@@ -182,40 +184,40 @@ def score_regions(run: Run) -> Iterator[Row]:
     regions = Regions(masks.__getitem__, "validation")
     data = TensorDataset(part.images[:TABLE_ROWS], part.labels[:TABLE_ROWS])
     net, rows = load_net(condition, run.seed, run.folder), np.arange(len(data))
-    moved = transplant_outside(Extraction(net), DataLoader(data, batch_size=64), rows, "multiclass", regions)
+    moved = swap_outside(FeatureExtractor(net), DataLoader(data, batch_size=64), rows, "multiclass", regions)
     assert moved is not None
-    given = moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels, "region"
-    suspects, seconds = timed(transplant_suspects, *given)
+    given = moved.logits, moved.swapped, moved.source_logits, moved.labels, moved.source_labels, "region"
+    candidates, seconds = timed(swap_candidates, *given)
     cams = run.tables["validation"].cams
-    shares = outside(cams, regions.coverage(rows, cams.shape[1:])).means
-    yield run.row("regions", "box", run.used, len(moved.labels), confounding(suspects), seconds, **shares)
+    shares = localize(cams, regions.coverage(rows, cams.shape[1:])).means
+    yield run.row("regions", "box", run.used, len(moved.labels), confounding(candidates), seconds, **shares)
 
 
 def score_blind(run: Run) -> Iterator[Row]:
-    """Without metadata: image properties, transplants, and both pooled."""
+    """Without metadata: image properties, swaps, and both pooled."""
     table, fault = run.tables["validation"], run.used
     frame = run.properties["validation"]
     plain = has_background(frame)
     frame = frame[[name for name in frame if name.startswith(BACKGROUND)]]
     for n in (200, 500, 1000):
-        panel, seconds = timed(find_suspects, table.logits[:n], table.targets[:n], {"background": frame[:n]})
+        panel, seconds = timed(find_candidates, table.logits[:n], table.targets[:n], {"background": frame[:n]})
         judged = panel if plain else []
         yield run.row("blind", "properties", fault, n, confounding(judged), seconds, **_parts(judged))
-    moved = run.transplants()
+    moved = run.swaps()
     regions, seconds = timed(
-        transplant_suspects, moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels
+        swap_candidates, moved.logits, moved.swapped, moved.source_logits, moved.labels, moved.source_labels
     )
-    yield run.row("blind", "transplants", fault, len(moved.labels), confounding(regions), seconds, **_parts(regions))
+    yield run.row("blind", "swaps", fault, len(moved.labels), confounding(regions), seconds, **_parts(regions))
     yield run.row("blind", "pooled", fault, 1000, confounding(panel + regions), seconds)
 
 
-def _parts(suspects: list[Suspect]) -> Row:
-    return {f"s:{s.source}": s.strength()[0] for s in suspects}
+def _parts(candidates: list[ConfounderCandidate]) -> Row:
+    return {f"s:{s.source}": s.strength()[0] for s in candidates}
 
 
 def score_outliers(run: Run) -> Iterator[Row]:
     samples = {
-        split: Samples(
+        split: OutlierInput(
             t.activations,
             t.contributions,
             run.properties[split].to_numpy(np.float64),
@@ -226,20 +228,20 @@ def score_outliers(run: Run) -> Iterator[Row]:
     }
     tables = run.tables
     for n in SIZES:
-        cut = {split: Samples(*(values[:n] for values in s)) for split, s in samples.items()}
+        cut = {split: OutlierInput(*(values[:n] for values in s)) for split, s in samples.items()}
         scores, seconds = timed(outlier_scores, cut["validation"], cut["train"])
         copies = [
-            Copies(tables[s].fingerprints[:n], tables[s].activations[:n], tables[s].cams[:n])
+            DuplicateInput(tables[s].fingerprints[:n], tables[s].activations[:n], tables[s].cams[:n])
             for s in ("validation", "train")
         ]
-        twins, more = timed(find_twins, *copies)
+        duplicates, more = timed(find_duplicates, *copies)
         planted = run.kinds["validation"][:n]
         told = outlier_kinds(scores)
-        clean, found = planted == "", outliers(scores, twins)
+        clean, found = planted == "", outliers(scores, duplicates)
         noisy = run.condition.label_noise > 0
         measured: Row = {
             "flagged_clean": float((told[clean] != "").mean()),
-            "twin_clean": float((twins.twin[clean] >= 0).mean()),
+            "duplicate_clean": float((duplicates.match[clean] >= 0).mean()),
         }
         if run.condition.outliers:
             bad = np.isin(planted, ["mislabelled", "corrupted", "foreign"])
@@ -252,7 +254,7 @@ def score_outliers(run: Run) -> Iterator[Row]:
                 measured["ap_all"] = average_precision_score(bad, score)
                 measured["flagged_bad"] = float((told[bad] != "").mean())
             for kind in sorted({"duplicate", "near"} & set(planted)):
-                measured[f"found_{kind}"] = float((twins.twin[planted == kind] >= 0).mean())
+                measured[f"found_{kind}"] = float((duplicates.match[planted == kind] >= 0).mean())
         fault = run.condition.fault == "outliers" or noisy
         yield run.row("outliers", "noisy" if noisy else "plain", fault, n, found, seconds + more, **measured)
 

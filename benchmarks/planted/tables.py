@@ -129,9 +129,9 @@ def regions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def blind(rows: pd.DataFrame) -> pd.DataFrame:
-    """Image properties, transplants and both, by condition, by whether the confounder has a place, and without one."""
+    """Image properties, swaps and both, by condition, by whether the confounder has a place, and without one."""
     part = rows[(rows["family"] == "blind")]
-    part = part[(part["variant"] == "transplants") | (part["n"] == 1000)]
+    part = part[(part["variant"] == "swaps") | (part["n"] == 1000)]
     found = []
     for variant, of_kind in part.groupby("variant", sort=False):
         negatives, faulty = of_kind[~of_kind["fault"]], of_kind[of_kind["fault"]]
@@ -153,7 +153,7 @@ def blind(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def blind_by_data(rows: pd.DataFrame) -> pd.DataFrame:
-    """Properties and transplants together; several conditions are one where no confounder is used."""
+    """Properties and swaps together; several conditions are one where no confounder is used."""
     part = rows[(rows["family"] == "blind") & (rows["variant"] == "pooled")]
     part = part.assign(condition=part["condition"].where(part["fault"], "no confounder"))
     grouped = part.groupby(["group", "condition"])
@@ -181,7 +181,7 @@ def outliers(rows: pd.DataFrame) -> pd.DataFrame:
         "ap_all": "AP all", "ap_mislabelled": "AP mislabelled", "ap_corrupted": "AP corrupted",
         "ap_foreign": "AP foreign", "flagged_bad": "flagged", "found_duplicate": "copies found",
         "found_near": "near copies found",
-        "flagged_clean": "clean flagged", "twin_clean": "clean called copies",
+        "flagged_clean": "clean flagged", "duplicate_clean": "clean called copies",
     }  # fmt: skip
     found = []
     for (group, n), sized in part[part["n"] >= 200].groupby(["group", "n"]):

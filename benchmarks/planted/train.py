@@ -17,8 +17,8 @@ from benchmarks.planted.conditions import Condition
 from benchmarks.planted.data import SOURCES, Split, draw
 from benchmarks.planted.faults import assign, move, paint, plant_duplicates, plant_outliers
 from benchmarks.planted.nets import NETS
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.features.extractor import FeatureExtractor
 
 TABLE_ROWS = 1000
 BATCH = 50
@@ -108,7 +108,7 @@ def predict(net: nn.Module, images: Tensor) -> Tensor:
 def extract(net: nn.Module, images: Tensor, labels: Tensor, tagged: Tensor | None = None) -> FeatureTable:
     """The FeatureTable of the first rows."""
     images, labels = images[:TABLE_ROWS], labels[:TABLE_ROWS]
-    table = Extraction(net)(DataLoader(TensorDataset(images, labels), batch_size=250), np.arange(len(labels)))
+    table = FeatureExtractor(net)(DataLoader(TensorDataset(images, labels), batch_size=250), np.arange(len(labels)))
     if tagged is None:
         return table
     return replace(table, metadata=pd.DataFrame({"tag": tagged[:TABLE_ROWS].numpy()}))

@@ -27,7 +27,9 @@ from flask import Flask, Response, request
 from mlflow import MlflowClient
 
 from lightning_ifa.errors import UndecidableError
-from lightning_ifa.gate import gate, load_policy, standing_verdict
+from lightning_ifa.gate.policy import load_policy
+from lightning_ifa.gate.registry import standing_verdict
+from lightning_ifa.gate.run import gate
 
 log = logging.getLogger(__name__)
 

@@ -12,20 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.feature_report import FAMILIES, FeatureReport
-from lightning_ifa.indicators.confounding import find_suspects
-from lightning_ifa.indicators.consistency import completeness
 from lightning_ifa.indicators.limits import LIMITS
 from lightning_ifa.indicators.outliers import NULL_SHARE
-from lightning_ifa.indicators.overfitting import standardised_gap
-from lightning_ifa.indicators.resampling import (
-    Rows,
-    bootstrap_draws,
-    bootstrap_error,
-    share_error,
-)
 from lightning_ifa.sides import table_strata
+from lightning_ifa.statistics.completeness import completeness
+from lightning_ifa.statistics.confounder_candidates import find_candidates
+from lightning_ifa.statistics.generalization_gap import standardised_gap
+from lightning_ifa.statistics.resampling import Rows, bootstrap_draws, bootstrap_error, share_error
 
-NOISE, BETTER, WORSE, UNTOLD = "inside the noise", "better", "worse", "cannot be told"
+NOISE, BETTER, WORSE, UNDECIDED_CHANGE = "inside the noise", "better", "worse", "cannot be told"
+
 SIGNIFICANT = 2.576
 """Standard errors; 99 % a family, so about 95 % for the five families together (Bonferroni)."""
 
@@ -37,15 +33,14 @@ COLUMNS = ["family", "first", "other", "change", "low", "high", "interval", "ver
 Statistic = Callable[[Rows, Rows], float]
 """A score as a function of the validation rows and the training rows that count."""
 
-
 Draws = Mapping[str, NDArray[np.float64]]
 """Family to its score on resampled rows, ``(200,)``; missing are families that the tables do not determine."""
 
 
-def resampled(report: FeatureReport, seed: int = 0) -> Draws:
+def resample_scores(report: FeatureReport, seed: int = 0) -> Draws:
     """Compute a run's scores on 200 resamples of its rows, drawn within classes.
 
-    Confounding is that of the suspect which is strongest on all samples.
+    Confounding is that of the candidate which is strongest on all samples.
 
     Args:
         report: The run's report.
@@ -94,7 +89,7 @@ def changes(
             error, how = _error((first, other), draws, family)
         low, high = change - SIGNIFICANT * error, change + SIGNIFICANT * error
         inside = low <= 0 <= high or abs(change) < NEGLIGIBLE * LIMITS[family]
-        verdict = UNTOLD if np.isnan(error) else NOISE if inside else BETTER if change < 0 else WORSE
+        verdict = UNDECIDED_CHANGE if np.isnan(error) else NOISE if inside else BETTER if change < 0 else WORSE
         row = (family, pair[0].score, pair[1].score, change, low, high, how, verdict)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -146,7 +141,7 @@ def _residue(logit: NDArray[Any], intensity: NDArray[Any], explained: Rows, rows
 
 
 def _reliance(report: FeatureReport, labels: Rows) -> Statistic | None:
-    """The reliance on the suspect that is strongest on all samples; None if the tables do not hold its values."""
+    """The reliance on the candidate that is strongest on all samples; None if the tables do not hold its values."""
     judged = report.confounders[(report.confounders["origin"] != "content") & report.confounders["score"].notna()]
     table = report.tables["validation"]
     if judged.empty:
@@ -161,7 +156,7 @@ def _reliance(report: FeatureReport, labels: Rows) -> Statistic | None:
         known = rows[labels[rows] >= 0]
         part = {origin: frame[[source]].iloc[known].reset_index(drop=True)}
         targets = table.targets[known] if regression else None
-        (suspect,) = find_suspects(table.logits[known], labels[known], part, targets)
-        return float(max(suspect.strength(len(judged))[0], 0.0)) if suspect.tested else 0.0
+        (candidate,) = find_candidates(table.logits[known], labels[known], part, targets)
+        return float(max(candidate.strength(len(judged))[0], 0.0)) if candidate.tested else 0.0
 
     return reliance

@@ -11,17 +11,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.analysis import probe_rows
-from lightning_ifa.comparison.changes import changes, resampled
-from lightning_ifa.comparison.likeness import cka_matrix, likeness, maps_of, outlier_changes, probe_likeness
+from lightning_ifa.comparison.changes import changes, resample_scores
+from lightning_ifa.comparison.similarity import (
+    cka_matrix,
+    feature_similarity,
+    maps_of,
+    outlier_changes,
+    probe_similarity,
+)
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.findings import analyze_tables
-from lightning_ifa.indicators.scale import IntensityScale
+from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 Tables = Mapping[str, FeatureTable]
-
 PROBES = 8
 
 
@@ -32,10 +37,10 @@ class Comparison:
     Attributes:
         names: One a run; the first is the one that the others are compared to.
         changes: One row a run and family, as ``comparison.changes.changes``, with ``run``.
-        likeness: One row a run, as ``comparison.likeness.likeness``, with ``run``.
+        likeness: One row a run, as ``comparison.feature_similarity.feature_similarity``, with ``run``.
         cka: ``(r, r)`` linear CKA of the features of every pair of runs.
         outliers: One row a run and outlier, as ``outlier_changes``, with ``run``.
-        probes: One row a run and probe, as ``probe_likeness``, with ``run``.
+        probes: One row a run and probe, as ``probe_similarity``, with ``run``.
         probe_ids: The probes.
         maps: One a run, ``(p, *space)`` maps of the probes; NaN where the run lacks the sample.
         scale: The first run's intensity scale, for all of ``maps``.
@@ -44,7 +49,7 @@ class Comparison:
 
     names: tuple[str, ...]
     changes: pd.DataFrame
-    likeness: pd.DataFrame
+    feature_similarity: pd.DataFrame
     cka: NDArray[np.float64]
     outliers: pd.DataFrame
     probes: pd.DataFrame
@@ -81,15 +86,17 @@ def compare_tables(
     reports = {name: _report(tables, seed) for name, tables in runs.items()}
     validation = {name: tables["validation"] for name, tables in runs.items()}
     probes = validation[first].take(probe_rows(validation[first], PROBES))
-    draws = {name: resampled(report, seed) for name, report in reports.items()}
+    draws = {name: resample_scores(report, seed) for name, report in reports.items()}
     unknown = {name: {*untold.get(first, ()), *untold.get(name, ())} for name in others}
     return Comparison(
         names=tuple(runs),
         changes=_joined({n: changes(reports[first], reports[n], (draws[first], draws[n]), unknown[n]) for n in others}),
-        likeness=pd.DataFrame([{"run": name} | likeness(validation[first], validation[name]) for name in others]),
+        feature_similarity=pd.DataFrame(
+            [{"run": name} | feature_similarity(validation[first], validation[name]) for name in others]
+        ),
         cka=cka_matrix(list(validation.values())),
         outliers=_joined({name: outlier_changes(reports[first].samples, reports[name].samples) for name in others}),
-        probes=_joined({name: probe_likeness(probes, validation[name]) for name in others}),
+        probes=_joined({name: probe_similarity(probes, validation[name]) for name in others}),
         probe_ids=tuple(map(str, probes.sample_ids)),
         maps=tuple(maps_of(probes, table) for table in validation.values()),
         scale=reports[first].scale,

@@ -9,14 +9,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.decomposition.reduced_maps import ReducedMaps
-from lightning_ifa.features.rerun import Held, Reduction, linear, masked, nested, run_reduced, seen_by
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tail import Tail
-from lightning_ifa.indicators import selection
-from lightning_ifa.indicators.importance import order, preference
-from lightning_ifa.indicators.performance import Performance
-from lightning_ifa.indicators.selection import Moments, Refill
+from lightning_ifa.interventions.reduction import (
+    Reduction,
+    StoredActivations,
+    head_input,
+    keep_channels,
+    keep_components,
+    mix_channels,
+    run_reduced,
+)
+from lightning_ifa.model.head import Head
+from lightning_ifa.statistics import channel_selection as selection
+from lightning_ifa.statistics.channel_selection import Moments, Refill
+from lightning_ifa.statistics.importance import order, preference
+from lightning_ifa.statistics.performance import Performance
 
 PICTURED = 128
 """Samples whose maps are compared; performance is measured on all."""
@@ -40,8 +48,8 @@ class Trial:
         full: The full network's performance.
     """
 
-    tail: Tail
-    held: Held
+    tail: Head
+    held: StoredActivations
     table: FeatureTable
     fit: Moments
     maps: ReducedMaps
@@ -55,25 +63,25 @@ class Trial:
 
     def refill(self, refills: Sequence[Refill]) -> Measured:
         """Measure refills."""
-        reduce = linear([one.into @ one.out for one in refills], [one.offset for one in refills])
+        reduce = mix_channels([one.into @ one.out for one in refills], [one.offset for one in refills])
         return self.performance(reduce), self.maps.refilled(refills).mean(1)
 
     def mask(self, masks: NDArray[np.bool_], rule: str) -> Measured:
         """Measure masks ``(r, c)``, the same for every class."""
         fill = selection.fill_value(self.fit, rule)
-        return self.performance(masked(masks, fill)), self.maps.masked(masks, fill).mean(1)
+        return self.performance(keep_channels(masks, fill)), self.maps.masked(masks, fill).mean(1)
 
 
-def start_trial(tail: Tail, held: Held, table: FeatureTable, train: FeatureTable | None) -> Trial:
+def start_trial(tail: Head, held: StoredActivations, table: FeatureTable, train: FeatureTable | None) -> Trial:
     """Choose what refills are fitted to: the training split's means where they suffice, else every other sample."""
     if tail.reach == "means" and train is not None:
         fit, rows = selection.moments(train.activations), slice(0, None)
     else:
-        seen, _ = seen_by(tail, held.take(slice(0, None, 2)))
+        seen, _ = head_input(tail, held.take(slice(0, None, 2)))
         fit, rows = selection.moments(seen.movedim(1, 2).flatten(0, 1).numpy()), slice(1, None, 2)
     held, table = held.take(rows), table.take(np.arange(len(table))[rows])
     channels = held.A.shape[1]
-    logits, predictions = run_reduced(tail, held, masked(np.ones((1, channels), dtype=bool), np.zeros(channels)))
+    logits, predictions = run_reduced(tail, held, keep_channels(np.ones((1, channels), dtype=bool), np.zeros(channels)))
     perform = Performance(table.task, table.targets, logits[0], predictions[0])
     few = slice(None, None, -(-len(held.A) // PICTURED))
     full = float(perform(logits, predictions)[0])
@@ -146,7 +154,7 @@ def component_curve(trial: Trial, counts: NDArray[np.int64]) -> Measured:
     axes = selection.principal_axes(trial.fit)
     kept = counts.tolist()
     similar = trial.maps.nested(trial.fit.mean, axes, kept).mean(1)
-    return trial.performance(nested(trial.fit.mean, axes, kept)), similar
+    return trial.performance(keep_components(trial.fit.mean, axes, kept)), similar
 
 
 def _per_class(
@@ -168,7 +176,7 @@ def _per_class(
     own = trial.table.explained[trial.few]
     similar = trial.maps.masked(masks[:, own], fill).mean(1)
     versions = masks.reshape(-1, masks.shape[2])
-    logits, predictions = run_reduced(trial.tail, trial.held, masked(versions, fill))
+    logits, predictions = run_reduced(trial.tail, trial.held, keep_channels(versions, fill))
     logits = logits.reshape(len(counts), classes, len(trial.held.A), classes)
     own_logit = np.stack([logits[:, k, :, k] for k in range(classes)], axis=2)
     if classes > 1:

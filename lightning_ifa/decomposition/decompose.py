@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.decomposition.curves import Trial, enough, selection_curves, start_trial
 from lightning_ifa.decomposition.principal import PrincipalFeatures, principal_features
 from lightning_ifa.errors import DataError, OutputError
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.batches import BatchFunction
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.isolation import undisturbed
-from lightning_ifa.features.rerun import hold
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.features.tail import Reach, Tail
-from lightning_ifa.features.targets import ScoreFunction
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.findings import importance_mask
-from lightning_ifa.indicators import selection
-from lightning_ifa.indicators.redundancy import channel_groups, needed_channels
-from lightning_ifa.indicators.strata import bin_edges, strata
+from lightning_ifa.interventions.reduction import store_activations
+from lightning_ifa.model.head import Head, Scope
+from lightning_ifa.model.isolation import isolate
+from lightning_ifa.model.outputs import ScoreFunction
+from lightning_ifa.statistics import channel_selection as selection
+from lightning_ifa.statistics.channel_redundancy import channel_groups, needed_channels
+from lightning_ifa.statistics.strata import bin_edges, strata
 
 SHARES = (
     0.01,
@@ -54,6 +54,7 @@ SHARES = (
 """Shares of the features that are kept, by default."""
 
 DRAWS = 10
+
 MEMORY = 2**30
 """Bytes that held activations and gradients may take; more samples than fit are thinned out evenly."""
 
@@ -83,7 +84,7 @@ class Decomposition:
     pruning: pd.DataFrame
     measure: str
     full: float
-    reach: Reach
+    reach: Scope
     evaluated: int
     principal: dict[str, PrincipalFeatures]
 
@@ -125,15 +126,15 @@ def decompose(
     table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
-    extraction = Extraction(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
+    extraction = FeatureExtractor(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
     table = table.take(_that_fit(table))
     ranked = train or table.take(np.arange(0, len(table), 2))
     if not importance_mask(ranked).any():
         raise DataError("no sample is classified correctly, so no feature can be ranked by class")
-    with undisturbed(model, seed), torch.inference_mode(False), torch.no_grad():
-        held = hold(extraction, loader, table)
-        probes = hold(extraction, loader, report.probes.table)
-        with Tail(model, held.layer, held.x[:8].to(_device(model))) as tail:
+    with isolate(model, seed), torch.inference_mode(False), torch.no_grad():
+        held = store_activations(extraction, loader, table)
+        probes = store_activations(extraction, loader, report.probes.table)
+        with Head(model, held.layer, held.x[:8].to(_device(model))) as tail:
             trial = start_trial(tail, held, table, train)
             curves = selection_curves(
                 trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.features.rerun import Held
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.principal import Components, nonnegative_components, principal_components
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.interventions.reduction import StoredActivations
+from lightning_ifa.statistics.principal_components import Components, nonnegative_components, principal_components
 
 LISTED, SHOWN = 5, 3
 
@@ -34,7 +34,7 @@ class PrincipalFeatures:
 
 
 def principal_features(
-    table: FeatureTable, held: Held, probes: Held, keep_images: bool, count: int, seed: int
+    table: FeatureTable, held: StoredActivations, probes: StoredActivations, keep_images: bool, count: int, seed: int
 ) -> dict[str, PrincipalFeatures]:
     """Decompose a table's contributions by ``"pca"`` and ``"nmf"``.
 

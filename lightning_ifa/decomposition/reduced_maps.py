@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_ifa.indicators.selection import Refill, similarity
+from lightning_ifa.statistics.channel_selection import Refill, similarity
 
 
 class ReducedMaps:

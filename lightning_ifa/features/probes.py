@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from lightning_ifa.features.batches import read_with
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.isolation import undisturbed
-from lightning_ifa.features.sampling import reference_loader
-from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.data.batches import read_with
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.sampling import reference_loader
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.isolation import isolate
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Probes:
 
 
 def take_probes(
-    extraction: Extraction,
+    extraction: FeatureExtractor,
     loader: DataLoader[Any],
     table: FeatureTable,
     rows: NDArray[np.int64],
@@ -56,10 +56,10 @@ def take_probes(
     return Probes(chosen, predicted, images)
 
 
-def inputs(extraction: Extraction, loader: DataLoader[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def inputs(extraction: FeatureExtractor, loader: DataLoader[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Read samples as the model gets them, ``(m, channels, *space)``; every random state stays as it is."""
     found = []
-    with undisturbed(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
+    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
         for _, batch in reference_loader(loader, indices, extraction.seed):
             prepared = extraction.prepare(batch) if extraction.prepare else batch
             found.append(read_with(extraction.batch_fn, prepared)[0].float().numpy(force=True))

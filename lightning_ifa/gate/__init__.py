@@ -11,7 +11,7 @@ Knows the MLflow client, never torch or Lightning.
 """
 
 from lightning_ifa.gate.decide import decide
-from lightning_ifa.gate.numbers import Numbers, find_numbers
+from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics
 from lightning_ifa.gate.policy import Policy, load_policy
 from lightning_ifa.gate.registry import standing_verdict
 from lightning_ifa.gate.run import gate
@@ -19,11 +19,11 @@ from lightning_ifa.gate.verdict import Check, Verdict
 
 __all__ = [
     "Check",
-    "Numbers",
+    "ModelMetrics",
     "Policy",
     "Verdict",
     "decide",
-    "find_numbers",
+    "find_model_metrics",
     "gate",
     "load_policy",
     "standing_verdict",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from lightning_ifa.gate.numbers import Numbers
+from lightning_ifa.gate.model_metrics import ModelMetrics
 from lightning_ifa.gate.policy import Limit, Policy, family_keys, health_key
 from lightning_ifa.gate.verdict import Check, Verdict
 
 UNDECIDED = 0.5  # a health of exactly this says "cannot be told", see indicators/finding.py
-
 _LARGEST = 1.7e308  # SQL stores give infinity back as 1.797e308
 _WORDS = {"at_most": "at most", "below": "below", "at_least": "at least", "above": "above"}
 
 
-def decide(policy: Policy, candidate: Numbers, champion: Numbers | None) -> Verdict:
+def decide(policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Verdict:
     """Judge a candidate.
 
     Args:
@@ -44,16 +43,16 @@ def decide(policy: Policy, candidate: Numbers, champion: Numbers | None) -> Verd
     )
 
 
-def usable(value: float | None) -> bool:
+def is_usable(value: float | None) -> bool:
     """Whether there is a finite number.
 
-    >>> usable(0.3), usable(None), usable(float("nan")), usable(1.7976931348623157e308)
+    >>> is_usable(0.3), is_usable(None), is_usable(float("nan")), is_usable(1.7976931348623157e308)
     (True, False, False, False)
     """
     return value is not None and math.isfinite(value) and abs(value) < _LARGEST
 
 
-def _data_set(policy: Policy, candidate: Numbers) -> Check:
+def _data_set(policy: Policy, candidate: ModelMetrics) -> Check:
     found, demanded = candidate.dataset_digest, policy.dataset_digest
     if demanded is None:
         return Check("data set", True, found, "any", "the policy names no data set")
@@ -63,18 +62,18 @@ def _data_set(policy: Policy, candidate: Numbers) -> Check:
     return Check("data set", found == demanded, found, demanded, reason)
 
 
-def _family(family: str, candidate: Numbers) -> Check:
+def _family(family: str, candidate: ModelMetrics) -> Check:
     name, limit = f"family {family}", "analysed and decided"
     score, health = (candidate.metrics.get(key) for key in family_keys(family))
     for what, value in (("score", score), ("health", health)):
-        if not usable(value):
+        if not is_usable(value):
             return Check(name, False, value, limit, _why(candidate, what, value))
     if health == UNDECIDED:
         return Check(name, False, health, limit, "cannot be told from this data")
     return Check(name, True, health, limit)
 
 
-def _absolute(limit: Limit, operator: str, candidate: Numbers) -> Check:
+def _absolute(limit: Limit, operator: str, candidate: ModelMetrics) -> Check:
     bar = float(getattr(limit, operator))
     words = _WORDS[operator] + f" {bar:g}" + _bound_words(limit)
     value, problem = _value(limit, candidate)
@@ -90,7 +89,7 @@ def _absolute(limit: Limit, operator: str, candidate: Numbers) -> Check:
     return Check(limit.metric, met, value, words, "" if met else f"{value:.6g} is not {words}")
 
 
-def _relative(limit: Limit, policy: Policy, candidate: Numbers, champion: Numbers | None) -> Check:
+def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Check:
     assert limit.vs_champion is not None
     words = _worsening_words(limit)
     value, problem = _value(limit, candidate)
@@ -102,7 +101,7 @@ def _relative(limit: Limit, policy: Policy, candidate: Numbers, champion: Number
     if champion.model == candidate.model:
         return Check(limit.metric, True, value, words, "it is the champion itself")
     other = champion.metrics.get(limit.metric)
-    if other is None or not usable(other):
+    if other is None or not is_usable(other):
         return Check(limit.metric, False, value, words, f"the champion: {_why(champion, limit.metric, other)}")
     if candidate.dataset_digest is None or champion.dataset_digest != candidate.dataset_digest:
         reason = f"the champion's number speaks of other data ({champion.dataset_digest})"
@@ -114,18 +113,18 @@ def _relative(limit: Limit, policy: Policy, candidate: Numbers, champion: Number
     return Check(limit.metric, met, value, words, f"champion {other:.6g}, worse by {worse:.6g}, allowed {allowed:.6g}")
 
 
-def _value(limit: Limit, numbers: Numbers) -> tuple[float | None, str]:
+def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:
     """The number to judge and, if it must not be used, why."""
     value, health = numbers.metrics.get(limit.metric), numbers.metrics.get(health_key(limit.metric))
-    if value is None or not usable(value):
+    if value is None or not is_usable(value):
         return value, _why(numbers, limit.metric, value)
     if health == UNDECIDED and health_key(limit.metric) != limit.metric:
         return value, "its family cannot be told from this data"
     if limit.bound is None:
         return value, ""
     z = numbers.metrics.get(limit.bound.z)
-    error = value / z if z is not None and usable(z) and z != 0 else 0.0
-    if not usable(error) or error <= 0:
+    error = value / z if z is not None and is_usable(z) and z != 0 else 0.0
+    if not is_usable(error) or error <= 0:
         return value, f"no standard error: {limit.bound.z} is {z}"
     margin = NormalDist().inv_cdf(limit.bound.level) * error
     return value + margin if limit.lower_is_better else value - margin, ""
@@ -136,7 +135,7 @@ def _slack(value: float) -> float:
     return 1e-6 * abs(value) + 1e-9
 
 
-def _why(numbers: Numbers, what: str, value: float | None = None) -> str:
+def _why(numbers: ModelMetrics, what: str, value: float | None = None) -> str:
     if value is None:
         return f"{what} is missing" + (f": {numbers.problem}" if numbers.problem else "")
     return f"{what} is {'not a number' if math.isnan(value) else 'infinite'}"

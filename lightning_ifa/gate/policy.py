@@ -16,7 +16,6 @@ from lightning_ifa.errors import PolicyError
 
 LIMITS = ("at_most", "below", "at_least", "above")
 LOWER_IS_BETTER = ("at_most", "below")
-
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Metric = Annotated[str, Field(pattern=r"^ifa/[\w.\-]+(/[\w.\-]+)+$", max_length=250)]
 Word = Annotated[str, Field(pattern=r"^[\w.\-]+$", max_length=60)]

@@ -17,20 +17,18 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import IFAWarning, UndecidableError
-from lightning_ifa.gate.numbers import logged_model_id, subject
+from lightning_ifa.gate.model_metrics import logged_model_id, subject
 from lightning_ifa.gate.render import markdown
 from lightning_ifa.gate.verdict import Verdict
 from lightning_ifa.tracking.names import slug
 
 VERDICT_TAG, POLICY_TAG, SUBJECT_TAG = "ifa.gate", "ifa.gate.policy", "ifa.gate.subject"
-
 HEAD, TAIL = "IFA gate: ", "<!-- end of the gate's verdict -->"
-
 LONGEST_WAIT = 600.0
 
 
 @contextmanager
-def serialised(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
+def hold_alias_lock(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
     """Let one gate at a time work on a registered model; holds on one machine, for one user, and not across machines.
 
     Args:
@@ -50,7 +48,7 @@ def serialised(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
         raise UndecidableError(f"another gate has been working on {name} for {longest:.0f} s ({path})") from error
 
 
-def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+def alias_holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version that holds an alias; None if nobody does.
 
     Raises:
@@ -91,7 +89,7 @@ def write_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict,
     """
     name, number = str(version.name), str(version.version)
     tags = {POLICY_TAG: verdict.policy, SUBJECT_TAG: verdict.subject, VERDICT_TAG: verdict.word}
-    description = described(version.description or "", verdict)
+    description = describe_version(version.description or "", verdict)
     standing = tags.items() <= version.tags.items()
     if standing and (not rewrite or description == version.description):
         return
@@ -103,7 +101,7 @@ def write_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict,
         client.set_model_version_tag(name, number, key, value)
 
 
-def described(description: str, verdict: Verdict) -> str:
+def describe_version(description: str, verdict: Verdict) -> str:
     """Put the verdict before what the user wrote, in place of an earlier verdict.
 
     Its first line is plain text, since lists show only the beginning.

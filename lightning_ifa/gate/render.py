@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from xml.etree import ElementTree
 
 import click
 
 from lightning_ifa.gate.verdict import Check, Verdict
+from lightning_ifa.text import escape_markdown, keep_legal_xml
 
 _MARKS = {True: "pass", False: "FAIL"}
 
@@ -20,16 +20,18 @@ def markdown(verdict: Verdict) -> str:
     lines = [
         "PASS" if verdict.passed else f"FAIL, {failed} of {total} checks",
         "",
-        f"Subject {_plain(verdict.subject)}; policy {_plain(verdict.policy)}; "
-        f"champion {_plain(verdict.champion or 'none')}; data {_plain(verdict.dataset_digest or 'unknown')}; "
-        f"step {verdict.step if verdict.step is not None else 'unknown'}; numbers from {_plain(verdict.origin)}.",
+        f"Subject {escape_markdown(verdict.subject)}; policy {escape_markdown(verdict.policy)}; "
+        f"champion {escape_markdown(verdict.champion or 'none')}; "
+        f"data {escape_markdown(verdict.dataset_digest or 'unknown')}; "
+        f"step {verdict.step if verdict.step is not None else 'unknown'}; "
+        f"numbers from {escape_markdown(verdict.origin)}.",
         "",
         "| check | verdict | value | limit | reason |",
         "|---|---|---|---|---|",
     ]
     for check in verdict.checks:
         cells = (check.name, _MARKS[check.passed], _value(check), check.limit, check.reason)
-        lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(escape_markdown(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -40,25 +42,27 @@ def to_json(verdict: Verdict) -> str:
 
 def junit(verdict: Verdict) -> str:
     """Write the verdict as JUnit XML, one test case a check."""
-    suite = ElementTree.Element("testsuite", name=_legal(f"lightning-ifa gate {verdict.subject}"))
+    suite = ElementTree.Element("testsuite", name=keep_legal_xml(f"lightning-ifa gate {verdict.subject}"))
     suite.set("tests", str(len(verdict.checks)))
     suite.set("failures", str(len(verdict.failures)))
     suite.set("errors", "0")
     for check in verdict.checks:
         name = f"{check.name} {check.limit}"
-        case = ElementTree.SubElement(suite, "testcase", classname=_legal(verdict.policy), name=_legal(name))
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=keep_legal_xml(verdict.policy), name=keep_legal_xml(name)
+        )
         if not check.passed:
-            message = _legal(check.reason or "not met")
-            ElementTree.SubElement(case, "failure", message=message).text = f"value {_legal(_value(check))}"
+            message = keep_legal_xml(check.reason or "not met")
+            ElementTree.SubElement(case, "failure", message=message).text = f"value {keep_legal_xml(_value(check))}"
     return _document(suite)
 
 
 def junit_undecided(subject: str, reason: str) -> str:
     """Write JUnit XML for a gate that could not decide: one test case with an error."""
-    suite = ElementTree.Element("testsuite", name=_legal(f"lightning-ifa gate {subject}"))
+    suite = ElementTree.Element("testsuite", name=keep_legal_xml(f"lightning-ifa gate {subject}"))
     suite.attrib.update({"tests": "1", "failures": "0", "errors": "1"})
     case = ElementTree.SubElement(suite, "testcase", classname="lightning-ifa gate", name="could decide")
-    ElementTree.SubElement(case, "error", message=_legal(reason))
+    ElementTree.SubElement(case, "error", message=keep_legal_xml(reason))
     return _document(suite)
 
 
@@ -69,29 +73,19 @@ def terminal(verdict: Verdict) -> str:
     for check in verdict.checks:
         name, value, limit = (text.ljust(width) for text, width in zip(_cells(check), widths, strict=True))
         mark = click.style(_MARKS[check.passed], fg="green" if check.passed else "red", bold=not check.passed)
-        lines.append(f"  {mark}  {name}  {value}  {limit}  {_legal(check.reason)}".rstrip())
+        lines.append(f"  {mark}  {name}  {value}  {limit}  {keep_legal_xml(check.reason)}".rstrip())
     word = click.style(verdict.word.upper(), fg="green" if verdict.passed else "red", bold=True)
-    return "\n".join([*lines, f"{word}  {_legal(verdict.subject)}  policy {verdict.policy}"])
+    return "\n".join([*lines, f"{word}  {keep_legal_xml(verdict.subject)}  policy {verdict.policy}"])
 
 
 def _cells(check: Check) -> tuple[str, str, str]:
-    return _legal(check.name), _legal(_value(check)), _legal(check.limit)
+    return keep_legal_xml(check.name), keep_legal_xml(_value(check)), keep_legal_xml(check.limit)
 
 
 def _value(check: Check) -> str:
     if check.value is None:
         return "-"
     return f"{check.value:.6g}" if isinstance(check.value, float) else str(check.value)
-
-
-def _plain(text: str) -> str:
-    """Keep names from the registry from becoming markup or breaking the table."""
-    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in _legal(text))
-
-
-def _legal(text: str) -> str:
-    """Replace control characters: not allowed in XML, and a terminal would obey them."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text)
 
 
 def _document(suite: ElementTree.Element) -> str:

@@ -13,15 +13,15 @@ from mlflow.entities.model_registry import ModelVersion
 
 from lightning_ifa.errors import IFAError, UndecidableError
 from lightning_ifa.gate.decide import decide
-from lightning_ifa.gate.numbers import Numbers, find_numbers, find_version, logged_model_id, subject
+from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics, find_version, logged_model_id, subject
 from lightning_ifa.gate.policy import Policy, load_policy
-from lightning_ifa.gate.registry import destination, holder, same_version, serialised, write_verdict
+from lightning_ifa.gate.registry import alias_holder, destination, hold_alias_lock, same_version, write_verdict
 from lightning_ifa.gate.verdict import Verdict
 from lightning_ifa.tracking.store import default_store
 
 log = logging.getLogger(__name__)
 
-Remeasure = Callable[[str], tuple[dict[str, float], str]]
+Reanalysis = Callable[[str], tuple[dict[str, float], str]]
 """Takes a model URI, analyses that model anew and gives its metrics and the digest of the validation data."""
 
 
@@ -32,7 +32,7 @@ def gate(
     promote: str | None = None,
     to: str | None = None,
     dry_run: bool = False,
-    remeasure: Remeasure | None = None,
+    reanalyze: Reanalysis | None = None,
     tracking_uri: str | None = None,
 ) -> Verdict:
     """Judge a registered model version, write the verdict to it, and promote it if it passes.
@@ -43,7 +43,7 @@ def gate(
         promote: Alias to move to the version if it passes; its present holder is the champion.
         to: Protected registered model that a passing version is copied to; the alias is that model's.
         dry_run: Write nothing to MLflow.
-        remeasure: Analyses a model anew, in place of the numbers that were logged with it; the champion too.
+        reanalyze: Analyses a model anew, in place of the numbers that were logged with it; the champion too.
         tracking_uri: MLflow store; by default MLflow's own.
 
     Returns:
@@ -60,13 +60,13 @@ def gate(
         client = MlflowClient(tracking_uri)
         version = find_version(client, model)
         aim = _Aim(client, to or str(version.name), promote or rules.champion.alias)
-        with serialised(aim.name), default_store(tracking_uri):
+        with hold_alias_lock(aim.name), default_store(tracking_uri):
             champion = aim.holder()
-            candidate = _measured(client, version, rules, rules.dataset_digest, remeasure)
+            candidate = _reanalyze(client, version, rules, rules.dataset_digest, reanalyze)
             other = None
             if champion is not None:
-                again = remeasure if rules.compares else None
-                other = _measured(client, champion, rules, candidate.dataset_digest, again)
+                again = reanalyze if rules.compares else None
+                other = _reanalyze(client, champion, rules, candidate.dataset_digest, again)
             verdict = decide(rules, candidate, other)
             if dry_run:
                 return verdict
@@ -94,7 +94,7 @@ class _Aim:
     alias: str
 
     def holder(self) -> ModelVersion | None:
-        return holder(self.client, self.name, self.alias)
+        return alias_holder(self.client, self.name, self.alias)
 
     def require(self, expected: ModelVersion | None) -> None:
         """Be sure that the alias is still where it was when the decision was made.
@@ -117,11 +117,11 @@ class _Aim:
             self.client.set_registered_model_alias(self.name, self.alias, str(chosen.version))
 
 
-def _measured(
-    client: MlflowClient, version: ModelVersion, policy: Policy, digest: str | None, remeasure: Remeasure | None
-) -> Numbers:
-    if remeasure is None:
-        return find_numbers(client, version, policy.metrics, digest)
+def _reanalyze(
+    client: MlflowClient, version: ModelVersion, policy: Policy, digest: str | None, reanalyze: Reanalysis | None
+) -> ModelMetrics:
+    if reanalyze is None:
+        return find_model_metrics(client, version, policy.metrics, digest)
     model = logged_model_id(client, version) or str(version.source)
-    metrics, seen = remeasure(f"models:/{version.name}/{version.version}")
-    return Numbers(subject(version, model), model, metrics, seen, origin="a new analysis by the gate")
+    metrics, seen = reanalyze(f"models:/{version.name}/{version.version}")
+    return ModelMetrics(subject(version, model), model, metrics, seen, origin="a new analysis by the gate")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lightning_ifa.indicators.confounding import RELIANCE_LIMIT
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.consistency import RESIDUE_LIMIT
-from lightning_ifa.indicators.finding import Finding
 from lightning_ifa.indicators.outliers import EXCESS_LIMIT
 from lightning_ifa.indicators.overfitting import GAP_LIMIT
 from lightning_ifa.indicators.redundancy import SHARE_LIMIT
+from lightning_ifa.statistics.confounder_candidates import RELIANCE_LIMIT
 
 LIMITS = {
     "overfitting": GAP_LIMIT,

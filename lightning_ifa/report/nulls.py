@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.indicators.finding import Finding
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.limits import alarm_limit
 from lightning_ifa.indicators.outliers import EXCESS_LIMIT, NULL_SHARE
 

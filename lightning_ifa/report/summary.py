@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.indicators.finding import Z_LIMIT, Finding
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.limits import alarm_limit
-from lightning_ifa.report.told import listed, shortened, told
+from lightning_ifa.report.told import explain, join_words, shorten
+from lightning_ifa.statistics.significance import Z_LIMIT
 
 MEANING = {
     "overfitting": "evidence on training samples beyond that on validation samples, in standard deviations",
-    "confounding": "share of the evidence between classes that runs through the strongest suspect",
+    "confounding": "share of the evidence between classes that runs through the strongest candidate",
     "outliers": "share of validation samples unlike their class, or copied from training, beyond 1 %",
     "redundancy": "share of channels that are dead, copies, or linear mixes of others",
     "consistency": "share of the logit's variance that the map's sum misses",
@@ -35,10 +36,10 @@ def headline(report: FeatureReport) -> str:
     unknown = [family for family, finding in report.findings.items() if finding.undecided]
     families = f"{NUMBERS[total]} {'family' if total == 1 else 'families'}"
     if not alarms:
-        return f"No alarm, but {listed(unknown)} cannot be told" if unknown else f"No alarm in {families}"
-    raised = f"{'raises' if len(alarms) == 1 else 'raise'} an alarm: {listed(alarms)}"
+        return f"No alarm, but {join_words(unknown)} cannot be told" if unknown else f"No alarm in {families}"
+    raised = f"{'raises' if len(alarms) == 1 else 'raise'} an alarm: {join_words(alarms)}"
     text = f"{NUMBERS[len(alarms)].capitalize()} of {families} {raised}"
-    return f"{text}; {listed(unknown)} cannot be told" if unknown else text
+    return f"{text}; {join_words(unknown)} cannot be told" if unknown else text
 
 
 def summary(report: FeatureReport, title: str = "Integrated feature analysis") -> str:
@@ -49,9 +50,9 @@ def summary(report: FeatureReport, title: str = "Integrated feature analysis") -
         title: What was analysed, and when.
     """
     validation = report.tables["validation"]
-    samples = listed([f"{len(table):,} {split}" for split, table in report.tables.items()])
-    layer = shortened(validation.layer, 100).replace("`", "'")
-    heading = _plain(shortened(title, LONGEST_NOTE))
+    samples = join_words([f"{len(table):,} {split}" for split, table in report.tables.items()])
+    layer = shorten(validation.layer, 100).replace("`", "'")
+    heading = _plain(shorten(title, LONGEST_NOTE))
     parts = [
         f"# {headline(report)}.",
         f"{heading}: layer `{layer}`, {validation.contributions.shape[1]} channels, {_plain(validation.cam)}; "
@@ -59,14 +60,14 @@ def summary(report: FeatureReport, title: str = "Integrated feature analysis") -
         *(_alarm(report, family) for family in report.alarms),
         *_unknown(report),
         *_quiet(report),
-        *(f"*Left out:* {_plain(shortened(text, LONGEST_NOTE))}" for text in report.warnings),
+        *(f"*Left out:* {_plain(shorten(text, LONGEST_NOTE))}" for text in report.warnings),
         _table(report),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _alarm(report: FeatureReport, family: str) -> str:
-    words = told(report, family)
+    words = explain(report, family)
     return (
         f"## {family.capitalize()}\n\n* **Found:** {_plain(words.found)}\n* **How sure:** {_plain(words.sure)}\n"
         f"* **To try:** {_plain(words.advice)}"
@@ -81,7 +82,7 @@ def _unknown(report: FeatureReport) -> list[str]:
     if "overfitting" not in report.findings:
         reasons["overfitting"] = NO_TRAINING
     return [
-        f"**{family.capitalize()}** cannot be told: {_plain(shortened(reason, LONGEST_NOTE)).rstrip('.')}."
+        f"**{family.capitalize()}** cannot be told: {_plain(shorten(reason, LONGEST_NOTE)).rstrip('.')}."
         for family, reason in reasons.items()
     ]
 
@@ -89,7 +90,9 @@ def _unknown(report: FeatureReport) -> list[str]:
 def _quiet(report: FeatureReport) -> list[str]:
     """The families without a finding, in one line."""
     quiet = {f: finding for f, finding in report.findings.items() if not finding.alarm and not finding.undecided}
-    return [f"**Quiet:** {listed([_aside(family, finding) for family, finding in quiet.items()])}."] if quiet else []
+    return (
+        [f"**Quiet:** {join_words([_aside(family, finding) for family, finding in quiet.items()])}."] if quiet else []
+    )
 
 
 def _aside(family: str, finding: Finding) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from lightning_ifa.exhibits import judged_suspects, rows_of
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.indicators.confounding import CLASS_WEIGHT
-from lightning_ifa.indicators.finding import Z_LIMIT
 from lightning_ifa.indicators.limits import alarm_limit
-from lightning_ifa.indicators.outliers import NOISE_LIMIT
+from lightning_ifa.report.examples import judged_candidates, rows_of
+from lightning_ifa.statistics.confounder_candidates import CLASS_WEIGHT
+from lightning_ifa.statistics.neighbour_outliers import NOISE_LIMIT
+from lightning_ifa.statistics.significance import Z_LIMIT
 
 LONGEST_NAME = 40
 MOST_NAMED = 3
@@ -31,23 +31,25 @@ OUTLIERS = {
     "duplicate": ("{} copies of training samples", ""),
     "near-duplicate": ("{} near copies of training samples", ""),
 }
+
 COPIES = "take the copies of training samples out of the validation split, which looks better than it is with them"
 
 PLACES = {
     "metadata": "the metadata column {}",
     "background": "the image property {}, measured around the object",
-    "transplant": "the part of the image called {}",
+    "swap": "the part of the image called {}",
     "region": "what lies {}",
 }
+
 AGAINST = {
     "metadata": "Balance its values over the classes, or weight the samples, and train again",
     "background": "Look at the images with its highest and lowest values; crop or mask the background, and train again",
-    "transplant": "Look at that part of the images; crop or mask it, and train again",
+    "swap": "Look at that part of the images; crop or mask it, and train again",
     "region": "Look at the maps outside your regions; crop or mask what lies there, and train again",
 }
 
 
-class Told(NamedTuple):
+class Explanation(NamedTuple):
     """An alarm in words.
 
     Attributes:
@@ -61,11 +63,13 @@ class Told(NamedTuple):
     advice: str
 
 
-def told(report: FeatureReport, family: str) -> Told:
+def explain(report: FeatureReport, family: str) -> Explanation:
     """Tell of a family whose fault was found."""
     found, advice = TELLERS[family](report)
     finding = report.findings[family]
-    return Told(found, sureness(finding.z) if finding.z else "It is counted on these samples, not estimated.", advice)
+    return Explanation(
+        found, sureness(finding.z) if finding.z else "It is counted on these samples, not estimated.", advice
+    )
 
 
 def sureness(z: float) -> str:
@@ -81,21 +85,21 @@ def sureness(z: float) -> str:
     return f"Chance alone would give this once in about {round(often / digits) * digits:,} analyses (z = {z:.1f})."
 
 
-def named(text: object, longest: int = LONGEST_NAME) -> str:
+def quote_name(text: object, longest: int = LONGEST_NAME) -> str:
     """A user's name within a sentence: in quotes, on one line, of bounded length."""
-    return f"“{shortened(str(text), longest)}”"
+    return f"“{shorten(str(text), longest)}”"
 
 
-def shortened(text: str, longest: int) -> str:
+def shorten(text: str, longest: int) -> str:
     """One line of printable signs, of bounded length."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 20 * longest]).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def listed(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
     """Join as in a sentence.
 
-    >>> listed(["a", "b", "c"])
+    >>> join_words(["a", "b", "c"])
     'a, b and c'
     """
     return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)
@@ -125,13 +129,13 @@ def _gap_by_class(report: FeatureReport) -> str:
     if gaps.empty or report.tables["validation"].task == "custom":
         return ""
     parts = [f"{_group(report, int(row['class']))} ({row['gap']:.2f})" for row in gaps.to_dict("records")]
-    return f"It is widest for {listed(parts)}."
+    return f"It is widest for {join_words(parts)}."
 
 
 def _gap_by_channel(report: FeatureReport) -> str:
     gaps = report.overfitting_features
     gaps = gaps[(gaps["z"] > Z_LIMIT) & (gaps["share"] > 0)].head(MOST_NAMED)
-    return f"The channels that carry most of it: {listed([str(c) for c in gaps['feature']])}." if len(gaps) else ""
+    return f"The channels that carry most of it: {join_words([str(c) for c in gaps['feature']])}." if len(gaps) else ""
 
 
 def _since(report: FeatureReport) -> str:
@@ -143,51 +147,51 @@ def _since(report: FeatureReport) -> str:
 
 
 def _confounding(report: FeatureReport) -> tuple[str, str]:
-    finding, frame = report.findings["confounding"], judged_suspects(report)
+    finding, frame = report.findings["confounding"], judged_candidates(report)
     frame = frame[frame["origin"] != "content"]
     strongest = frame[[finding.note.endswith(f": {source}") for source in frame["source"]]]
     chosen = frame if strongest.empty else strongest
     if chosen.empty:
-        return _sentences([shortened(finding.note[:1].upper() + finding.note[1:], 200)]), f"{AGAINST['metadata']}."
-    suspect = chosen.iloc[0]
+        return _sentences([shorten(finding.note[:1].upper() + finding.note[1:], 200)]), f"{AGAINST['metadata']}."
+    candidate = chosen.iloc[0]
     found = [
-        _reliance(report, suspect),
-        _accuracies(suspect),
-        f"It is carried by channels {suspect['features']}." if suspect["features"] else "",
-        _further(frame, str(suspect["source"])),
+        _reliance(report, candidate),
+        _accuracies(candidate),
+        f"It is carried by channels {candidate['features']}." if candidate["features"] else "",
+        _further(frame, str(candidate["source"])),
     ]
-    return _sentences(found), AGAINST.get(str(suspect["origin"]), AGAINST["metadata"]) + "."
+    return _sentences(found), AGAINST.get(str(candidate["origin"]), AGAINST["metadata"]) + "."
 
 
-def _reliance(report: FeatureReport, suspect: pd.Series[Any]) -> str:
+def _reliance(report: FeatureReport, candidate: pd.Series[Any]) -> str:
     finding, limit = report.findings["confounding"], alarm_limit("confounding", report.findings["confounding"])
-    name = suspect["source"] if suspect["origin"] == "region" else named(suspect["source"])
-    place = PLACES.get(str(suspect["origin"]), "{}").format(name)
-    group, share = int(suspect["worst_class"]), float(suspect["worst_score"])
+    name = candidate["source"] if candidate["origin"] == "region" else quote_name(candidate["source"])
+    place = PLACES.get(str(candidate["origin"]), "{}").format(name)
+    group, share = int(candidate["worst_class"]), float(candidate["worst_score"])
     whom = f"the evidence for {_group(report, group)}" if group >= 0 else "its evidence"
-    if finding.score > max(suspect["score"], 0.0) + 1e-9:  # a single class gave the alarm
+    if finding.score > max(candidate["score"], 0.0) + 1e-9:  # a single class gave the alarm
         return f"{share:.0%} of {whom} runs through {place} (alarm above {limit / CLASS_WEIGHT:.0%})."
-    most = f", and {share:.0%} of {whom}" if group >= 0 and share > suspect["score"] else ""
+    most = f", and {share:.0%} of {whom}" if group >= 0 and share > candidate["score"] else ""
     kind = "evidence" if report.tables["validation"].task == "regression" else "evidence between the classes"
-    return f"{suspect['score']:.1%} of the {kind} runs through {place} (alarm above {limit:.0%}){most}."
+    return f"{candidate['score']:.1%} of the {kind} runs through {place} (alarm above {limit:.0%}){most}."
 
 
-def _accuracies(suspect: pd.Series[Any]) -> str:
-    aligned, conflicting = suspect["accuracy_aligned"], suspect["accuracy_conflicting"]
+def _accuracies(candidate: pd.Series[Any]) -> str:
+    aligned, conflicting = candidate["accuracy_aligned"], candidate["accuracy_conflicting"]
     if not (np.isfinite(aligned) and np.isfinite(conflicting)):
         return ""
     return (
         f"Of samples whose value goes with their class {aligned:.1%} are classified correctly, of the "
-        f"{int(suspect['conflicting'])} whose value speaks against it {conflicting:.1%}."
+        f"{int(candidate['conflicting'])} whose value speaks against it {conflicting:.1%}."
     )
 
 
 def _further(frame: pd.DataFrame, source: str) -> str:
     others = frame[(frame["source"] != source) & (frame["note"] != "")]["source"]
-    more = [named(other) for other in others[:MOST_NAMED]]
+    more = [quote_name(other) for other in others[:MOST_NAMED]]
     rest = len(others) - len(more)
     more += [f"{rest} more"] if rest else []
-    return f"Taken alone, {listed(more)} would be over the limit as well." if more else ""
+    return f"Taken alone, {join_words(more)} would be over the limit as well." if more else ""
 
 
 def _outliers(report: FeatureReport) -> tuple[str, str]:
@@ -197,7 +201,7 @@ def _outliers(report: FeatureReport) -> tuple[str, str]:
     kinds = [kind for kind in OUTLIERS if kind in counts]
     parts = [OUTLIERS[kind][0].format(counts[kind]) for kind in kinds]
     noise = finding.details.get("label_noise", 0.0)
-    first = [named(name) for name in rows["sample_id"][:MOST_NAMED]]
+    first = [quote_name(name) for name in rows["sample_id"][:MOST_NAMED]]
     found = [
         f"{len(rows):,} of {total:,} validation samples ({len(rows) / total:.1%}) are unlike their class or copied "
         "from training; clean data has about 1%.",
@@ -205,10 +209,10 @@ def _outliers(report: FeatureReport) -> tuple[str, str]:
         f"In both splits, at least {noise:.0%} of the labels contradict their neighbours."
         if noise > NOISE_LIMIT
         else "",
-        f"The first to look at: {listed(first)}." if first else "",
+        f"The first to look at: {join_words(first)}." if first else "",
     ]
     advice = [OUTLIERS[kind][1] for kind in kinds if OUTLIERS[kind][1]]
-    advice += [COPIES] if (rows["twin"] != "").any() else []
+    advice += [COPIES] if (rows["duplicate_of"] != "").any() else []
     text = "; ".join(advice) or "go through the list of outliers"
     return _sentences(found), f"{text[:1].upper()}{text[1:]}."
 
@@ -225,8 +229,8 @@ def _redundancy(report: FeatureReport) -> tuple[str, str]:
     parts = [names[name].format(count) for name, count in counts.items() if count]
     found = [
         f"{spare} of {channels} channels could go without loss (alarm above {alarm_limit('redundancy', finding):.0%})"
-        + (f": {listed(parts)}." if parts else "."),
-        shortened(finding.note[:1].upper() + finding.note[1:], 200),
+        + (f": {join_words(parts)}." if parts else "."),
+        shorten(finding.note[:1].upper() + finding.note[1:], 200),
     ]
     return _sentences(found), f"Make the layer thinner; about {channels - spare} channels would do."
 
@@ -258,7 +262,7 @@ def _group(report: FeatureReport, number: int) -> str:
     if report.tables["validation"].targets.dtype.kind == "f":
         return f"target bin {number + 1}, counted from the lowest"
     names = report.class_names
-    return f"class {named(names[number])}" if 0 <= number < len(names) else f"class {number}"
+    return f"class {quote_name(names[number])}" if 0 <= number < len(names) else f"class {number}"
 
 
 def _sentences(parts: Sequence[str]) -> str:

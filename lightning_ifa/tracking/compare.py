@@ -10,12 +10,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from lightning_ifa.comparison import Comparison, compare_tables
+from lightning_ifa.comparison.compare import Comparison, compare_tables
+from lightning_ifa.comparison.rendering import comparison_html, comparison_png
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError, FileError, TrackingError
 from lightning_ifa.feature_report import FAMILIES
-from lightning_ifa.features.table import FeatureTable
-from lightning_ifa.indicators.finding import UNDECIDED
-from lightning_ifa.report.comparison import comparison_html, comparison_png
+from lightning_ifa.statistics.significance import UNDECIDED
 from lightning_ifa.tracking.job import ARTIFACTS, Job, upload
 
 EPOCH = re.compile(r"ifa/epoch_(\d+)")

@@ -12,11 +12,11 @@ from mlflow.entities import Metric
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
 from lightning_ifa.errors import BatchError, OutputError
+from lightning_ifa.feature_report import FeatureReport
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from lightning_ifa.feature_report import FeatureReport
 
 MODEL_TYPES = ("classifier", "image-classifier", "regressor")
 OWN_KEYS = ("inputs", "train_loader", "batch_size")
@@ -103,7 +103,7 @@ def _artifacts(client: MlflowClient, run_id: str, report: FeatureReport) -> dict
     from mlflow.models.evaluation.artifacts import ImageEvaluationArtifact
     from PIL import Image
 
-    from lightning_ifa.report.overview import overview
+    from lightning_ifa.report.figures.overview import overview
 
     with tempfile.TemporaryDirectory() as folder:
         page, picture = Path(folder) / "ifa_report.html", Path(folder) / "ifa_overview.png"

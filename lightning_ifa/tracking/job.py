@@ -17,8 +17,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import FileError, TrackingError
+from lightning_ifa.tracking.description import DESCRIPTION, with_verdict
 from lightning_ifa.tracking.names import without_secret
-from lightning_ifa.tracking.note import DESCRIPTION, described
 from lightning_ifa.tracking.run import Run
 
 JOB_FILE = "job.json"
@@ -73,12 +73,12 @@ class Job:
             raise FileError(f"{folder} holds no complete analysis to upload: {error}") from error
 
 
-def pending(spool: Path) -> Iterator[Path]:
+def list_pending(spool: Path) -> Iterator[Path]:
     """Folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
-    return iter(sorted(holding(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
+    return iter(sorted(hold_job(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
 
 
-def holding(spool: Path, name: str) -> list[Path]:
+def hold_job(spool: Path, name: str) -> list[Path]:
     """Folders below a spool folder that hold a file; another thread may remove folders meanwhile."""
     return [Path(folder) for folder, _, files in os.walk(spool) if name in files]
 
@@ -123,7 +123,7 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
         Each job's folder, and what kept it from being uploaded.
     """
     failed: dict[str, Exception] = {}
-    for folder in pending(spool):
+    for folder in list_pending(spool):
         error: Exception | None = None
         run_id = ""
         try:
@@ -180,7 +180,7 @@ def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
         listed += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in listed]
         merged[LOGGED_TABLES] = json.dumps(listed)
     if job.verdict:
-        merged[DESCRIPTION] = described(present.get(DESCRIPTION, ""), job.verdict)
+        merged[DESCRIPTION] = with_verdict(present.get(DESCRIPTION, ""), job.verdict)
     return merged
 
 

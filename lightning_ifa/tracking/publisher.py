@@ -13,26 +13,17 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from lightning_ifa.budget import Budget
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, write_pictures, write_sheet
+from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
+from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_singles
 from lightning_ifa.tracking.names import slug
-from lightning_ifa.tracking.publish import (
-    OVERVIEW_FILE,
-    SHEET_FILE,
-    Moment,
-    probe_keys,
-    write_data,
-    write_job,
-    write_picture_job,
-    write_pictures,
-    write_sheet,
-    write_singles,
-)
 from lightning_ifa.tracking.run import Run
-from lightning_ifa.tracking.sink import HELD_FILE, Sink, release
-from lightning_ifa.tracking.view import install_view_once, refresh_view
+from lightning_ifa.tracking.saved_view import install_view_once, refresh_view
+from lightning_ifa.tracking.spool import HELD_FILE, Spool, release
+from lightning_ifa.tracking.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +32,10 @@ SINGLES_EVERY = 10
 
 Counted from epoch 0, not from a run's first analysis, so that runs of different length have such epochs in common.
 """
+
 DRAWING = 0.02
 """Share of the other time that drawing the pictures at a run's root may take: they compete with the training."""
+
 DRAWN_IN = 2.0
 """Seconds that drawing them is expected to take, until it has been done once."""
 
@@ -79,14 +72,14 @@ class Publisher:
         self._keys: list[str] = []
         self._first_epoch, self._latest_ten = 0, -1
         if run is None:
-            self._sink = Sink(folder / place)
+            self._sink = Spool(folder / place)
         else:
             spool = "-".join(filter(None, (run.run_id, slug(place) if place else "")))
-            self._sink = Sink(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
+            self._sink = Spool(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
-        self._drawing = Budget(DRAWING, time.monotonic, DRAWN_IN, began)
+        self._drawing = TimeBudget(DRAWING, time.monotonic, DRAWN_IN, began)
         self._undrawn: tuple[FeatureReport, Moment] | None = None
 
     def put(self, report: FeatureReport, moment: Moment, best: str = "", unlogged: bool = False) -> None:
@@ -169,7 +162,7 @@ class Publisher:
     def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
         """In the rendering thread: the same without a run."""
         draws = self._draws(report, moment)
-        write_data(report, folder, moment)
+        write_data(report, folder, moment.epoch)
         write_sheet(report, folder)
         self._drawn.append((folder / SHEET_FILE, moment.step))
         if draws:
@@ -181,7 +174,7 @@ class Publisher:
             self._draw_locally(*self._undrawn, folder)
 
     def _draw_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
-        write_pictures(report, folder, moment)
+        write_pictures(report, folder, moment.epoch)
         self._drawn.append((folder / OVERVIEW_FILE, moment.step))
 
     def _show_drawn(self) -> None:

@@ -15,9 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import TrackingError
-from lightning_ifa.indicators.scale import IntensityScale
-
-SCALE_FILE = "ifa_scale.json"
+from lightning_ifa.report.files import SCALE_FILE
+from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 
 @dataclass(frozen=True)

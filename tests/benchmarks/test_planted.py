@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks.planted.conditions import tuning, whole
 from benchmarks.planted.train import fit, splits
-from lightning_ifa import analyze
-from lightning_ifa.what_if import what_if
+from lightning_ifa.analysis import analyze
+from lightning_ifa.evaluation.confounder_channels import ablate_confounder
 
 ROWS = 600
 
@@ -38,7 +38,7 @@ def runs():
         metadata = {"validation": pd.DataFrame({"tag": parts["validation"].tagged.numpy()[:ROWS]})}
         blind = condition.name in ("tag-corner-all", "contrast")
         known = None if blind else metadata
-        report = analyze(net, loaders["validation"], loaders["train"], metadata=known, transplants=blind)
+        report = analyze(net, loaders["validation"], loaders["train"], metadata=known, swaps=blind)
         found[condition.name] = net, parts, report, loaders["validation"]
     return found
 
@@ -69,18 +69,18 @@ def test_scores_of_faulty_networks_stand_clear_of_sound_ones(runs):
 
 def test_a_tag_in_every_sample_is_located_without_metadata(runs):
     first = runs["tag-corner-all"][2].confounders.iloc[0]
-    assert (first["source"], first["origin"]) == ("corner_top_left", "transplant")
+    assert (first["source"], first["origin"]) == ("corner_top_left", "swap")
 
 
 def test_a_contrast_that_goes_with_the_class_is_named_without_metadata(runs):
     judged = runs["contrast"][2].confounders.query("origin != 'content'").iloc[0]
-    assert (judged["source"], judged["origin"]) == ("contrast", "transplant")
+    assert (judged["source"], judged["origin"]) == ("contrast", "swap")
 
 
 def test_planted_outliers_and_copies_are_listed(runs):
     _, parts, report, _ = runs["outliers"]
     rows = report.samples.query("split == 'validation'")
-    told, twin = rows["kind"].to_numpy(), rows["twin"].to_numpy()
+    told, duplicate = rows["kind"].to_numpy(), rows["duplicate_of"].to_numpy()
     planted = parts["validation"].kinds[:ROWS]
     bad = np.isin(planted, ["mislabelled", "corrupted", "foreign", "duplicate", "near"])
     assert (told[bad] != "").mean() > 0.7
@@ -89,12 +89,12 @@ def test_planted_outliers_and_copies_are_listed(runs):
     for kind in ("mislabelled", "corrupted", "foreign"):
         alone = (planted == kind) | ~bad
         assert average_precision_score(planted[alone] == kind, score[alone]) > 0.8, kind
-    assert (twin[planted == "duplicate"] != "").all()
-    assert (twin[planted == ""] == "").all()
+    assert (duplicate[planted == "duplicate"] != "").all()
+    assert (duplicate[planted == ""] == "").all()
 
 
-def test_ablating_the_carriers_helps_where_the_tag_misleads(runs):
+def test_ablating_the_confounder_channels_helps_where_the_tag_misleads(runs):
     net, _, report, loader = runs["tag-corner"]
-    table = what_if(net, loader, report, "tag").set_index("ablated")
+    table = ablate_confounder(net, loader, report, "tag").set_index("ablated")
     gained = table["accuracy_conflicting"] - table.loc["nothing", "accuracy_conflicting"]
-    assert gained["carriers"] > max(0.02, gained["random"])
+    assert gained["confounder channels"] > max(0.02, gained["random"])

@@ -22,8 +22,8 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from browser.chromium import browser, find_chromium
 from browser.named import EVIL, RUNS
-from lightning_ifa import IntegratedFeatureAnalysis
-from lightning_ifa.tracking.view import address_of
+from lightning_ifa.tracking.saved_view import address_of
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 START = 180.0
 

@@ -11,10 +11,10 @@ import torch
 from models import PoolNet, Squares, loader, trained
 from torch.nn.functional import cross_entropy
 
-from lightning_ifa import analyze
-from lightning_ifa.comparison import compare_tables
+from lightning_ifa.analysis import analyze
+from lightning_ifa.comparison.compare import compare_tables
+from lightning_ifa.comparison.rendering import comparison_html, comparison_png, comparison_text
 from lightning_ifa.errors import DataError
-from lightning_ifa.report.comparison import comparison_html, comparison_png, comparison_text
 
 SEEDS = range(3)
 
@@ -58,7 +58,7 @@ def test_a_run_against_itself(seeds):
     assert (found.changes["change"] == 0).all()
     assert set(found.changes["verdict"]) <= {"inside the noise", "cannot be told"}
     assert (found.changes["verdict"] == "inside the noise").sum() >= 3
-    alike = found.likeness.iloc[0]
+    alike = found.feature_similarity.iloc[0]
     assert (alike["cka"], alike["cka_within"], alike["maps"]) == (1.0, 1.0, 1.0)
     assert set(found.outliers["status"]) <= {"shared"}
     np.testing.assert_array_equal(found.maps[0], found.maps[1])
@@ -67,7 +67,7 @@ def test_a_run_against_itself(seeds):
 def test_channels_in_another_order_change_nothing(seeds):
     found = compare_tables({"a": seeds["seed 0"], "b": permuted(seeds["seed 0"])})
     assert found.changes["change"].abs().max() < 1e-6
-    assert found.likeness["cka"][0] == pytest.approx(1, abs=1e-9)
+    assert found.feature_similarity["cka"][0] == pytest.approx(1, abs=1e-9)
 
 
 def test_two_seeds_are_inside_the_noise(seeds):
@@ -86,7 +86,7 @@ def test_overfitting_is_worse(seeds):
     gap = found.changes.set_index("family").loc["overfitting"]
     assert gap["verdict"] == "worse"
     assert gap["low"] > 0.5
-    assert max(found.likeness["cka_within"][0], found.likeness["cka"][0]) < 0.9
+    assert max(found.feature_similarity["cka_within"][0], found.feature_similarity["cka"][0]) < 0.9
 
 
 def test_several_runs_are_compared_to_the_first_and_all_pairs_by_cka(seeds):
@@ -94,7 +94,7 @@ def test_several_runs_are_compared_to_the_first_and_all_pairs_by_cka(seeds):
     assert set(found.changes["run"]) == set(list(seeds)[1:])
     assert found.cka.shape == (len(SEEDS), len(SEEDS))
     np.testing.assert_array_equal(found.cka, found.cka.T)
-    assert found.cka[0, 1] == found.likeness["cka"][0]
+    assert found.cka[0, 1] == found.feature_similarity["cka"][0]
     text = comparison_text(found)
     assert all(f"{name} compared to seed 0" in text for name in list(seeds)[1:])
 
@@ -104,19 +104,19 @@ def test_other_data_is_refused_unless_forced(seeds):
     with pytest.raises(DataError, match=r"b on [0-9a-f]{12}: their numbers do not compare.*--force"):
         compare_tables({"a": seeds["seed 0"], "b": part})
     found = compare_tables({"a": seeds["seed 0"], "b": part}, force=True)
-    assert found.likeness["samples"][0] == 60
+    assert found.feature_similarity["samples"][0] == 60
     assert any("other validation data" in note for note in found.notes)
     rows = seeds["seed 0"]["validation"].take(np.arange(60)), part["validation"]
     again = compare_tables({"a": {"validation": rows[0]}, "b": {"validation": rows[1]}})
-    assert again.likeness["cka"][0] == found.likeness["cka"][0]
+    assert again.likeness["cka"][0] == found.feature_similarity["cka"][0]
 
 
 def test_samples_are_met_by_identity_not_by_row(seeds):
     order = np.random.default_rng(0).permutation(120)
     mixed = {"validation": seeds["seed 0"]["validation"].take(order)}
     found = compare_tables({"a": {"validation": seeds["seed 0"]["validation"]}, "b": mixed}, force=True)
-    assert found.likeness["cka"][0] == pytest.approx(1.0, abs=1e-12)
-    assert found.likeness["maps"][0] == 1.0
+    assert found.feature_similarity["cka"][0] == pytest.approx(1.0, abs=1e-12)
+    assert found.feature_similarity["maps"][0] == 1.0
 
 
 def test_families_that_a_run_could_not_tell(seeds):

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import analyze, check_maps, decompose
+from lightning_ifa.analysis import analyze
+from lightning_ifa.decomposition import decompose
+from lightning_ifa.decomposition.figures import principal_figure, selection_figure, spectrum_figure
 from lightning_ifa.errors import DataError, OutputError
-from lightning_ifa.report.decomposition import principal_figure, selection_figure, spectrum_figure
-from lightning_ifa.report.maps import importance_figure, scale_figure, trust_figure
+from lightning_ifa.evaluation.cam_check import check_maps
+from lightning_ifa.evaluation.figures import importance_figure, scale_figure, trust_figure
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 

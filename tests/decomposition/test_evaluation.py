@@ -11,9 +11,9 @@ from models import MlpNet, PoolNet, ResidualNet, SegmentationNet, SignalNet, Vol
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import MapEvaluation, evaluate_maps
+from lightning_ifa.cam.methods import METHODS
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.cam import METHODS
+from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
 
 torch.set_num_threads(1)
 

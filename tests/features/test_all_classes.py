@@ -10,11 +10,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.all_classes import class_contributions
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.groups import convolution_groups, group_maps
-from lightning_ifa.features.layers import find_layer
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.features.channel_groups import class_contributions, convolution_groups, group_maps
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.layer_search import find_layer
 
 
 class Bent(PoolNet):
@@ -26,8 +25,10 @@ class Bent(PoolNet):
 
 def gradients_taken(monkeypatch):
     taken = []
-    own = Tap.gradient
-    monkeypatch.setattr(Tap, "gradient", lambda *args, **options: (taken.append(1), own(*args, **options))[1])
+    own = ActivationCapture.gradient
+    monkeypatch.setattr(
+        ActivationCapture, "gradient", lambda *args, **options: (taken.append(1), own(*args, **options))[1]
+    )
     return taken
 
 
@@ -43,20 +44,20 @@ def gradients_taken(monkeypatch):
 )
 def test_equals_a_table_explained_for_each_class(kind, layer, closed, monkeypatch):
     model, source = trained(kind()), loader(20, batch_size=8)
-    extraction = Extraction(model, layer)
+    extraction = FeatureExtractor(model, layer)
     table = extraction(source, np.arange(20))
     taken = gradients_taken(monkeypatch)
     found = class_contributions(extraction, source, table)
     assert (not taken) is closed
     assert (found.shape, found.dtype) == ((20, CLASSES, table.contributions.shape[1]), np.float32)
     for name in range(CLASSES):
-        expected = Extraction(model, layer, explain=name)(source, np.arange(20)).contributions
+        expected = FeatureExtractor(model, layer, explain=name)(source, np.arange(20)).contributions
         np.testing.assert_allclose(found[:, name], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_some_classes_only():
     model, source = trained(PoolNet()), loader(9)
-    extraction = Extraction(model)
+    extraction = FeatureExtractor(model)
     table = extraction(source, np.arange(9))
     every = class_contributions(extraction, source, table)
     np.testing.assert_array_equal(class_contributions(extraction, source, table, [2, 0]), every[:, [2, 0]])
@@ -65,11 +66,11 @@ def test_some_classes_only():
 def test_one_logit_has_two_classes_and_a_transformer_many(monkeypatch):
     taken = gradients_taken(monkeypatch)
     data = DataLoader(TensorDataset(torch.randn(8, 1, 4, 5, 6), torch.arange(8) % 2), 4)
-    extraction = Extraction(VolumeNet().eval())
+    extraction = FeatureExtractor(VolumeNet().eval())
     found = class_contributions(extraction, data, extraction(data, np.arange(8)))
     np.testing.assert_allclose(found[:, 0], -found[:, 1])
     data = DataLoader(TensorDataset(torch.randn(8, 1, 8, 12), torch.arange(8) % 3), 4)
-    extraction = Extraction(TokenNet("patches").eval(), "norm")
+    extraction = FeatureExtractor(TokenNet("patches").eval(), "norm")
     table = extraction(data, np.arange(8))
     taken.clear()
     found = class_contributions(extraction, data, table)
@@ -86,7 +87,7 @@ def stacks(groups=3):
 @pytest.mark.parametrize("method", ["hirescam", "gradcam", "ablationcam"])
 def test_one_map_a_group_of_the_grouped_convolution(method):
     model, data = stacks()
-    extraction = Extraction(model, cam=method)
+    extraction = FeatureExtractor(model, cam=method)
     table = extraction(data, np.arange(7))
     found = group_maps(extraction, data, table)
     assert found.shape == (7, 3, 9, 8)
@@ -95,7 +96,7 @@ def test_one_map_a_group_of_the_grouped_convolution(method):
 
 def test_a_groups_map_depends_on_its_own_stack_only():
     model, data = stacks()
-    extraction = Extraction(model)
+    extraction = FeatureExtractor(model)
     table = extraction(data, np.arange(7))
     before = group_maps(extraction, data, table)
     data.dataset.tensors[0][:, 1] += 1
@@ -120,7 +121,7 @@ def test_groups_of_the_convolution_that_the_layer_comes_from_or_feeds(model, lay
 
 def test_groups_that_do_not_exist():
     model, source = trained(PoolNet()), loader(6)
-    extraction = Extraction(model)
+    extraction = FeatureExtractor(model)
     table = extraction(source, np.arange(6))
     with pytest.raises(LayerError, match='"features" neither comes from a grouped convolution nor feeds one'):
         group_maps(extraction, source, table)

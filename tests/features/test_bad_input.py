@@ -11,13 +11,13 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import LayerError, OutputError
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.activation_capture import ActivationCapture
 
 
 def table_of(model, layer="features"):
     data = TensorDataset(torch.randn(6, 1, 12, 12), torch.arange(6) % 3)
-    return Extraction(model.eval(), layer, "multiclass")(DataLoader(data, 3), np.arange(6))
+    return FeatureExtractor(model.eval(), layer, "multiclass")(DataLoader(data, 3), np.arange(6))
 
 
 class Guarded(PoolNet):
@@ -111,7 +111,7 @@ def test_batch_norm_in_training_mode():
     model = PoolNet().train()
     with (
         pytest.raises(LayerError, match=r'batch norm "features.1" is in training mode.*model.eval\(\)'),
-        Tap(model, model.features, "features"),
+        ActivationCapture(model, model.features, "features"),
     ):
         pass
     assert not model.features._forward_hooks
@@ -137,7 +137,7 @@ def test_model_that_calls_itself_runs_the_layer_twice():
 
 def test_two_passes_without_a_gradient_between_them():
     model, x = PoolNet().eval(), torch.randn(2, 1, 12, 12)
-    with Tap(model, model.features, "features") as tap:
+    with ActivationCapture(model, model.features, "features") as tap:
         tap.forward(x)
         with pytest.raises(LayerError, match="more than once"):
             model(x)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lightning_ifa.data.batches import read_batch, read_with
 from lightning_ifa.errors import BatchError
-from lightning_ifa.features.batches import read_batch, read_with
 
 X, Y = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
 

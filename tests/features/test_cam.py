@@ -11,25 +11,25 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from models import NETS, PoolNet, build, first_score, loader, trained
 from torch import nn
 
+from lightning_ifa.cam.gradient_methods import RANDOM_SEED
+from lightning_ifa.cam.methods import METHODS, ONE_PASS, WithForwards, cam, cam_weights, contributions
+from lightning_ifa.cam.rescoring import Rescore
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.cam import METHODS, ONE_PASS, WithForwards, cam, cam_weights, contributions
-from lightning_ifa.features.cam_gradient import RANDOM_SEED
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.observe import observe_layers
-from lightning_ifa.features.rescore import Rescore
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.tracing import trace_layers
 
 
 def spatial_layers():
     for name in NETS:
         model, x = build(name)
-        output, layers = observe_layers(model, lambda m=model, x=x: m(x))
+        output, layers = trace_layers(model, lambda m=model, x=x: m(x))
         named = [layer for layer in layers if len(layer.shape) == x.dim() and layer.calls == 1]
         yield from ((name, layer.name) for layer in named if not layer.shares_memory(output))
 
 
 def by_the_package(model, layer, x, methods=("hirescam",)):
-    with Tap(model, model.get_submodule(layer), layer) as tap:
+    with ActivationCapture(model, model.get_submodule(layer), layer) as tap:
         score = first_score(tap.forward(x))
         A, G = tap.gradient(score)
         rescore = Rescore(tap, x, score.detach(), lambda output, r: first_score(output))
@@ -39,7 +39,7 @@ def by_the_package(model, layer, x, methods=("hirescam",)):
 # --- the slow references: one sample at a time, plain autograd on a deep copy that is run from a given activation ---
 
 
-class Twin:
+class Duplicate:
     """A deep copy of the network that runs from a changed output of the layer."""
 
     def __init__(self, model, layer):
@@ -52,7 +52,7 @@ class Twin:
 
 
 def slow_gradient(model, layer, x):
-    twin, parts = Twin(model, layer), []
+    duplicate, parts = Duplicate(model, layer), []
     for one in x.split(1):
         seen = []
 
@@ -60,7 +60,7 @@ def slow_gradient(model, layer, x):
             seen.append(output.detach().clone().requires_grad_())
             return seen[0]
 
-        y = twin.score(one, recorded)
+        y = duplicate.score(one, recorded)
         parts.append((seen[0].detach(), torch.autograd.grad(y.sum(), seen[0])[0]))
     return (torch.cat(part) for part in zip(*parts, strict=True))
 
@@ -110,10 +110,10 @@ def slow_scorecam(model, layer, x, A, G):
 
 
 def slow_ablationcam(model, layer, x, A, G):
-    twin, W = Twin(model, layer), torch.zeros(A.shape[:2])
+    duplicate, W = Duplicate(model, layer), torch.zeros(A.shape[:2])
     for n, k in np.ndindex(*A.shape[:2]):
         y = float(first_score(model(x[[n]])).detach())
-        without = float(twin.score(x[[n]], lambda output, k=k: output.index_fill(1, torch.tensor(k), 0)))
+        without = float(duplicate.score(x[[n]], lambda output, k=k: output.index_fill(1, torch.tensor(k), 0)))
         W[n, k] = (y - without) / abs(y)
     return W
 
@@ -208,7 +208,7 @@ def test_eigen_maps_agree_with_the_plain_sum_whatever_sign_the_library_returns()
 @pytest.mark.parametrize("method", METHODS)
 def test_table_is_the_same_in_batches_of_any_size(method):
     model = trained(PoolNet(channels=6))
-    large, small = (Extraction(model, cam=method)(loader(9, batch_size=size), np.arange(9)) for size in (9, 4))
+    large, small = (FeatureExtractor(model, cam=method)(loader(9, batch_size=size), np.arange(9)) for size in (9, 4))
     assert large.cam == method
     np.testing.assert_allclose(small.cams, large.cams, rtol=1e-4, atol=1e-5)
 
@@ -221,7 +221,7 @@ def test_masked_inputs_share_passes_of_bounded_size():
             sizes.append(len(x))
             return super().forward(x)
 
-    Extraction(Watched(channels=40).eval(), "features", cam="scorecam")(loader(20, batch_size=20), np.arange(20))
+    FeatureExtractor(Watched(channels=40).eval(), "features", cam="scorecam")(loader(20, batch_size=20), np.arange(20))
     assert max(sizes) == 60  # three of forty channels at a time
     assert sizes.count(60) == 13
 
@@ -232,7 +232,7 @@ def test_method_of_the_user_may_run_the_network_itself():
     def halved(A, G, rescore):
         return (rescore.score[:, None] - rescore.activations(iter([A / 2])))[:, :, None, None] * torch.ones_like(A)
 
-    table = Extraction(model, cam=WithForwards(halved))(loader(6), np.arange(6))
+    table = FeatureExtractor(model, cam=WithForwards(halved))(loader(6), np.arange(6))
     x = loader(6).dataset.images
     A = model.features(x).detach()
     score = model(x).gather(1, loader(6).dataset.labels[:, None]).detach()
@@ -267,7 +267,7 @@ def test_score_cam_refuses_a_layer_without_the_inputs_axes():
 
 @pytest.mark.parametrize("piece", [1, 100, 10**6])
 def test_products_in_pieces_are_the_whole_product(monkeypatch, piece):
-    monkeypatch.setattr("lightning_ifa.features.cam.PIECE", piece)
+    monkeypatch.setattr("lightning_ifa.cam.methods.PIECE", piece)
     A, G = torch.randn(2, 5, 7, 4, 3, 2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(contributions(A, G), (A * G).sum((2, 3, 4)))
     for broadcast in (G, G[:, :, :1, :1, :1], G[:1], G[:1, :, :1, :1, :1]):

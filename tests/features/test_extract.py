@@ -11,14 +11,14 @@ from models import CLASSES, MlpNet, PoolNet, Squares, VolumeNet, loader, trained
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.sampling import reference_indices
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.sampling import reference_indices
-from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.extractor import FeatureExtractor
 
 
 def table_of(model, source, n=1024, **options):
-    return Extraction(model, **options)(source, reference_indices(source, n, 0, "validation"))
+    return FeatureExtractor(model, **options)(source, reference_indices(source, n, 0, "validation"))
 
 
 def test_values_by_hand():
@@ -92,7 +92,7 @@ def test_tables_of_two_ranks_join_in_data_set_order():
     model, source = trained(PoolNet()), loader(13)
     whole = table_of(model, source)
     indices = reference_indices(source, 1024, 0, "validation")
-    halves = [Extraction(model)(source, indices[rank::2]) for rank in (1, 0)]
+    halves = [FeatureExtractor(model)(source, indices[rank::2]) for rank in (1, 0)]
     joined = FeatureTable.concatenate(halves)
     assert joined.sample_ids.tolist() == whole.sample_ids.tolist()
     np.testing.assert_allclose(joined.contributions, whole.contributions, rtol=1e-4, atol=1e-6)

@@ -5,16 +5,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.faithfulness import (
-    blend,
-    blurred,
-    keep_top,
-    make_baseline,
-    ranks,
-    remove_top,
-    upscaled,
-)
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.interventions.masking import blend, blur, keep_top, make_baseline, ranks, remove_top, upscale
 
 SPACES = ((15,), (5, 6), (3, 4, 5))
 
@@ -69,25 +61,25 @@ def test_a_soft_mask_is_a_weighted_mean_of_input_and_baseline(space):
 @pytest.mark.parametrize("space", SPACES)
 def test_blur_leaves_constants_and_takes_detail_away(space):
     constant = torch.full((2, 3, *space), 1.5)
-    torch.testing.assert_close(blurred(constant), constant)
+    torch.testing.assert_close(blur(constant), constant)
     noise = torch.randn(2, 3, *[4 * s for s in space])
-    assert blurred(noise).shape == noise.shape
-    assert blurred(noise).std() < 0.5 * noise.std()
+    assert blur(noise).shape == noise.shape
+    assert blur(noise).std() < 0.5 * noise.std()
 
 
 def test_upscaling_keeps_a_map_s_corners_and_refuses_other_axes():
     coarse = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
-    fine = upscaled(coarse, (4, 4))
+    fine = upscale(coarse, (4, 4))
     assert (fine[0, 0, 0], fine[0, 3, 3], fine[0, 0, 3]) == (1, 2, 0)
     with pytest.raises(DataError, match="as many spatial axes"):
-        upscaled(coarse, (4,))
+        upscale(coarse, (4,))
 
 
 def test_the_mean_baseline_is_each_channel_s_mean_over_the_chosen_samples():
     torch.manual_seed(0)
     x = torch.randn(20, 3, 4, 5) + torch.tensor([1.0, -2.0, 50.0]).reshape(3, 1, 1)
     loader, chosen = DataLoader(TensorDataset(x, torch.zeros(20)), 3), torch.arange(1, 20, 2).numpy()
-    fill = make_baseline("mean", Extraction(torch.nn.Identity()), loader, chosen)(x[:2])
+    fill = make_baseline("mean", FeatureExtractor(torch.nn.Identity()), loader, chosen)(x[:2])
     for c in range(3):
         mean = sum(x[i, c].double().mean().item() for i in chosen) / len(chosen)
         assert fill.expand_as(x[:2])[0, c, 0, 0] == pytest.approx(mean, rel=1e-6)
@@ -95,7 +87,7 @@ def test_the_mean_baseline_is_each_channel_s_mean_over_the_chosen_samples():
 
 def test_a_number_is_a_baseline_and_an_unknown_name_is_none():
     loader = DataLoader(TensorDataset(torch.zeros(2, 1, 3)), 2)
-    fill = make_baseline(0.25, Extraction(torch.nn.Identity()), loader, torch.arange(2).numpy())
+    fill = make_baseline(0.25, FeatureExtractor(torch.nn.Identity()), loader, torch.arange(2).numpy())
     assert (fill(torch.zeros(2, 1, 3)).expand(2, 1, 3) == 0.25).all()
     with pytest.raises(ValueError, match="'mean', 'blur' or a number"):
-        make_baseline("black", Extraction(torch.nn.Identity()), loader, torch.arange(2).numpy())
+        make_baseline("black", FeatureExtractor(torch.nn.Identity()), loader, torch.arange(2).numpy())

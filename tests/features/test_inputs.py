@@ -21,16 +21,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.layers import find_layer
-from lightning_ifa.features.splice import Splice
-from lightning_ifa.features.tail import Tail, depends_on_layer_only
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.activation_patching import ActivationPatch
+from lightning_ifa.model.head import Head, depends_on_layer_only
+from lightning_ifa.model.layer_search import find_layer
 
 
 def table_of(model, x, layer=None, batch_size=5, **options):
     data = TensorDataset(x, torch.arange(len(x)) % 3)
-    return Extraction(model.eval(), layer, "multiclass", **options)(DataLoader(data, batch_size), np.arange(len(x)))
+    return FeatureExtractor(model.eval(), layer, "multiclass", **options)(
+        DataLoader(data, batch_size), np.arange(len(x))
+    )
 
 
 def raw_gradient(model, module, x, column=0):
@@ -52,7 +54,7 @@ def test_tokens_become_maps_and_the_kept_ones_add_up(layer, norm_first, register
     torch.manual_seed(0)
     model, x = TokenNet("patches", norm_first, registers).eval(), torch.randn(3, 1, 8, 12)
     place = find_layer(model, x, layer).place
-    with Tap(model, place) as tap:
+    with ActivationCapture(model, place) as tap:
         A, G = tap.gradient(tap.forward(x)[:, 0])
     tokens, gradient = raw_gradient(model, model.get_submodule(layer), x)
     assert A.shape == (3, 8, 2, 3)
@@ -96,7 +98,7 @@ def test_tail_of_a_transformer_runs_from_maps():
     model, x = TokenNet("patches").eval(), torch.randn(4, 1, 8, 12)
     place = find_layer(model, x).place
     maps = torch.randn(4, 8, 2, 3)
-    with Tail(model, place, x) as tail:
+    with Head(model, place, x) as tail:
         assert tail.reach == "means"
         torch.testing.assert_close(tail(maps.mean((2, 3))), model.head(maps.mean((2, 3))))
 
@@ -112,7 +114,7 @@ def test_patches_without_a_convolution_have_the_inputs_proportions():
             return self.head(self.embed(patches).mean(1))
 
     model, x = Unfolded().eval(), torch.randn(2, 1, 8, 12)
-    with Tap(model, find_layer(model, x).place) as tap:
+    with ActivationCapture(model, find_layer(model, x).place) as tap:
         assert tap.gradient(tap.forward(x)[:, 0])[0].shape == (2, 8, 2, 3)
 
 
@@ -148,7 +150,7 @@ def test_reshape_needs_a_layer():
 @pytest.mark.parametrize("call", [0, 1])
 def test_a_chosen_call_of_a_shared_layer(call):
     model, x = build("residual")
-    with Tap(model, find_layer(model, x, f"relu#{call}").place) as tap:
+    with ActivationCapture(model, find_layer(model, x, f"relu#{call}").place) as tap:
         A, G = tap.gradient(tap.forward(x)[:, 0])
 
     class Apart(ResidualNet):
@@ -161,18 +163,18 @@ def test_a_chosen_call_of_a_shared_layer(call):
             out = self.bn2(self.conv2(self.relus[0](self.bn1(self.conv1(identity)))))
             return self.head(self.relus[1](out + identity).mean((2, 3)))
 
-    twin = Apart().eval()
-    twin.load_state_dict(model.state_dict())
-    expected = raw_gradient(twin, twin.relus[call], x)
+    duplicate = Apart().eval()
+    duplicate.load_state_dict(model.state_dict())
+    expected = raw_gradient(duplicate, duplicate.relus[call], x)
     torch.testing.assert_close((A, G), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_chosen_call_is_replaced_alone():
     model, x = build("residual")
     place = find_layer(model, x, "relu#1").place
-    changed = Splice(model, place).run(x, torch.ones(4, 6, 6, 6))
+    changed = ActivationPatch(model, place).run(x, torch.ones(4, 6, 6, 6))
     torch.testing.assert_close(changed, model.head(torch.ones(4, 6)).detach())
-    with Tail(model, place, x) as tail:
+    with Head(model, place, x) as tail:
         torch.testing.assert_close(tail(torch.ones(4, 6, 6, 6), x), changed)
 
 
@@ -192,10 +194,10 @@ def test_several_layers_share_a_pass_and_equal_those_taken_alone():
     names = ["relu#1", "bn2", "stem", "relu#0", None]
     passes = []
     model.register_forward_hook(lambda module, args, output: passes.append(len(output)))
-    together = Extraction(model).tables(source, np.arange(11), names)
+    together = FeatureExtractor(model).tables(source, np.arange(11), names)
     assert len(passes) < 20  # three batches, a survey for each layer, self-checks of the first batch
     for name, table in zip(names, together, strict=True):
-        alone = Extraction(model, name)(source, np.arange(11))
+        alone = FeatureExtractor(model, name)(source, np.arange(11))
         assert table.layer == (name or "bn2")
         for column in ("contributions", "activations", "cams", "logits"):
             np.testing.assert_allclose(getattr(table, column), getattr(alone, column), rtol=1e-5, atol=1e-6)
@@ -206,8 +208,8 @@ def test_nested_layers_and_tokens_in_one_pass():
     model, x = TokenNet("class"), torch.randn(6, 1, 8, 12)
     data = DataLoader(TensorDataset(x, torch.arange(6) % 3), 4)
     names = ["patches", "encoder.layers.0", "encoder.layers.0.norm1"]
-    for name, table in zip(names, Extraction(model.eval()).tables(data, np.arange(6), names), strict=True):
-        alone = Extraction(model, name)(data, np.arange(6))
+    for name, table in zip(names, FeatureExtractor(model.eval()).tables(data, np.arange(6), names), strict=True):
+        alone = FeatureExtractor(model, name)(data, np.arange(6))
         np.testing.assert_allclose(table.contributions, alone.contributions, rtol=1e-4, atol=1e-6)
 
 
@@ -228,7 +230,7 @@ def test_signals_images_and_volumes_of_any_shape_and_depth(model, shape, space):
     y = torch.arange(shape[0]) % 2
     y = torch.randn(shape[0]) if isinstance(model, SignalNet) else y
     data = DataLoader(TensorDataset(torch.randn(shape), y), 4)
-    table = Extraction(model.eval())(data, np.arange(shape[0]))
+    table = FeatureExtractor(model.eval())(data, np.arange(shape[0]))
     assert table.cams.shape == (shape[0], *space)
     np.testing.assert_allclose(table.contributions.sum(1), table.intensity, rtol=1e-3, atol=1e-4)
 

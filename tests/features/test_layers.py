@@ -9,8 +9,8 @@ from models import HardswishNet, MlpNet, PoolNet, ResidualNet, SegmentationNet, 
 from torch import nn
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.layers import find_layer
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.layer_search import find_layer
 
 IMAGE = (2, 1, 12, 12)
 
@@ -120,6 +120,6 @@ def test_merged_patches_keep_the_inputs_proportions():
 
     model, x = Merging().eval(), torch.randn(2, 1, 8, 12)
     for name, shape in (("norm", (2, 6, 4, 6)), ("merge", (2, 12, 2, 3))):
-        with Tap(model, find_layer(model, x, name).place) as tap:
+        with ActivationCapture(model, find_layer(model, x, name).place) as tap:
             A, _ = tap.gradient(tap.forward(x)[:, 0])
         assert A.shape == shape

@@ -11,10 +11,9 @@ import torch
 from models import PoolNet, ResidualNet, loader
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa.features.explained import explained_batches
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.isolation import undisturbed
-from lightning_ifa.features.tap import Tap, gradients, run_cut
+from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.model.activation_capture import ActivationCapture, gradients, run_captured
+from lightning_ifa.model.isolation import isolate
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +53,16 @@ class Spied(ResidualNet):
 def test_no_tensor_is_left_after_the_pass(method):
     model = ResidualNet().eval()
     source = loader(12, batch_size=4)
-    Extraction(model, "stem", cam=method)(source, np.arange(12))
+    FeatureExtractor(model, "stem", cam=method)(source, np.arange(12))
     before = len(tensors())
-    table = Extraction(model, "stem", cam=method)(source, np.arange(12))
+    table = FeatureExtractor(model, "stem", cam=method)(source, np.arange(12))
     assert len(tensors()) == before
     assert len(table) == 12
 
 
 def test_no_batch_is_held_while_later_ones_run():
     model = Spied().eval()
-    Extraction(model, "stem")(loader(40, batch_size=4), np.arange(40))
+    FeatureExtractor(model, "stem")(loader(40, batch_size=4), np.arange(40))
     later = model.alive[-8:]  # behind the survey and the self-check of the first batch
     assert max(later) == min(later) <= model.alive[0] + 1
     gc.collect()
@@ -72,8 +71,8 @@ def test_no_batch_is_held_while_later_ones_run():
 
 def test_a_tap_holds_neither_graph_nor_activation_after_the_gradient():
     model, x = PoolNet().eval(), torch.randn(4, 1, 12, 12)
-    with Tap(model, model.features[0]) as first, Tap(model, model.features[3]) as second:
-        score = run_cut([first, second], x)[:, 0]
+    with ActivationCapture(model, model.features[0]) as first, ActivationCapture(model, model.features[3]) as second:
+        score = run_captured([first, second], x)[:, 0]
         held = [weakref.ref(tap._leaf) for tap in (first, second)]  # the graph ends in one and runs through the other
         held += [weakref.ref(tensor) for pair in gradients([first, second], score) for tensor in pair]
         del score
@@ -83,8 +82,8 @@ def test_a_tap_holds_neither_graph_nor_activation_after_the_gradient():
 
 def test_explained_batches_let_go_of_each_other():
     model, held = PoolNet().eval(), []
-    with undisturbed(model, 0), torch.no_grad():
-        for batch in explained_batches(Extraction(model), loader(12, batch_size=4), np.arange(12)):
+    with isolate(model, 0), torch.no_grad():
+        for batch in explained_batches(FeatureExtractor(model), loader(12, batch_size=4), np.arange(12)):
             gc.collect()
             assert sum(reference() is not None for reference in held) <= 1
             A, _ = batch.gradient(torch.zeros(4, dtype=torch.int64))
@@ -104,5 +103,5 @@ def test_a_thousand_batches_hold_no_more_than_a_hundred():
 
     model.register_forward_pre_hook(count)
     data = TensorDataset(torch.randn(2000, 1, 12, 12), torch.arange(2000) % 3)
-    Extraction(model)(DataLoader(data, 2), np.arange(2000))
+    FeatureExtractor(model)(DataLoader(data, 2), np.arange(2000))
     assert max(alive[100:]) <= max(alive[:100])

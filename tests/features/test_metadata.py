@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lightning_ifa.data.metadata import metadata_rows, read_metadata
 from lightning_ifa.errors import MetadataError
-from lightning_ifa.features.metadata import metadata_rows, read_metadata
 
 FRAME = pd.DataFrame({"split": ["train", "train", "validation"], "index": [0, 1, 0], "site": ["a", "b", "a"]})
 

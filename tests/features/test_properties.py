@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lightning_ifa.features.properties import BACKGROUND, has_background, image_properties
+from lightning_ifa.data.image_properties import BACKGROUND, has_background, image_properties
 
 
 def painted(where, level=1.0, size=28):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from lightning_ifa.data.metadata import own_metadata
+from lightning_ifa.data.regions import Regions, find_regions
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.metadata import own_metadata
-from lightning_ifa.features.regions import Regions, find_regions
 
 
 class Numbered(Dataset):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.features.place import Place
-from lightning_ifa.features.self_check import Captured, require_sound_capture
-from lightning_ifa.features.tap import Tap
+from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.capture_check import CapturedBatch, require_sound_capture
+from lightning_ifa.model.target_layer import TargetLayer
 
 
 class Net(nn.Module):
@@ -30,10 +30,10 @@ class Net(nn.Module):
 def captured(model):
     x = torch.randn(12, 1, 5, 5) * torch.linspace(0.2, 3, 12).reshape(-1, 1, 1, 1) + 0.3
     explained = torch.arange(12) % 3
-    with Tap(model, model.conv, "conv") as tap:
+    with ActivationCapture(model, model.conv, "conv") as tap:
         score = tap.forward(x).gather(1, explained[:, None])[:, 0]
         A, G = tap.gradient(score)
-    return Captured(x, A, G, score.detach(), explained, A.dtype)
+    return CapturedBatch(x, A, G, score.detach(), explained, A.dtype)
 
 
 class Target(Net):
@@ -56,7 +56,7 @@ NONLINEAR = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))  
 def test_lets_every_sound_capture_pass(kind, head, bypass):
     torch.manual_seed(1)
     model = kind(head(), bypass).eval()
-    require_sound_capture(model, Place("conv", model.conv), captured(model))
+    require_sound_capture(model, TargetLayer("conv", model.conv), captured(model))
 
 
 @pytest.mark.parametrize("fault", ["activation", "gradient", "other layer's activation"])
@@ -70,12 +70,12 @@ def test_refuses_a_wrong_capture(fault):
         "other layer's activation": {"A": found.x.expand_as(found.A)},
     }[fault]
     with pytest.raises(LayerError, match=r'capture at layer "conv" is wrong.*bias'):
-        require_sound_capture(model, Place("conv", model.conv), found._replace(**changed))
+        require_sound_capture(model, TargetLayer("conv", model.conv), found._replace(**changed))
 
 
 def test_says_nothing_where_every_class_is_seen_once():
     torch.manual_seed(1)
     model = Target(LINEAR()).eval()
     found = captured(model)
-    few = Captured(*(part[:3] for part in found[:-1]), found.precision)
-    require_sound_capture(model, Place("conv", model.conv), few._replace(A=few.A * 2))
+    few = CapturedBatch(*(part[:3] for part in found[:-1]), found.precision)
+    require_sound_capture(model, TargetLayer("conv", model.conv), few._replace(A=few.A * 2))

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from models import PoolNet, loader, trained
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError, FileError
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.table import FeatureTable
+from lightning_ifa.features.extractor import FeatureExtractor
 
 
 @pytest.fixture(scope="module")
 def table():
     source = loader(12)
-    found = Extraction(trained(PoolNet()))(source, np.arange(12))
+    found = FeatureExtractor(trained(PoolNet()))(source, np.arange(12))
     metadata = pd.DataFrame({"site": ["Leiden", None, "Paris"] * 4, "age": np.arange(12.0)})
     return dataclasses.replace(found, metadata=metadata)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
-from lightning_ifa.features.tail import Tail, depends_on_layer_only
+from lightning_ifa.model.head import Head, depends_on_layer_only
 
 
 class Counted(nn.Conv2d):
@@ -142,7 +142,7 @@ def replaced(model, x, activation):
 @pytest.mark.parametrize(("kind", "reach"), CASES.items())
 def test_reaches_as_far_as_the_architecture_allows_and_equals_the_network(kind, reach):
     model, x = build(kind)
-    with Tail(model, model.target, x) as tail:
+    with Head(model, model.target, x) as tail:
         assert tail.reach == reach
         for size in (1, 2, 7):
             activation = torch.rand(size, 4, 6, 6)
@@ -160,7 +160,7 @@ def replaced_outside(kind, x, activation):
 @pytest.mark.parametrize("kind", [kind for kind, reach in CASES.items() if reach != "network"])
 def test_does_not_run_the_backbone(kind):
     model, x = build(kind)
-    with Tail(model, model.target, x) as tail:
+    with Head(model, model.target, x) as tail:
         stem = counted(model)
         before = stem.calls
         tail(torch.rand(50, 4, 6, 6) if tail.reach == "tail" else torch.rand(50, 4))
@@ -169,7 +169,7 @@ def test_does_not_run_the_backbone(kind):
 
 def test_leaves_no_trace_after_an_error_in_the_tail():
     model, x = build(Pool)
-    with pytest.raises(RuntimeError), Tail(model, model.target, x) as tail:
+    with pytest.raises(RuntimeError), Head(model, model.target, x) as tail:
         tail(torch.rand(3, 99))
     assert is_clean(model)
 
@@ -179,14 +179,14 @@ def test_keeps_a_forward_that_was_patched_by_the_user():
     own = model.stem.forward
     model.stem.forward = lambda images: own(images) * 2
     patched = model.stem.forward
-    with Tail(model, model.target, x) as tail:
+    with Head(model, model.target, x) as tail:
         assert tail.reach == "means"
     assert model.stem.forward is patched
 
 
 def test_runs_inside_inference_mode_and_gives_no_graph():
     model, x = build(Flat)
-    with torch.inference_mode(), Tail(model, model.target, x) as tail:
+    with torch.inference_mode(), Head(model, model.target, x) as tail:
         assert not tail(torch.rand(2, 4, 6, 6)).requires_grad
 
 

@@ -11,13 +11,13 @@ from models import CLASSES, SegmentationNet, build, first_score
 from torch import nn
 
 import lightning_ifa
+from lightning_ifa.cam.methods import METHODS, cam, contributions
 from lightning_ifa.errors import LayerError, OutputError
-from lightning_ifa.features.cam import METHODS, cam, contributions
-from lightning_ifa.features.tap import Tap, gradients, run_cut
+from lightning_ifa.model.activation_capture import ActivationCapture, gradients, run_captured
 
 
 def cut(model, layer, x, score=first_score):
-    with Tap(model, model.get_submodule(layer), layer) as tap:
+    with ActivationCapture(model, model.get_submodule(layer), layer) as tap:
         output = tap.forward(x)
         with torch.inference_mode(False), torch.enable_grad():
             value = score(output)
@@ -64,7 +64,7 @@ def test_works_on_compiled_modules_without_recompiling():
     expected = cut(model, "features.3", x)
     model.features = torch.compile(model.features, backend="eager")
     model(x)
-    with Tap(model, model.features._orig_mod[3], "features.3") as tap:
+    with ActivationCapture(model, model.features._orig_mod[3], "features.3") as tap:
         output = tap.forward(x)
         found = tap.gradient(output[:, 0])
     torch.testing.assert_close(found, expected)
@@ -80,7 +80,7 @@ def test_no_hook_stays_after_success_or_failure():
 
 def test_nothing_is_held_after_the_pass():
     model, x = build("pool")
-    with Tap(model, model.features, "features") as tap:
+    with ActivationCapture(model, model.features, "features") as tap:
         tap.gradient(tap.forward(x)[:, 0])
         assert tap._leaf is None
 
@@ -153,7 +153,7 @@ def test_activation_is_the_layers_own_and_copied_only_where_it_is_changed(change
     model, x = Overwriting(change).eval(), torch.randn(3, 1, 8, 8)
     expected = model.layer(x).detach()
     model.passes = 0
-    with Tap(model, model.layer) as tap:
+    with ActivationCapture(model, model.layer) as tap:
         for made in (passes, passes + 1):  # what the first batch has shown is remembered
             A, _ = tap.gradient(tap.forward(x)[:, 0])
             assert torch.equal(A, expected)
@@ -164,7 +164,7 @@ def test_change_in_place_that_comes_later_is_seen():
     torch.manual_seed(0)
     model, x = Overwriting(None).eval(), torch.randn(3, 1, 8, 8)
     expected = model.layer(x).detach()
-    with Tap(model, model.layer) as tap:
+    with ActivationCapture(model, model.layer) as tap:
         tap.gradient(tap.forward(x)[:, 0])
         for change in (torch.relu_, no_grad_tripled, torch.relu_):
             model.change = change
@@ -175,7 +175,7 @@ def test_change_in_place_that_comes_later_is_seen():
 
 def test_failure_of_the_model_is_not_tried_twice():
     model, x = Overwriting(lambda out: out[:, :3]).eval(), torch.randn(3, 1, 8, 8)
-    with Tap(model, model.layer) as tap, pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with ActivationCapture(model, model.layer) as tap, pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         tap.forward(x)
     assert model.passes == 1
 
@@ -186,8 +186,8 @@ def test_nested_cuts_share_an_output_that_is_changed_in_place():
     inner, outer = model.features[3], nn.Sequential(*model.features[:4])
     model.features = nn.Sequential(outer, model.features[4])  # the convolution's output is the container's own
     expected = cut(model, "features.0", x)
-    with Tap(model, inner) as first, Tap(model, outer) as second:
-        score = run_cut([first, second], x)[:, 0]
+    with ActivationCapture(model, inner) as first, ActivationCapture(model, outer) as second:
+        score = run_captured([first, second], x)[:, 0]
         for found in gradients([first, second], score):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -195,4 +195,4 @@ def test_nested_cuts_share_an_output_that_is_changed_in_place():
 def test_hooks_are_registered_in_few_places():
     package = Path(lightning_ifa.__file__).parent
     found = {path.stem for path in package.rglob("*.py") if re.search(r"\.register_\w*hook\(", path.read_text("utf-8"))}
-    assert found == {"tap", "splice", "watch", "observe"}
+    assert found == {"activation_capture", "activation_patching", "tracing"}

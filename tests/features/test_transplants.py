@@ -5,10 +5,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.ablation import ablate_channels
-from lightning_ifa.features.extract import Extraction
-from lightning_ifa.features.transplants import TRANSPLANT_SAMPLES, transplant_parts
-from lightning_ifa.indicators.confounding import transplant_suspects
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.interventions.ablation import ablate_channels
+from lightning_ifa.interventions.region_swaps import SWAP_SAMPLES, swap_parts
+from lightning_ifa.statistics.confounder_candidates import swap_candidates
 
 
 class Looks(nn.Module):
@@ -37,9 +37,9 @@ def data(n=300):
 
 
 def found(model, batch_size=50, regions=None):
-    moved = transplant_parts(Extraction(model), DataLoader(data(), batch_size), np.arange(300), "multiclass", regions)
-    suspects = transplant_suspects(moved.logits, moved.moved, moved.donor_logits, moved.labels, moved.donor_labels)
-    return {s.source: s.reliance for s in suspects}
+    moved = swap_parts(FeatureExtractor(model), DataLoader(data(), batch_size), np.arange(300), "multiclass", regions)
+    candidates = swap_candidates(moved.logits, moved.swapped, moved.source_logits, moved.labels, moved.source_labels)
+    return {s.source: s.reliance for s in candidates}
 
 
 @pytest.mark.parametrize(("corner", "share"), [(0.0, 0.0), (1.0, 1.0)])
@@ -61,23 +61,23 @@ def test_a_region_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 300])
-def test_batch_size_does_not_choose_the_donors(batch_size):
+def test_batch_size_does_not_choose_the_sources(batch_size):
     assert found(Looks(0.5, 0.5), batch_size) == pytest.approx(found(Looks(0.5, 0.5)), abs=1e-5)
 
 
 def test_it_is_bounded_and_leaves_no_trace():
     model = Looks(0.5, 0.5).train()
     state = torch.random.get_rng_state()
-    moved = transplant_parts(Extraction(model), DataLoader(data(), 50), np.arange(300), "multiclass")
-    assert len(moved.labels) == TRANSPLANT_SAMPLES
+    moved = swap_parts(FeatureExtractor(model), DataLoader(data(), 50), np.arange(300), "multiclass")
+    assert len(moved.labels) == SWAP_SAMPLES
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_ablation_puts_a_channel_at_its_mean_and_leaves_no_hook():
     model, loader = Looks(1.0, 1.0), DataLoader(data(), 50)
-    table = Extraction(model, "maps")(loader, np.arange(300))
-    logits = ablate_channels(Extraction(model), loader, table, np.array([0]))
+    table = FeatureExtractor(model, "maps")(loader, np.arange(300))
+    logits = ablate_channels(FeatureExtractor(model), loader, table, np.array([0]))
     by_hand = 2 * 16 * (table.activations[:, 1] + table.activations[:, 0].mean())
     np.testing.assert_allclose(logits[:, 2], by_hand, rtol=1e-4, atol=1e-5)
     assert not any(module._forward_hooks for module in model.modules())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_ifa.gate.decide import decide
-from lightning_ifa.gate.numbers import Numbers
+from lightning_ifa.gate.model_metrics import ModelMetrics
 from lightning_ifa.gate.policy import Policy
 
 NAN, INF, SQL_INF = math.nan, math.inf, 1.7976931348623157e308
@@ -18,7 +18,7 @@ SCORE, Z, HEALTH = "ifa/overfitting/score", "ifa/overfitting/z", "ifa/health/ove
 def numbers(score=None, z=None, health=None, digest=A, model="m-new", problem=""):
     values = {SCORE: score, Z: z, HEALTH: health}
     known = {key: value for key, value in values.items() if value is not None}
-    return Numbers(f"models:/leafnet/3 ({model})", model, known, digest, 7, "logged model", problem)
+    return ModelMetrics(f"models:/leafnet/3 ({model})", model, known, digest, 7, "logged model", problem)
 
 
 def rules(*checks, **changes):
@@ -214,7 +214,7 @@ def test_no_missing_or_non_finite_required_value_ever_passes(content, candidate,
     for check in policy.checks:
         for key in {check.metric, check.bound.z if check.bound else check.metric}:
             values = {k: v for k, v in candidate.metrics.items() if k != key}
-            spoilt = Numbers(candidate.subject, candidate.model, values | ({} if bad is None else {key: bad}), A)
+            spoilt = ModelMetrics(candidate.subject, candidate.model, values | ({} if bad is None else {key: bad}), A)
             assert not decide(policy, spoilt, champion).passed
 
 

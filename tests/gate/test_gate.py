@@ -12,8 +12,10 @@ from mlflow.exceptions import MlflowException
 from registries import DIGEST, FAMILIES, policy, sound_metrics
 
 from lightning_ifa.errors import IFAWarning, UndecidableError
-from lightning_ifa.gate import gate, registry, standing_verdict
+from lightning_ifa.gate import registry
 from lightning_ifa.gate import run as run_module
+from lightning_ifa.gate.registry import standing_verdict
+from lightning_ifa.gate.run import gate
 
 SCORE = "ifa/overfitting/score"
 LIMIT = {"metric": SCORE, "at_most": 0.3}
@@ -276,11 +278,11 @@ def test_a_new_analysis_counts_instead_of_what_was_logged(store, name):
     version = store.register(name, sound_metrics())
     asked = []
 
-    def remeasure(uri):
+    def reanalyze(uri):
         asked.append(uri)
         return {SCORE: 0.9}, DIGEST
 
-    verdict = judge(store, name, version, remeasure=remeasure)
+    verdict = judge(store, name, version, reanalyze=reanalyze)
     assert not verdict.passed
     assert verdict.origin == "a new analysis by the gate"
     assert asked == [model(name, version)]
@@ -290,23 +292,23 @@ def test_a_new_analysis_counts_instead_of_what_was_logged(store, name):
 def test_the_champion_is_analysed_anew_where_it_is_compared_with(store, name, rules, analysed):
     asked = []
 
-    def remeasure(uri):
+    def reanalyze(uri):
         asked.append(uri.rpartition("/")[2])
         return sound_metrics(), "ffffffffffff"
 
     for _ in range(2):
         store.register(name, {})
     store.client.set_registered_model_alias(name, "champion", "1")
-    assert judge(store, name, "2", rules, promote="champion", remeasure=remeasure).passed
+    assert judge(store, name, "2", rules, promote="champion", reanalyze=reanalyze).passed
     assert asked == analysed
 
 
 def test_a_new_analysis_that_fails_is_no_decision(store, name):
-    def remeasure(uri):
+    def reanalyze(uri):
         raise RuntimeError("unpickling failed")
 
     with pytest.raises(UndecidableError, match="unpickling failed"):
-        judge(store, name, store.register(name, sound_metrics()), remeasure=remeasure)
+        judge(store, name, store.register(name, sound_metrics()), reanalyze=reanalyze)
 
 
 # Two gates at once.
@@ -388,9 +390,9 @@ def test_races_of_equals_that_must_be_better_promote_exactly_one(store, raced, t
 
 def test_a_gate_that_waits_too_long_decides_nothing(name):
     begun = time.monotonic()
-    taken = registry.serialised(name), pytest.raises(UndecidableError, match="another gate")
-    with taken[0], taken[1], registry.serialised(name, longest=0.2):
+    taken = registry.hold_alias_lock(name), pytest.raises(UndecidableError, match="another gate")
+    with taken[0], taken[1], registry.hold_alias_lock(name, longest=0.2):
         pytest.fail("two gates at once")
     assert 0.2 <= time.monotonic() - begun < 5
-    with registry.serialised(name, longest=0.2):
+    with registry.hold_alias_lock(name, longest=0.2):
         pass

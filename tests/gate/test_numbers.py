@@ -6,7 +6,7 @@ import pytest
 from registries import DIGEST, sound_metrics
 
 from lightning_ifa.errors import UndecidableError
-from lightning_ifa.gate.numbers import find_numbers, find_version
+from lightning_ifa.gate.model_metrics import find_model_metrics, find_version
 from lightning_ifa.tracking.store import default_store
 
 SCORE = "ifa/overfitting/score"
@@ -14,7 +14,7 @@ KEYS = (SCORE, "ifa/health/overfitting")
 
 
 def found(store, name, version, digest=None):
-    return find_numbers(store.client, store.client.get_model_version(name, version), KEYS, digest)
+    return find_model_metrics(store.client, store.client.get_model_version(name, version), KEYS, digest)
 
 
 def test_numbers_attached_with_their_data_set(store, name):

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from models import PoolNet, loader
 from torchrun_job import run_job
 
-from lightning_ifa import IntegratedFeatureAnalysis, analyze
+from lightning_ifa.analysis import analyze
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),

@@ -3,20 +3,26 @@ import pandas as pd
 import pytest
 
 from lightning_ifa.errors import MetadataError
-from lightning_ifa.indicators.columns import read_column
-from lightning_ifa.indicators.confounding import Suspect, Training, confounding, corrected, find_suspects
+from lightning_ifa.indicators.confounding import confounding
+from lightning_ifa.statistics.confounder_candidates import (
+    ConfounderCandidate,
+    TrainingRows,
+    correct_for_count,
+    find_candidates,
+)
+from lightning_ifa.statistics.metadata_columns import read_column
 
 from .test_reliance import sample
 
 
-def suspects(columns, association=0.9, use=2.0, **more):
+def candidates(columns, association=0.9, use=2.0, **more):
     logits, labels, m = sample(n=800, association=association, use=use, **more)
     frame = pd.DataFrame({name: make(m[:, 0], labels) for name, make in columns.items()})
-    return find_suspects(logits, labels, {"metadata": frame})
+    return find_candidates(logits, labels, {"metadata": frame})
 
 
 def test_a_used_column_alarms_and_is_named():
-    found = suspects({"site": lambda m, y: np.where(m > 0, "a", "b"), "noise": lambda m, y: np.arange(len(m)) % 2})
+    found = candidates({"site": lambda m, y: np.where(m > 0, "a", "b"), "noise": lambda m, y: np.arange(len(m)) % 2})
     assert found[0].source == "site"
     finding = confounding(found)
     assert finding.alarm
@@ -27,12 +33,12 @@ def test_a_used_column_alarms_and_is_named():
 
 @pytest.mark.parametrize(("association", "use"), [(0.9, 0.0), (0.0, 2.0)])
 def test_associated_or_encoded_alone_stays_quiet(association, use):
-    assert not confounding(suspects({"site": lambda m, y: m}, association, use)).alarm
+    assert not confounding(candidates({"site": lambda m, y: m}, association, use)).alarm
 
 
 def test_missing_values_are_left_out():
     rng = np.random.default_rng(0)
-    found = suspects({"age": lambda m, y: np.where(rng.random(len(m)) < 0.4, np.nan, m)})
+    found = candidates({"age": lambda m, y: np.where(rng.random(len(m)) < 0.4, np.nan, m)})
     assert confounding(found).alarm
 
 
@@ -42,7 +48,7 @@ def test_a_confounder_of_one_class_among_many_is_found():
     m = (labels == 7) & (rng.random(1200) < 0.6) | (rng.random(1200) < 0.02)
     logits = 3 * np.eye(40)[labels] + rng.normal(size=(1200, 40))
     logits[:, 7] += 3.0 * m
-    found = find_suspects(logits, labels, {"metadata": pd.DataFrame({"marker": m})})
+    found = find_candidates(logits, labels, {"metadata": pd.DataFrame({"marker": m})})
     assert found[0].reliance < 0.02
     assert found[0].worst_class == 7
     assert confounding(found).alarm
@@ -50,7 +56,7 @@ def test_a_confounder_of_one_class_among_many_is_found():
 
 @pytest.mark.parametrize("use", [0.0, 2.0])
 def test_a_column_that_equals_the_class_pattern_cannot_be_told(use):
-    finding = confounding(suspects({"site": lambda m, y: y >= 2}, use=use))
+    finding = confounding(candidates({"site": lambda m, y: y >= 2}, use=use))
     assert finding.undecided
     assert "site" in finding.note
 
@@ -59,14 +65,14 @@ def test_a_column_that_equals_the_class_pattern_cannot_be_told(use):
     ("values", "note"), [(np.full(800, 3), "constant"), ([f"id{i}" for i in range(800)], "identifier")]
 )
 def test_what_cannot_be_compared_is_listed_but_not_judged(values, note):
-    found = suspects({"column": lambda m, y: values})
+    found = candidates({"column": lambda m, y: values})
     assert not found[0].tested
     assert note in found[0].note
     assert confounding(found).undecided
 
 
 def test_an_empty_column_is_listed():
-    assert "two classes" in suspects({"column": lambda m, y: np.full(len(m), np.nan)})[0].note
+    assert "two classes" in candidates({"column": lambda m, y: np.full(len(m), np.nan)})[0].note
 
 
 @pytest.mark.parametrize(("bad", "what"), [([1.0, np.inf], "infinite"), ([{"a": 1}, "x"], "dict")])
@@ -99,29 +105,29 @@ def test_many_columns_are_corrected_for():
         rng = np.random.default_rng(seed)
         logits, labels, _ = sample(n=200, seed=seed)
         frame = pd.DataFrame(rng.normal(size=(200, 30))).add_prefix("c")
-        alarms += confounding(find_suspects(logits, labels, {"metadata": frame})).alarm
+        alarms += confounding(find_candidates(logits, labels, {"metadata": frame})).alarm
     assert alarms <= 1
-    assert corrected(4.0, 30) < 4.0
+    assert correct_for_count(4.0, 30) < 4.0
 
 
 def test_content_is_listed_but_not_judged():
     logits, labels, m = sample(n=800, association=0.9, use=2.0)
-    found = find_suspects(logits, labels, {"content": pd.DataFrame({"brightness": m[:, 0]})})
+    found = find_candidates(logits, labels, {"content": pd.DataFrame({"brightness": m[:, 0]})})
     assert found[0].reliance > 0.02
     assert confounding(found).undecided
 
 
 def test_an_alarm_outweighs_what_cannot_be_told():
-    hidden = Suspect("hidden", "metadata", identifiable=False)
-    assert confounding([hidden, Suspect("site", "metadata", 0.1, 9.0)]).alarm
-    assert confounding([hidden, Suspect("site", "metadata", 0.001, 0.1)]).undecided
+    hidden = ConfounderCandidate("hidden", "metadata", identifiable=False)
+    assert confounding([hidden, ConfounderCandidate("site", "metadata", 0.1, 9.0)]).alarm
+    assert confounding([hidden, ConfounderCandidate("site", "metadata", 0.001, 0.1)]).undecided
 
 
 def test_a_thousand_classes_of_five():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(1000), 5)
     logits = (3 * np.eye(1000)[labels] + rng.normal(size=(5000, 1000))).astype(np.float32)
-    finding = confounding(find_suspects(logits, labels, {"metadata": pd.DataFrame({"m": rng.random(5000)})}))
+    finding = confounding(find_candidates(logits, labels, {"metadata": pd.DataFrame({"m": rng.random(5000)})}))
     assert not finding.alarm
     assert not finding.undecided
 
@@ -133,14 +139,14 @@ def test_training_samples_tell_where_too_few_validation_samples_lie_off_the_patt
 
     logits, labels, frame = tagged(60, seed=0)
     sources = {"metadata": frame}
-    assert not confounding(find_suspects(logits, labels, sources)).alarm
-    found = find_suspects(logits, labels, sources, training=Training(*tagged(800, seed=1)))
+    assert not confounding(find_candidates(logits, labels, sources)).alarm
+    found = find_candidates(logits, labels, sources, training=TrainingRows(*tagged(800, seed=1)))
     assert {s.source for s in found if s.z > 3} == {"site", "number"}
     assert confounding(found).alarm
 
 
 def test_a_training_value_that_cannot_be_compared_is_named_by_its_own_row():
     logits, labels, _ = sample(n=60)
-    training = Training(logits, labels, pd.DataFrame({"site": [*["a"] * 4, {}, *["a"] * 55]}))
+    training = TrainingRows(logits, labels, pd.DataFrame({"site": [*["a"] * 4, {}, *["a"] * 55]}))
     with pytest.raises(MetadataError, match="'site', row 4: a dict"):
-        find_suspects(logits, labels, {"metadata": pd.DataFrame({"site": ["a"] * 60})}, training=training)
+        find_candidates(logits, labels, {"metadata": pd.DataFrame({"site": ["a"] * 60})}, training=training)

@@ -7,15 +7,9 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lightning_ifa.indicators.consistency import (
-    TRANSFORMS,
-    agreement,
-    completeness,
-    consistency,
-    shown_levels,
-    trustworthy,
-)
-from lightning_ifa.indicators.scale import common_scale
+from lightning_ifa.indicators.consistency import consistency, trustworthy
+from lightning_ifa.statistics.completeness import TRANSFORMS, agreement, completeness, shown_levels
+from lightning_ifa.statistics.intensity_scale import common_scale
 
 RNG = np.random.default_rng(0)
 MAPS = RNG.normal(size=(80, 3, 4, 4)) + RNG.normal(size=(80, 3, 1, 1))

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lightning_ifa.indicators.columns import read_groups
-from lightning_ifa.indicators.confounding import Training, confounding, find_suspects
-from lightning_ifa.indicators.exchange import grouped_variance
-from lightning_ifa.indicators.reliance import Further, regression_reliance, reliance
-from lightning_ifa.indicators.transplant import transplant_reliance
+from lightning_ifa.indicators.confounding import confounding
+from lightning_ifa.statistics.confounder_candidates import TrainingRows, find_candidates
+from lightning_ifa.statistics.metadata_columns import read_groups
+from lightning_ifa.statistics.permutation import grouped_variance
+from lightning_ifa.statistics.reliance import Further, regression_reliance, reliance
+from lightning_ifa.statistics.swap_reliance import swap_reliance
 
 
 def scans(count, *, each=4, association=0.0, use=0.0, spanning=False, varying=False, seed=0):
@@ -93,7 +94,7 @@ def test_copies_of_every_sample_say_nothing_new():
 
 
 @pytest.mark.parametrize("each", [1, 4])
-def test_donors_of_one_scan_are_exchanged_together(each):
+def test_sources_of_one_scan_are_exchanged_together(each):
     z = []
     for seed in range(150):
         rng = np.random.default_rng(seed)
@@ -101,9 +102,9 @@ def test_donors_of_one_scan_are_exchanged_together(each):
         labels = (np.arange(40) % 2)[group]
         part = (rng.random(40) < 0.5)[group, None] * np.array([0, 2.0])
         rest = 3 * np.eye(2)[labels] + rng.normal(size=(len(group), 2))
-        donors = rng.permutation(len(group))
+        sources = rng.permutation(len(group))
         whole = part + rest
-        found = transplant_reliance(whole, part[donors] + rest, whole[donors], labels, labels[donors], group[donors])
+        found = swap_reliance(whole, part[sources] + rest, whole[sources], labels, labels[sources], group[sources])
         z.append(found.z)
     assert abs(np.mean(z)) < 0.3
     assert 0.85 < np.std(z) < 1.2
@@ -140,7 +141,7 @@ def test_training_samples_without_groups_do_not_count_as_independent():
     more = scans(300, association=0.8, use=2.0, seed=1)
     z = {}
     for name, groups in (("none", None), ("groups", more[3] + 1000)):
-        training = Training(*more[:2], pd.DataFrame({"site": more[2][:, 0]}), groups)
-        z[name] = find_suspects(logits, labels, frame, training=training, groups=group)[0].z
-    assert z["none"] == find_suspects(logits, labels, frame, groups=group)[0].z < z["groups"]
-    assert confounding(find_suspects(logits, labels, frame, training=training, groups=group)).alarm
+        training = TrainingRows(*more[:2], pd.DataFrame({"site": more[2][:, 0]}), groups)
+        z[name] = find_candidates(logits, labels, frame, training=training, groups=group)[0].z
+    assert z["none"] == find_candidates(logits, labels, frame, groups=group)[0].z < z["groups"]
+    assert confounding(find_candidates(logits, labels, frame, training=training, groups=group)).alarm

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_ifa.indicators.faithfulness import (
-    area,
-    average_drop,
-    average_increase,
-    confidence,
-    own_scale,
-    shuffled,
-)
+from lightning_ifa.statistics.faithfulness import area, average_drop, average_increase, confidence, own_scale, shuffle
 
 RNG = np.random.default_rng(0)
 BEFORE, AFTER = RNG.uniform(0.01, 1, 50), RNG.uniform(0, 1, 50)
@@ -62,15 +55,15 @@ def test_own_scale_shows_positive_evidence_only():
 @given(st.integers(0, 5), st.lists(st.integers(0, 1000), min_size=1, max_size=6, unique=True))
 def test_a_shuffle_keeps_each_map_s_values_and_depends_on_its_sample_only(seed, names):
     maps = np.arange(len(names) * 12.0).reshape(len(names), 3, 4)
-    moved = shuffled(maps, np.array(names), seed)
+    moved = shuffle(maps, np.array(names), seed)
     assert moved.shape == maps.shape
     for one, found, name in zip(maps, moved, names, strict=True):
         assert sorted(found.ravel()) == sorted(one.ravel())
-        assert np.array_equal(shuffled(one[None], np.array([name]), seed)[0], found)
+        assert np.array_equal(shuffle(one[None], np.array([name]), seed)[0], found)
 
 
 def test_shuffles_of_two_samples_and_two_seeds_differ():
     maps = np.tile(np.arange(100.0), (2, 1))
-    first = shuffled(maps, np.array([0, 1]), 0)
+    first = shuffle(maps, np.array([0, 1]), 0)
     assert not np.array_equal(first[0], first[1])
-    assert not np.array_equal(first[0], shuffled(maps, np.array([0, 1]), 1)[0])
+    assert not np.array_equal(first[0], shuffle(maps, np.array([0, 1]), 1)[0])

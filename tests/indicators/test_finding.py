@@ -1,6 +1,7 @@
 import pytest
 
-from lightning_ifa.indicators.finding import Finding, health, undecided
+from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.statistics.significance import health
 
 
 @pytest.mark.parametrize(

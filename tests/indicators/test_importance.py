@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.importance import MODES, frequency, importance, order, preference
+from lightning_ifa.statistics.importance import MODES, frequency, importance, order, preference
 
 RNG = np.random.default_rng(0)
 C = RNG.normal(size=(90, 7))

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.leakage import Copies, find_twins
-from lightning_ifa.indicators.outliers import KINDS, Samples, outlier_kinds, outlier_scores, outliers, small_classes
+from lightning_ifa.indicators.outliers import outliers
+from lightning_ifa.statistics.duplicates import DuplicateInput, find_duplicates
+from lightning_ifa.statistics.neighbour_outliers import (
+    KINDS,
+    OutlierInput,
+    outlier_kinds,
+    outlier_scores,
+    small_classes,
+)
 
 
 def samples(n=500, seed=0, k=5, channels=24, spread=1.0):
@@ -11,7 +18,7 @@ def samples(n=500, seed=0, k=5, channels=24, spread=1.0):
     centres = 6 * np.eye(channels)[:k]
     features = np.abs(centres[labels] + spread * rng.normal(size=(n, channels))) + 0.5
     margins = 8 + 2 * rng.normal(size=n)
-    return Samples(features, features.copy(), rng.normal(size=(n, 6)), margins, labels)
+    return OutlierInput(features, features.copy(), rng.normal(size=(n, 6)), margins, labels)
 
 
 def test_clean_data_has_few_outliers():
@@ -118,7 +125,7 @@ def test_large_classes_are_judged_as_ever_beside_small_ones():
     alone = outlier_scores(judged, reference)
     few = samples(10, seed=2, k=5)
     few.labels[:] += 5
-    both = [Samples(*(np.concatenate(pair) for pair in zip(one, few, strict=True))) for one in (judged, reference)]
+    both = [OutlierInput(*(np.concatenate(pair) for pair in zip(one, few, strict=True))) for one in (judged, reference)]
     np.testing.assert_allclose(outlier_scores(*both).score[:400], alone.score, atol=0.7)
 
 
@@ -128,7 +135,7 @@ def test_without_reference_samples_nothing_can_be_told():
 
 def test_constant_features_and_no_properties_do_no_harm():
     judged = samples(100)
-    constant = Samples(np.ones((100, 4)), np.zeros((100, 4)), np.empty((100, 0)), np.ones(100), judged.labels)
+    constant = OutlierInput(np.ones((100, 4)), np.zeros((100, 4)), np.empty((100, 0)), np.ones(100), judged.labels)
     scores = outlier_scores(constant, constant)
     assert np.isfinite(scores.score).all()
     assert not outliers(scores).alarm
@@ -136,20 +143,20 @@ def test_constant_features_and_no_properties_do_no_harm():
 
 def copies(n, seed):
     rng = np.random.default_rng(seed)
-    return Copies(rng.integers(0, 2**31, n), rng.random((n, 64)), rng.normal(size=(n, 7, 7)))
+    return DuplicateInput(rng.integers(0, 2**31, n), rng.random((n, 64)), rng.normal(size=(n, 7, 7)))
 
 
-def test_copies_across_splits_are_found_with_their_twin():
+def test_copies_across_splits_are_found_with_their_duplicate():
     val, train = copies(400, 0), copies(600, 1)
     val.fingerprints[:5] = train.fingerprints[100:105]
     rng = np.random.default_rng(2)
     for own, other in ((val.activations, train.activations), (val.cams, train.cams)):
         own[5:15] = other[200:210] * (1 + 0.005 * rng.normal(size=other[200:210].shape))
-    twins = find_twins(val, train)
-    assert (twins.kind[:5] == "duplicate").all()
-    assert (twins.kind[5:15] == "near-duplicate").all()
-    assert (twins.kind[15:] == "").all()
-    np.testing.assert_array_equal(twins.twin[:15], [*range(100, 105), *range(200, 210)])
+    duplicates = find_duplicates(val, train)
+    assert (duplicates.kind[:5] == "duplicate").all()
+    assert (duplicates.kind[5:15] == "near-duplicate").all()
+    assert (duplicates.kind[15:] == "").all()
+    np.testing.assert_array_equal(duplicates.match[:15], [*range(100, 105), *range(200, 210)])
 
 
 def test_images_that_are_alike_by_nature_are_no_copies():
@@ -159,14 +166,14 @@ def test_images_that_are_alike_by_nature_are_no_copies():
     for side, count in ((val, 60), (train, 90)):
         side.activations[:count] = sky * (1 + 0.005 * rng.normal(size=(count, 64)))
         side.cams[:count] = map_ * (1 + 0.005 * rng.normal(size=(count, 7, 7)))
-    assert (find_twins(val, train).kind == "").all()
+    assert (find_duplicates(val, train).kind == "").all()
 
 
 def test_a_copy_is_found_of_a_training_sample_that_is_in_there_twice():
     val, train = copies(400, 0), copies(600, 1)
     for own, other in ((val.activations, train.activations), (val.cams, train.cams)):
         own[0] = other[1] = other[0] * 1.0001
-    assert find_twins(val, train).kind[0] == "near-duplicate"
+    assert find_duplicates(val, train).kind[0] == "near-duplicate"
 
 
 def test_leaked_samples_count():
@@ -174,5 +181,5 @@ def test_leaked_samples_count():
     val, train = copies(500, 0), copies(500, 1)
     scores = outlier_scores(judged, reference)
     val.fingerprints[:50] = train.fingerprints[:50]
-    assert outliers(scores, find_twins(val, train)).details["leaked_share"] == 0.1
-    assert outliers(scores, find_twins(val, train)).alarm
+    assert outliers(scores, find_duplicates(val, train)).details["leaked_share"] == 0.1
+    assert outliers(scores, find_duplicates(val, train)).alarm

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.overfitting import (
-    Side,
+from lightning_ifa.indicators.overfitting import overfitting
+from lightning_ifa.statistics.generalization_gap import (
+    SplitSample,
     gaps_by_class,
     gaps_by_feature,
     left_null,
-    overfitting,
     shift_auc,
     standardised_gap,
 )
@@ -18,7 +18,7 @@ def side(n=400, gap=0.0, shift=0.0, seed=0, k=5, channels=20, weights=None):
     margins = strata + rng.normal(size=n) + gap
     activations = np.eye(channels)[strata] * 5 + rng.normal(size=(n, channels))
     activations[:, -1] += shift
-    return Side(margins, margins, activations, strata)
+    return SplitSample(margins, margins, activations, strata)
 
 
 def test_null_is_standard_normal():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, r2_score
 
-from lightning_ifa.indicators.performance import Performance
+from lightning_ifa.statistics.performance import Performance
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(4, 30, 3))

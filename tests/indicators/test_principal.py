@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.linalg import svd
 
-from lightning_ifa.indicators import principal
-from lightning_ifa.indicators.principal import match, nonnegative_components, principal_components
+from lightning_ifa.statistics import principal_components as principal
+from lightning_ifa.statistics.principal_components import match, nonnegative_components, principal_components
 
 
 def contributions(n=300, seed=0):

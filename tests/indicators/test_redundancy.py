@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.linalg import lstsq
 
-from lightning_ifa.indicators.redundancy import channel_groups, component_variances, needed_channels, redundancy
+from lightning_ifa.indicators.redundancy import redundancy
+from lightning_ifa.statistics.channel_redundancy import channel_groups, component_variances, needed_channels
 
 RNG = np.random.default_rng
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.reliance import Further, channel_reliance, regression_reliance, reliance
+from lightning_ifa.statistics.reliance import Further, channel_reliance, regression_reliance, reliance
 
 
 def sample(n=600, k=5, association=0.0, use=0.0, seed=0):

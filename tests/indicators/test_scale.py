@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.scale import IntensityScale, apply_by, common_scale, scales_by
+from lightning_ifa.statistics.intensity_scale import IntensityScale, apply_by, common_scale, scales_by
 
 CAMS = np.random.default_rng(0).normal(size=(50, 4, 5)) * np.linspace(0.5, 3, 50)[:, None, None]
 

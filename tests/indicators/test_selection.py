@@ -9,7 +9,7 @@ from scipy.stats import pearsonr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
-from lightning_ifa.indicators.selection import (
+from lightning_ifa.statistics.channel_selection import (
     channel_refill,
     component_refill,
     enough,
@@ -58,8 +58,8 @@ def test_refill_equals_a_linear_regression_of_every_channel(activations, kept):
 
 
 def test_refill_stays_finite_where_kept_channels_are_copies(activations):
-    twins = np.column_stack([activations[:, 0], activations[:, 0], activations[:, 1]])
-    assert np.isfinite(channel_refill(moments(twins), np.array([0, 1]))(twins)).all()
+    duplicates = np.column_stack([activations[:, 0], activations[:, 0], activations[:, 1]])
+    assert np.isfinite(channel_refill(moments(duplicates), np.array([0, 1]))(duplicates)).all()
 
 
 def test_pivoted_order_equals_scipy(activations):

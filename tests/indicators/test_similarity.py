@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group, pearsonr
 
-from lightning_ifa.indicators.resampling import bootstrap_draws, share_error
-from lightning_ifa.indicators.similarity import linear_cka, map_correlations
+from lightning_ifa.statistics.resampling import bootstrap_draws, share_error
+from lightning_ifa.statistics.similarity import linear_cka, map_correlations
 
 
 @pytest.fixture

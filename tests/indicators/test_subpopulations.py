@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from lightning_ifa.indicators.subpopulations import LEAST_SAMPLES, _rand_index, subpopulations
+from lightning_ifa.statistics.subpopulations import LEAST_SAMPLES, _rand_index, subpopulations
 
 
 def profiles(apart, n=80, c=12, seed=0, share=0.4):

@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from lightning_ifa.indicators.transplant import transplant_reliance
+from lightning_ifa.statistics.swap_reliance import swap_reliance
 
 
 def collage(share, n=256, k=8, seed=0, damage=0.0):
-    """A network whose evidence comes to `share` from the transplanted part, and which damage confuses."""
+    """A network whose evidence comes to `share` from the swapped part, and which damage confuses."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, k, n)
-    donors = rng.permutation(n)
+    sources = rng.permutation(n)
     part = share * 4 * np.eye(k)[labels] + 0.5 * rng.normal(size=(n, k))
     rest = (1 - share) * 4 * np.eye(k)[labels] + rng.normal(size=(n, k))
     harm = damage * (rng.normal(size=(n, k)) - 2 * np.eye(k)[labels] + 3 * (np.arange(k) == 0))
     logits = part + rest
-    return transplant_reliance(logits, part[donors] + rest + harm, logits[donors], labels, labels[donors])
+    return swap_reliance(logits, part[sources] + rest + harm, logits[sources], labels, labels[sources])
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
@@ -25,9 +25,9 @@ def test_the_share_that_travels_is_the_share_that_was_planted(share):
 
 def test_a_whole_image_carries_everything():
     rng = np.random.default_rng(0)
-    labels, donors = rng.integers(0, 4, 64), rng.permutation(64)
+    labels, sources = rng.integers(0, 4, 64), rng.permutation(64)
     logits = 3 * np.eye(4)[labels] + rng.normal(size=(64, 4))
-    found = transplant_reliance(logits, logits[donors], logits[donors], labels, labels[donors])
+    found = swap_reliance(logits, logits[sources], logits[sources], labels, labels[sources])
     assert found.share == pytest.approx(1.0)
     np.testing.assert_allclose(found.class_shares, 1.0)
 

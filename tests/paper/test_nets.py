@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from examples.paper.nets.efficientnet_lite import EfficientNetLite, SameConv2d
 from examples.paper.nets.plain import VGG, GroupedCNN, SmallCNN, UNetEncoder
 from examples.paper.nets.resnet import ResNet
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 
 NETS = {
     "small": (SmallCNN, {}, (1, 28, 28), 10),

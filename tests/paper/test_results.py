@@ -16,7 +16,7 @@ from examples.paper.results.localisation import localisation
 from examples.paper.results.measure import CURVES, METHODS, Cost, measure, value
 from examples.paper.results.record import record
 from examples.paper.results.render import figure, markdown
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 
 
 class Spots(Dataset):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from examples.paper.results.rows import CONFIGS, FOLDERS, ROWS, train_row
 from examples.paper.seeds import markdown
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 from lightning_ifa.cli import main
 from lightning_ifa.feature_report import FAMILIES
 
@@ -47,12 +47,12 @@ def test_a_planted_mark_raises_the_score_above_its_null_and_its_absence_does_not
         root = stand_in(row, confounded=confounded, count=480)
         trained = train_row(row, root, store, row)
         found[confounded] = analyze(trained.model, trained.loader).findings["confounding"]
-        suspects = trained.report.confounders.set_index("source")
+        candidates = trained.report.confounders.set_index("source")
         if confounded:
-            assert suspects.loc[mark, "score"] > 0.1
-            assert suspects.loc[mark, "z"] > 3
+            assert candidates.loc[mark, "score"] > 0.1
+            assert candidates.loc[mark, "z"] > 3
         else:
-            assert suspects.loc[mark, "z"] < 3
+            assert candidates.loc[mark, "z"] < 3
     assert found[True].alarm
     assert not found[False].alarm
 

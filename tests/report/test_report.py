@@ -11,13 +11,13 @@ import torch
 from models import PoolNet, SignalNet, VolumeNet, loader, trained
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import analyze
-from lightning_ifa.indicators.finding import Finding, undecided
+from lightning_ifa.analysis import analyze
+from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.report.figures.cam_overlay import overlay, probe_panels
+from lightning_ifa.report.figures.images import DIM, gray_plane
+from lightning_ifa.report.figures.overview import overview
+from lightning_ifa.report.figures.probe_card import probe_picture
 from lightning_ifa.report.nulls import null
-from lightning_ifa.report.overlay import overlay, probe_panels
-from lightning_ifa.report.overview import overview
-from lightning_ifa.report.planes import DIM, gray_plane
-from lightning_ifa.report.probe_card import probe_picture
 from lightning_ifa.report.summary import summary
 
 EVIL = "<script>alert(1)</script>"
@@ -30,7 +30,7 @@ def report():
 
 
 def alarmed(report, family="confounding"):
-    finding = Finding(0.2, 9.0, 0.1, {}, f"strongest suspect: {EVIL}")
+    finding = Finding(0.2, 9.0, 0.1, {}, f"strongest candidate: {EVIL}")
     return dataclasses.replace(report, findings=dict(report.findings) | {family: finding})
 
 

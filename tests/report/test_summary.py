@@ -12,12 +12,12 @@ import torch
 from models import NETS, build
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.feature_report import FAMILIES
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.features.table import FeatureTable
 from lightning_ifa.findings import analyze_tables
-from lightning_ifa.indicators.finding import Finding, undecided
+from lightning_ifa.indicators.base import Finding, undecided
 from lightning_ifa.report.summary import headline, summary
 
 NAMES, SAMPLES = ("cat", "dog", "*bird*"), 240
@@ -100,7 +100,7 @@ def test_overfitting_names_classes_and_epoch(report):
     assert "Practically certain" in words
 
 
-def test_confounding_names_suspect_class_and_cost():
+def test_confounding_names_candidate_class_and_cost():
     rng = np.random.default_rng(1)
     first = np.arange(SAMPLES) % 3 == 0
     tags = [np.where(rng.random(SAMPLES) < 0.9, first, ~first) for _ in range(2)]
@@ -116,10 +116,10 @@ def test_confounding_names_suspect_class_and_cost():
 
 
 def test_outliers_are_counted_by_kind(report):
-    rows = report.samples.assign(kind="", twin="")
+    rows = report.samples.assign(kind="", duplicate="")
     inside = rows.index[rows["split"] == "validation"]
     rows.loc[inside[:12], "kind"] = ["mislabelled"] * 7 + ["foreign"] * 2 + ["near-duplicate"] * 3
-    rows.loc[inside[9:12], "twin"] = "5"
+    rows.loc[inside[9:12], "duplicate_of"] = "5"
     rows.loc[inside[3], "score"] = 99.0
     finding = Finding(0.04, 6.0, 0.2, {"label_noise": 0.05})
     words = section(
@@ -187,9 +187,9 @@ def test_every_task_is_told_without_a_gap(name, z):
 def test_long_and_evil_names_stay_short_and_harmless(report):
     evil = "<b>[x](http://y) `*_\n# | ~~" + "\u202e" + "é" * 10_000
     rows = report.samples.assign(sample_id=evil, kind="foreign")
-    suspects = report.confounders.assign(source=evil, origin="metadata")
+    candidates = report.confounders.assign(source=evil, origin="metadata")
     findings = {**report.findings, "outliers": Finding(0.5, 9.0, 0.1), "confounding": Finding(0.5, 9.0, 0.1, {}, evil)}
-    hostile = replace(report, samples=rows, confounders=suspects, findings=findings, class_names=(evil,) * 3)
+    hostile = replace(report, samples=rows, confounders=candidates, findings=findings, class_names=(evil,) * 3)
     text = summary(hostile, evil)
     assert len(text) < 8000
     assert "\u202e" not in text

@@ -16,15 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from lightning_ifa.tracking.sink import Sink
+from lightning_ifa.tracking.spool import Spool
 
 
 @contextlib.contextmanager
 def patience():
     """Where all shall be written or uploaded when a training ends, a busy machine gets the time that it needs."""
-    close = Sink.close
+    close = Spool.close
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sink, "close", lambda sink, timeout, held=(): close(sink, 10 * timeout, held))
+        patch.setattr(Spool, "close", lambda sink, timeout, held=(): close(sink, 10 * timeout, held))
         yield
 
 

@@ -12,12 +12,13 @@ from mlflow import MlflowClient
 from models import PoolNet, loader, trained
 
 import lightning_ifa
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 from lightning_ifa.cli import main
 from lightning_ifa.errors import DataError, TrackingError
-from lightning_ifa.indicators.finding import undecided
+from lightning_ifa.indicators.base import undecided
+from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_job
+from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
 
 
@@ -55,7 +56,7 @@ def compared(archive, *names, **options):
 def test_the_latest_analyses_are_compared(archive):
     found = compared(archive, "first", "second")
     assert [name.split()[0] for name in found.names] == ["first", "second"]
-    assert found.likeness["samples"][0] == 90
+    assert found.feature_similarity["samples"][0] == 90
     assert not found.notes
     assert compared(archive, "first", "second").changes.equals(found.changes)
 

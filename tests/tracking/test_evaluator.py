@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.models.evaluation.evaluator_registry import _model_evaluation_registry
 from models import PoolNet, Squares, loader, trained
 
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 from lightning_ifa.errors import BatchError, OutputError
 from lightning_ifa.tracking.evaluator import IFAEvaluator
 from lightning_ifa.tracking.store import default_store

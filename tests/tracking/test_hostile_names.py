@@ -12,14 +12,16 @@ import pytest
 from mlflow import MlflowClient
 from models import PoolNet, loader, trained
 
-from lightning_ifa import analyze
-from lightning_ifa.comparison import compare_tables
-from lightning_ifa.indicators.finding import Finding
-from lightning_ifa.report.comparison import comparison_html, comparison_png
+from lightning_ifa.analysis import analyze
+from lightning_ifa.comparison.compare import compare_tables
+from lightning_ifa.comparison.rendering import comparison_html, comparison_png
+from lightning_ifa.indicators.base import Finding
+from lightning_ifa.report.files import write_data, write_pictures, write_sheet
+from lightning_ifa.report.tables import TABLES
+from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.job import upload
-from lightning_ifa.tracking.publish import Moment, write_data, write_job, write_pictures, write_sheet
+from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
-from lightning_ifa.tracking.tables import TABLES
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = ["../../x", "/etc/passwd", "a\nb", "a/b//c", "💥", "x" * 10_000, SCRIPT, "..", "$x_{$", ""]
@@ -43,14 +45,14 @@ def report():
     )
     samples = found.samples.assign(sample_id=np.concatenate([t.sample_ids for t in tables.values()]))
     samples.loc[:5, "kind"] = "foreign"
-    samples.loc[samples["sample_id"] == SCRIPT, ["kind", "score", "twin"]] = ["near-duplicate", 99.0, "../../x"]
-    suspects = found.confounders.assign(source=SCRIPT, note=f"{SCRIPT} | \n# x", features="1, 2")
+    samples.loc[samples["sample_id"] == SCRIPT, ["kind", "score", "duplicate_of"]] = ["near-duplicate", 99.0, "../../x"]
+    candidates = found.confounders.assign(source=SCRIPT, note=f"{SCRIPT} | \n# x", features="1, 2")
     alarms = {
         "outliers": Finding(0.5, 9.0, 0.1),
-        "confounding": Finding(0.5, 9.0, 0.1, {}, f"strongest suspect: {SCRIPT}"),
+        "confounding": Finding(0.5, 9.0, 0.1, {}, f"strongest candidate: {SCRIPT}"),
     }
     return replace(
-        found, tables=tables, probes=probes, samples=samples, confounders=suspects, findings=found.findings | alarms
+        found, tables=tables, probes=probes, samples=samples, confounders=candidates, findings=found.findings | alarms
     )
 
 
@@ -84,8 +86,8 @@ def test_files_and_pictures_without_mlflow(report, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     write_sheet(report, folder)
-    write_data(report, folder, Moment(0, 0))
-    write_pictures(report, folder, Moment(0, 0))
+    write_data(report, folder, 0)
+    write_pictures(report, folder, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     root = {"ifa", "ifa_probes.png", "ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_summary.md",
             "ifa_report.html", "ifa_scale.json", *TABLES}  # fmt: skip

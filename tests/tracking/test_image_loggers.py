@@ -12,8 +12,8 @@ from lightning_modules import fit
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from lightning_ifa import IntegratedFeatureAnalysis
 from lightning_ifa.tracking.image_loggers import TakesImages, image_methods
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
 FIGURES = {"ifa/overview", "ifa/probes"}

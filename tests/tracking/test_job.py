@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lightning_ifa.tracking.job import pending
+from lightning_ifa.tracking.job import list_pending
 
 
 def test_folders_that_vanish_while_they_are_looked_through_stop_nobody(tmp_path, monkeypatch):
@@ -20,4 +20,4 @@ def test_folders_that_vanish_while_they_are_looked_through_stop_nobody(tmp_path,
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanishing)
-    assert [folder.name for folder in pending(tmp_path)] == ["b"]
+    assert [folder.name for folder in list_pending(tmp_path)] == ["b"]

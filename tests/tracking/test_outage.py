@@ -20,12 +20,13 @@ from mlflow.exceptions import MlflowException
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 from servers import patience
 
-from lightning_ifa import IFAWarning, IntegratedFeatureAnalysis, outage_proof
 from lightning_ifa.cli import main
-from lightning_ifa.errors import TrackingError
+from lightning_ifa.errors import IFAWarning, TrackingError
+from lightning_ifa.tracking.description import DESCRIPTION
 from lightning_ifa.tracking.images import LOGGED_IMAGES
 from lightning_ifa.tracking.job import LOGGED_TABLES
-from lightning_ifa.tracking.note import DESCRIPTION
+from lightning_ifa.tracking.spooling_client import outage_proof
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uploads to MLflow are left over")
 EPOCHS, REQUESTS = 5, 105

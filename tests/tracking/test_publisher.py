@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from models import PoolNet, loader, trained
 
-from lightning_ifa import analyze
+from lightning_ifa.analysis import analyze
 from lightning_ifa.tracking import publisher
-from lightning_ifa.tracking.publish import Moment
+from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.run import Run
 
 

@@ -9,8 +9,8 @@ from lightning_modules import fit
 from mlflow import MlflowClient
 from pytorch_lightning.loggers import MLFlowLogger
 
-from lightning_ifa import IntegratedFeatureAnalysis
-from lightning_ifa.tracking.view import TAG
+from lightning_ifa.tracking.saved_view import TAG
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 MOST_REQUESTS = 20
 MOST_BLOCKING = 0.05
@@ -28,7 +28,7 @@ class Watched(IntegratedFeatureAnalysis):
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer, pl_module):
-        fresh = bool(self._outbox._waiting)
+        fresh = bool(self._run_logger._waiting)
         began = time.perf_counter()
         super().on_validation_end(trainer, pl_module)
         if fresh:

@@ -15,14 +15,17 @@ from models import PoolNet, loader, trained
 from pytorch_lightning.loggers import MLFlowLogger
 from servers import patience
 
-from lightning_ifa import FeatureTable, IFAWarning, IntegratedFeatureAnalysis, analyze
-from lightning_ifa.errors import FileError
-from lightning_ifa.tracking.job import Job, pending, upload
-from lightning_ifa.tracking.note import BEGIN, DESCRIPTION
-from lightning_ifa.tracking.publish import Moment, write_job
+from lightning_ifa.analysis import analyze
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.errors import FileError, IFAWarning
+from lightning_ifa.report.tables import TABLES
+from lightning_ifa.tracking.checkpoint import Moment
+from lightning_ifa.tracking.description import BEGIN, DESCRIPTION
+from lightning_ifa.tracking.job import Job, list_pending, upload
+from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
-from lightning_ifa.tracking.sink import Sink
-from lightning_ifa.tracking.tables import TABLES
+from lightning_ifa.tracking.spool import Spool
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ MOMENTS = [Moment(0, 3), Moment(1, 7)]
 
 
 def test_everything_arrives_and_the_spool_is_gone(report, run, tmp_path):
-    sink = Sink(tmp_path / "spool", run.tracking_uri)
+    sink = Spool(tmp_path / "spool", run.tracking_uri)
     for moment in MOMENTS:
         put(sink, report, run, moment)
     sink.close(60)
@@ -92,16 +95,16 @@ def test_everything_arrives_and_the_spool_is_gone(report, run, tmp_path):
 
 
 def test_nothing_is_lost_where_the_server_is_away(report, run, tmp_path, nowhere):
-    sink, handed_over = Sink(tmp_path / "spool", nowhere), threading.Event()
+    sink, handed_over = Spool(tmp_path / "spool", nowhere), threading.Event()
     for moment in MOMENTS:
         put(sink, report, Run(run.run_id, nowhere), moment, handed_over)
     handed_over.set()  # who hands over waits for no rendering
     with pytest.warns(IFAWarning, match=r"2 uploads to MLflow are left over .* sync"):
         sink.close(60)
-    for folder in pending(tmp_path / "spool"):
+    for folder in list_pending(tmp_path / "spool"):
         upload(folder, run.tracking_uri)
     assert_complete(run, MOMENTS)
-    assert not list(pending(tmp_path / "spool"))
+    assert not list(list_pending(tmp_path / "spool"))
 
 
 def test_an_interrupted_upload_goes_on_where_it_stopped(report, run, tmp_path, monkeypatch):
@@ -130,7 +133,7 @@ def test_credentials_are_not_written_to_disk(tmp_path):
 
 
 def test_pictures_that_cannot_be_made_stop_nothing(report, run, tmp_path):
-    sink = Sink(tmp_path / "spool", run.tracking_uri)
+    sink = Spool(tmp_path / "spool", run.tracking_uri)
     sink.put("broken", lambda folder: 1 / 0)
     put(sink, report, run, MOMENTS[0])
     sink.close(60)
@@ -166,7 +169,7 @@ def test_training_survives_a_dead_server(nowhere, store, tmp_path):
     with patience(), pytest.warns(IFAWarning, match=r"4 uploads to MLflow are left over"):
         trainer, _ = fit([callback], default_root_dir=tmp_path)
     assert trainer.state.finished
-    assert len(list(pending(tmp_path / "ifa"))) == 4  # two analyses, the pictures and the probes of the last one
+    assert len(list(list_pending(tmp_path / "ifa"))) == 4  # two analyses, the pictures and the probes of the last one
 
 
 def test_baseline_scale_is_taken_over(store, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lightning_ifa.errors import TrackingError
-from lightning_ifa.tracking import view
+from lightning_ifa.tracking import saved_view as view
 
 
 @pytest.fixture

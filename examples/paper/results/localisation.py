@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from torch.utils.data import DataLoader
 
-from lightning_ifa import FeatureReport
-from lightning_ifa.features.regions import find_regions
-from lightning_ifa.indicators.outside import outside
+from lightning_ifa.data.regions import find_regions
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.statistics.localization import localize
 
 
 def localisation(report: FeatureReport, loader: DataLoader[Any]) -> dict[str, float]:
@@ -32,7 +32,7 @@ def localisation(report: FeatureReport, loader: DataLoader[Any]) -> dict[str, fl
         return {}
     table = report.tables["validation"]
     coverage = regions.coverage(table.indices, table.cams.shape[1:])
-    found = outside(table.cams, coverage)
+    found = localize(table.cams, coverage)
     measured = np.isfinite(found.positive)
     if not measured.any():
         return {}

@@ -1,0 +1,1 @@
+"""CAM methods: from activations and gradients to maps, contributions and weights."""

@@ -1,0 +1,1 @@
+"""What goes in: batches, sampling, metadata, regions, image properties, and the FeatureTable."""

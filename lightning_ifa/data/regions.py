@@ -1,0 +1,133 @@
+"""Where in each image the evidence should lie, as the user or the data set says: a lesion's mask, a rasterised box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from lightning_ifa.data.metadata import SPLITS
+from lightning_ifa.data.nested_datasets import any_owner, owner
+from lightning_ifa.data.sampling import Indices
+from lightning_ifa.errors import DataError
+
+RegionSource = Sequence[Any] | Callable[[int], Any]
+
+MOST_HELD = 2**26
+"""Bytes of masks, packed to bits, that are remembered so that later epochs need not read them again."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of one split.
+
+    Attributes:
+        of: From a data-set index to a mask, or None where nothing is known.
+        split: Named in messages.
+    """
+
+    of: Callable[[int], Any]
+    split: str
+    _held: dict[int, tuple[tuple[int, ...], NDArray[np.uint8]] | None] = field(default_factory=dict, repr=False)
+
+    def __call__(self, index: int, space: tuple[int, ...] | None = None) -> NDArray[np.bool_] | None:
+        """Read one sample's region.
+
+        Args:
+            index: Data-set index.
+            space: The input's spatial shape, if it is known here.
+
+        Returns:
+            ``(*space)``, True where the evidence should lie, or None where nothing is known.
+
+        Raises:
+            DataError: It is no array of booleans or whole numbers, or of another shape.
+        """
+        region = self._remembered(int(index))
+        if region is not None and space is not None and region.shape != space:
+            raise DataError(
+                f"region of {self.split} index {index} has shape {region.shape}, the model's input {space}; give it "
+                "at the input's resolution, without channels"
+            )
+        return region
+
+    def coverage(self, indices: Indices, space: tuple[int, ...]) -> NDArray[np.float32]:
+        """Bring regions to a map's resolution.
+
+        Args:
+            indices: ``(n,)`` data-set indices.
+            space: Shape of a map.
+
+        Returns:
+            ``(n, *space)``, share of each cell's area inside the region; NaN where nothing is known, or where maps have
+            other axes than the input, as those of a transformer's tokens.
+        """
+        found = np.full((len(indices), *space), np.nan, dtype=np.float32)
+        for row, index in enumerate(indices):
+            region = self(int(index))
+            if region is not None and region.ndim == len(space):
+                found[row] = interpolate(torch.from_numpy(region).float()[None, None], space, mode="area")[0, 0]
+        return found
+
+    def _remembered(self, index: int) -> NDArray[np.bool_] | None:
+        if index in self._held:
+            held = self._held[index]
+            return held and np.unpackbits(held[1], count=int(np.prod(held[0]))).reshape(held[0]).astype(bool)
+        region = self._read(index)
+        packed = None if region is None else (region.shape, np.packbits(region))
+        if packed is None or len(self._held) * packed[1].nbytes <= MOST_HELD:
+            self._held[index] = packed
+        return region
+
+    def _read(self, index: int) -> NDArray[np.bool_] | None:
+        given = self.of(index)
+        if given is None:
+            return None
+        region = np.asarray(given)
+        if region.dtype.kind not in "bui":
+            raise DataError(
+                f"region of {self.split} index {index} has dtype {region.dtype}; expected booleans, True where the "
+                "evidence should lie"
+            )
+        return np.asarray(region != 0)
+
+
+def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: Any) -> Regions | None:
+    """Take a split's regions from the user, or else from the data set itself.
+
+    Args:
+        given: Split name to one mask a data-set index, or to a function from the index to the mask.
+        split: Which one.
+        dataset: Asked for ``region(index)`` if the user gave nothing; also inside ``Subset`` and ``ConcatDataset``.
+
+    Raises:
+        DataError: An unknown split, or a sequence of another length than the data set.
+    """
+    given = given or {}
+    unknown = sorted(set(given) - set(SPLITS))
+    if unknown:
+        raise DataError(f"regions names the split {unknown[0]!r}; splits are called {' and '.join(SPLITS)}")
+    if split in given:
+        source = given[split]
+        if callable(source):
+            return Regions(source, split)
+        if len(source) != len(dataset):
+            raise DataError(f"regions of the {split} split: {len(source)} for a data set of {len(dataset)} samples")
+        return Regions(source.__getitem__, split)
+    if not any_owner(dataset, _has_regions):
+        return None
+
+    def ask(index: int) -> Any:
+        found = owner(dataset, index, _has_regions)
+        return found[0].region(found[1]) if found else None
+
+    return Regions(ask, split)
+
+
+def _has_regions(dataset: Any) -> bool:
+    return callable(getattr(dataset, "region", None))

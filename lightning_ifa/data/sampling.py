@@ -1,0 +1,187 @@
+"""Which samples are looked at: the same ones in every epoch, run and world size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from lightning_ifa.data.seeding import seed_host
+from lightning_ifa.errors import DataError
+
+Indices = NDArray[np.int64]
+DRAWS = 8
+STRIDE = 1_000_003  # between the states of two seeds: a prime beyond most data sets
+BATCH_SIZE = 32  # where the user's loader has none of its own
+
+
+def reference_indices(
+    loader: DataLoader[Any], max_samples: int, seed: int, split: str, batches: int | None = None
+) -> Indices:
+    """Draw the fixed reference subset of a loader's data set.
+
+    Args:
+        loader: The user's loader. It is never iterated; only the samples that it can reach are drawn.
+        max_samples: At most that many.
+        seed: Of the draw.
+        split: Named in messages.
+        batches: How many batches are ever taken from the loader, if not all. Without shuffling, samples behind them
+            are out of reach; with shuffling, none is.
+
+    Returns:
+        Sorted data-set indices, shape ``(m,)``, int64.
+
+    Raises:
+        DataError: The data set cannot be indexed, has no length, or is empty.
+    """
+    dataset = loader.dataset
+    if is_stream(loader):
+        raise DataError(
+            f"the {split} loader runs over {type(dataset).__name__}, which cannot be indexed, so the same samples "
+            "cannot be looked at in every epoch; pass a loader over a map-style data set"
+        )
+    reachable = _reachable(loader, len(dataset), batches)  # type: ignore[arg-type]  # it is no stream
+    if not len(reachable):
+        raise DataError(f"the {split} loader has no samples")
+    if len(reachable) <= max_samples:
+        return reachable
+    return np.sort(np.random.default_rng(seed).choice(reachable, size=max_samples, replace=False))
+
+
+def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int) -> DataLoader[Any]:
+    """Make a loader of our own over fixed indices of the user's data set.
+
+    It yields ``(indices, batch)``. Each sample is drawn under a seed of its own, so that random augmentation
+    gives the same input in every epoch, batch size, worker count and world size.
+
+    Args:
+        loader: The user's loader: its data set, collation, batch size and workers are taken over.
+        indices: Data-set indices, shape ``(m,)``.
+        seed: Of the samples' random states.
+    """
+    workers = loader.num_workers
+    return DataLoader(
+        _Indexed(loader.dataset, indices, seed),
+        batch_size=batch_size(loader),
+        shuffle=False,
+        collate_fn=_KeepIndices(loader.collate_fn),
+        num_workers=workers,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context if workers else None,
+        pin_memory=loader.pin_memory,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def drawn_twice(loader: DataLoader[Any], indices: Indices, seed: int) -> tuple[Any, Any]:
+    """Collate a few samples twice, under different random states; they differ where the data set augments.
+
+    Args:
+        loader: The user's loader.
+        indices: Data-set indices; up to eight of them are drawn, since an augmentation may leave some alone.
+        seed: Of the draws.
+    """
+    few = indices[:DRAWS]
+    draws = (_Indexed(loader.dataset, few, state) for state in (seed, seed + 1))
+    first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
+    return first, second
+
+
+def sample_ids(dataset: Dataset[Any], indices: Indices) -> NDArray[np.str_]:
+    """Name samples: by the data set's own ``sample_ids`` if it has them, else by index.
+
+    Returns:
+        Shape ``(m,)``, unicode strings.
+    """
+    own = getattr(dataset, "sample_ids", None)
+    if own is None:
+        return indices.astype(str)
+    return np.array([str(own[int(i)]) for i in indices], dtype=str)
+
+
+def choose_probes(labels: NDArray[Any], count: int) -> Indices:
+    """Choose rows to picture: the first of each class, then the second of each, and so on.
+
+    Args:
+        labels: Class or stratum of each row, shape ``(n,)``.
+        count: At most that many.
+
+    Returns:
+        Row numbers, shape ``(min(n, count),)``; they depend on the data only, never on the model.
+    """
+    rank = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(np.sum(labels == label))
+    return np.lexsort((labels, rank))[:count]
+
+
+def is_stream(loader: Any) -> bool:
+    """Whether a loader's samples come as they come and cannot be asked for by index."""
+    dataset = getattr(loader, "dataset", None)
+    return (
+        not isinstance(loader, DataLoader)
+        or isinstance(dataset, IterableDataset)
+        or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"))
+    )
+
+
+def _reachable(loader: DataLoader[Any], length: int, batches: int | None) -> Indices:
+    sampler: Iterable[Any] | None = loader.sampler
+    groups = loader.batch_sampler
+    if groups is not None and type(groups) is not BatchSampler:
+        sampler = getattr(groups, "sampler", None)
+    if isinstance(sampler, SubsetRandomSampler):
+        return np.unique(np.asarray(sampler.indices, dtype=np.int64))
+    ranks = 1
+    if isinstance(sampler, DistributedSampler) and not sampler.shuffle:
+        ranks = sampler.num_replicas
+    elif isinstance(sampler, SequentialSampler):
+        length = min(length, len(sampler))
+    else:
+        return np.arange(length, dtype=np.int64)
+    if batches is not None:
+        length = min(length, batches * batch_size(loader) * ranks)
+    return np.arange(length, dtype=np.int64)
+
+
+def batch_size(loader: DataLoader[Any]) -> int:
+    """The loader's batch size, or that of its own batch sampler."""
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE
+
+
+class _Indexed(Dataset[tuple[int, Any]]):
+    """The user's samples at fixed indices, each under its own seed."""
+
+    def __init__(self, dataset: Any, indices: Indices, seed: int) -> None:
+        self._dataset, self._indices, self._seed = dataset, indices, seed
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, row: int) -> tuple[int, Any]:
+        index = int(self._indices[row])
+        seed_host((self._seed * STRIDE + index) % 2**32)  # the generators read 32 bits only
+        return index, self._dataset[index]
+
+
+class _KeepIndices:
+    """The user's collation, with the indices beside the batch; a class so that workers can unpickle it."""
+
+    def __init__(self, collate: Any) -> None:
+        self._collate = collate
+
+    def __call__(self, rows: list[tuple[int, Any]]) -> tuple[list[int], Any]:
+        indices, samples = zip(*rows, strict=True)
+        return list(indices), self._collate(list(samples))

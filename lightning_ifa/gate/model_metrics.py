@@ -1,0 +1,189 @@
+"""The right numbers: those of the very checkpoint that was registered, never "latest of the run"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Metric
+from mlflow.entities.model_registry import ModelVersion
+
+from lightning_ifa.errors import UndecidableError
+
+STEP_TAG, DIGEST_TAG = "ifa.step", "ifa.dataset_digest"
+ADVICE = "register it with lightning_ifa.log_model, or let the gate re-analyse it (--recompute)"
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """What is known of one model version.
+
+    Attributes:
+        subject: The registered version and the logged model behind it.
+        model: What tells its weights from any other: the logged model's id, else the version's source.
+        metrics: MLflow key to value; whatever could not be attributed without doubt is left out.
+        dataset_digest: Of the validation data, or None if it was not recorded.
+        step: Training step, or None.
+        origin: Where the numbers come from, in words.
+        problem: Why numbers are missing, in words; empty if there is nothing to say.
+    """
+
+    subject: str
+    model: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    dataset_digest: str | None = None
+    step: int | None = None
+    origin: str = "nowhere"
+    problem: str = ""
+
+
+def find_version(client: MlflowClient, uri: str) -> ModelVersion:
+    """Look up ``models:/NAME/VERSION``.
+
+    Raises:
+        UndecidableError: The URI has another form.
+        MlflowException: There is no such version, or no server.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)/(\d+)", uri)
+    if not found:
+        raise UndecidableError(f"{uri!r} is no model version; expected models:/NAME/VERSION, as in models:/leafnet/3")
+    return client.get_model_version(*found.groups())
+
+
+def find_model_metrics(
+    client: MlflowClient, version: ModelVersion, keys: Collection[str], digest: str | None = None
+) -> ModelMetrics:
+    """Find the numbers of a version.
+
+    Metrics attached to the logged model together with a data set come first. Then those at the step that the
+    logged model is known to stem from: attached ones, else the history of its run.
+
+    Args:
+        client: Of the store.
+        version: The version.
+        keys: Metrics of interest.
+        digest: The data the numbers should speak of; None: what the model was logged with.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    model_id = logged_model_id(client, version)
+    if model_id is None:
+        source = str(version.source)
+        return ModelMetrics(subject(version, source), source, problem=f"it points to no logged model; {ADVICE}")
+    model = client.get_logged_model(model_id)
+    found = ModelMetrics(subject(version, model_id), model_id)
+    attached = [metric for metric in model.metrics or [] if metric.key.startswith("ifa/")]
+    with_data = [metric for metric in attached if metric.dataset_digest]
+    if with_data:
+        return _of_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
+    step = _step(client, model, attached)
+    if step is None:
+        return replace(found, problem=f"it is not recorded which training step it stems from; {ADVICE}")
+    known = _digest(client, model, step)
+    here = [metric for metric in attached if metric.step == step]
+    if here:
+        values = [(metric.key, _true_value(client, metric)) for metric in here]
+        return _at_step(replace(found, origin="logged model"), values, step, known)
+    history = _history(client, model.source_run_id, keys, step) if model.source_run_id else []
+    return _at_step(replace(found, origin=f"history of run {model.source_run_id}"), history, step, known)
+
+
+def logged_model_id(client: MlflowClient, version: ModelVersion) -> str | None:
+    """Id of the logged model behind a version, also behind a copied one; None if there is none."""
+    for _ in range(10):  # a copy of a copy of a copy
+        if version.model_id:
+            return str(version.model_id)
+        found = re.fullmatch(r"models:/(?:(m-[^/]+)|([^/@]+)/(\d+))", version.source or "")
+        if not found:
+            return None
+        if found[1]:
+            return found[1]
+        version = client.get_model_version(found[2], found[3])
+    return None
+
+
+def subject(version: ModelVersion, model: str) -> str:
+    """Name of what a verdict speaks of: this entry of the registry, with these weights."""
+    return f"models:/{version.name}/{version.version} ({model})"
+
+
+def _of_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric], digest: str | None) -> ModelMetrics:
+    """Keep the newest value of each key on one data set: anyone may attach a nicer one on other data."""
+    digests = sorted({str(metric.dataset_digest) for metric in metrics})
+    if digest not in digests:
+        if len(digests) > 1:
+            return replace(found, problem=f"it has numbers on {len(digests)} data sets, none of them {digest}")
+        digest = digests[0]
+    newest: dict[str, Metric] = {}
+    for metric in metrics:
+        old = newest.get(metric.key)
+        if metric.dataset_digest == digest and (not old or _age(metric) >= _age(old)):
+            newest[metric.key] = metric
+    return replace(
+        found,
+        metrics={key: _true_value(client, metric) for key, metric in newest.items()},
+        dataset_digest=digest,
+        step=max(metric.step for metric in newest.values()),
+        origin="logged model",
+    )
+
+
+def _age(metric: Metric) -> tuple[int, int]:
+    return metric.step, metric.timestamp
+
+
+def _step(client: MlflowClient, model: LoggedModel, attached: list[Metric]) -> int | None:
+    """The step a logged model stems from: as tagged, or as given to MLflow's own ``log_model(step=)``.
+
+    A step of 0 that no tag confirms is not believed: it is what MLflow records when no step was given.
+    """
+    tag = model.tags.get(STEP_TAG, "")
+    if tag.isdigit():
+        return int(tag)
+    steps = {metric.step for metric in attached}
+    if not steps and model.source_run_id:
+        outputs = client.get_run(model.source_run_id).outputs
+        steps = {o.step for o in (outputs.model_outputs if outputs else []) if o.model_id == model.model_id}
+    return steps.pop() if len(steps) == 1 and steps != {0} else None
+
+
+def _digest(client: MlflowClient, model: LoggedModel, step: int) -> str | None:
+    """The data set of a step; the run's tag speaks of the run's latest analysis only."""
+    if DIGEST_TAG in model.tags or not model.source_run_id:
+        return model.tags.get(DIGEST_TAG)
+    tags = client.get_run(model.source_run_id).data.tags
+    return tags.get(DIGEST_TAG) if tags.get(STEP_TAG) == str(step) else None
+
+
+def _true_value(client: MlflowClient, metric: Metric) -> float:
+    """The value that was logged: SQL stores give a logged model's NaN back as 0.0, only the run still knows."""
+    if metric.value != 0.0:
+        return float(metric.value)
+    history = client.get_metric_history(metric.run_id, metric.key) if metric.run_id else []
+    logged = [m.value for m in history if (m.step, m.timestamp) == (metric.step, metric.timestamp)]
+    return 0.0 if logged and all(value == 0.0 for value in logged) else math.nan
+
+
+def _history(client: MlflowClient, run_id: str, keys: Iterable[str], step: int) -> list[tuple[str, float]]:
+    return [(key, m.value) for key in sorted(keys) for m in client.get_metric_history(run_id, key) if m.step == step]
+
+
+def _at_step(found: ModelMetrics, metrics: list[tuple[str, float]], step: int, digest: str | None) -> ModelMetrics:
+    """Keep the keys with one value at the step; float32 and float64 of one value count as one."""
+    values: dict[str, list[float]] = {}
+    for key, value in metrics:
+        values.setdefault(key, []).append(value)
+    doubtful = sorted(key for key, seen in values.items() if not _all_close(seen))
+    problem = f"several values at step {step}: {', '.join(doubtful)}; {ADVICE}" if doubtful else ""
+    if not values:
+        problem = f"nothing was logged at its step {step}; {ADVICE}"
+    sure = {key: seen[-1] for key, seen in values.items() if key not in doubtful}
+    return replace(found, metrics=sure, dataset_digest=digest, step=step, problem=problem)
+
+
+def _all_close(values: list[float]) -> bool:
+    return all(abs(value - values[0]) <= 1e-6 * max(abs(value), 1e-3) for value in values[1:])

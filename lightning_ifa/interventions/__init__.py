@@ -1,0 +1,1 @@
+"""The network run again on changed inputs or activations: swaps, masking, ablation."""

@@ -1,0 +1,1 @@
+"""A network from the outside: outputs, target layer, activation capture, patching, head, isolation."""

@@ -1,0 +1,263 @@
+"""Cut a network at one layer and differentiate only what comes after it.
+
+With ``splice``, ``watch`` and ``observe`` the only places in the package that register hooks, each for the duration of
+a ``with`` block or of one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.model.forward import (
+    allow_gradients,
+    as_ordinary_tensor,
+    copy_inference_state,
+    explain_failures,
+    run_with_state,
+)
+from lightning_ifa.model.target_layer import TargetLayer, as_target_layer, plain_name
+
+
+class ActivationCapture:
+    """The cut at one layer, for the duration of a ``with`` block.
+
+    ``forward`` runs the network without a graph up to the layer and with one after it; ``gradient`` gives
+    the layer's activation and the score's gradient there. No parameter's ``.grad`` is written. Works inside
+    ``torch.inference_mode()``, with frozen parameters, and where the layer's output is later changed in place.
+    Several taps of one network share a pass by ``run_captured`` and ``gradients``; they may be nested.
+
+    Args:
+        model: The network, already in evaluation mode.
+        layer: The module to cut at, one of ``model.modules()``, or one of its calls.
+        name: What error messages call a module.
+        state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
+
+    Example::
+
+        with Tap(model, model.layer4, "layer4") as tap:
+            logits = tap.forward(images)
+            A, G = tap.gradient(logits[:, 0])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module | TargetLayer,
+        name: str = "",
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.model, self.place, self.state = model, as_target_layer(layer, name), state
+        self._leaf: Tensor | None = None
+        self._lends: bool | None = None  # None until a pass has shown that what follows leaves the activation as it is
+        self._lent: tuple[int, Tensor | None] = 0, None
+        self._calls = 0
+        self._paused = self._shut_in = False
+        self._handle: RemovableHandle | None = None
+
+    def __enter__(self) -> ActivationCapture:
+        _require_fixed_normalisation(self.model)
+        self.state = self.state or copy_inference_state(self.model)
+        self._handle = self.place.module.register_forward_hook(self._cut)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = self._leaf = None
+
+    def begin(self) -> None:
+        """Forget the last pass; ``forward`` does it, and so must who runs the network without it."""
+        self._leaf, self._calls, self._shut_in = None, 0, False
+
+    def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if self._paused:
+            return output
+        turn, self._calls = self._calls, self._calls + 1
+        if not self.place.is_at(turn):
+            return output
+        if torch.is_inference_mode_enabled():
+            raise LayerError(_inside_block(self.place, "torch.inference_mode()"))
+        output = as_ordinary_tensor(output)
+        maps = self.place.read(output)
+        is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
+        self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()
+        torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
+        self._lent = self._leaf._version, _sums(self._leaf) if self._lends is None else None
+        return self.place.write(output, self._leaf.clone() if self._lends is False else self._leaf)
+
+    def _keeps_activation(self) -> bool:
+        """Whether what followed the layer left its activation as it was; without a copy it may not have."""
+        if self._leaf is None or self._lends is False:
+            return True
+        version, sums = self._lent
+        return self._leaf._version == version and (sums is None or torch.equal(_sums(self._leaf), sums))
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the network on one batch.
+
+        Args:
+            x: Input, shape ``(n, ...)``.
+
+        Returns:
+            The network's own output; the part behind the layer carries a graph.
+
+        Raises:
+            LayerError: The layer did not run, ran more than once, or returned no tensor.
+            OutputError: The network reads a tensor that was cached during an earlier inference-mode pass.
+        """
+        return run_captured([self], x)
+
+    def gradient(self, score: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """Give the activation and the gradient of the score, and drop the graph.
+
+        Args:
+            score: One number a sample, shape ``(n,)``, computed from what ``forward`` returned, with gradients
+                on and inference mode off.
+            keep: Keep the graph, for the gradient of another score of the same pass.
+
+        Returns:
+            Activation ``A`` and gradient ``G``, both detached, shape ``(n, c, *space)``.
+
+        Raises:
+            OutputError: The score does not depend on the layer, or what follows it cannot be differentiated.
+        """
+        return gradients([self], score, keep=keep)[0]
+
+    def _require_leaf(self) -> Tensor:
+        if self._leaf is None:
+            name, calls = self.place.name, self._calls
+            ran = f"ran {calls} time{'' if calls == 1 else 's'}" if calls else "did not run"
+            raise LayerError(f'layer "{name}" {ran} in the forward pass')
+        return self._leaf
+
+
+def run_captured(taps: Sequence[ActivationCapture], x: Tensor) -> Any:
+    """Run the network on one batch, ``(n, ...)``, through the cuts of all taps; see ``ActivationCapture.forward``.
+
+    What follows the layer gets the activation itself. If it changes it in place, the pass is made again with a copy,
+    and so are all later ones.
+    """
+    with suppress(_OverwrittenError):
+        return _run_captured(taps, x)
+    for tap in taps:
+        tap._lends = False
+    return _run_captured(taps, x)
+
+
+class _OverwrittenError(Exception):
+    """What follows a layer changes its activation in place."""
+
+
+def _run_captured(taps: Sequence[ActivationCapture], x: Tensor) -> Any:
+    for tap in taps:
+        tap.begin()
+    with allow_gradients(), explain_failures(), _detect_overwriting():
+        output = run_with_state(taps[0].model, as_ordinary_tensor(x), taps[0].state)
+        shut_in = not torch.is_grad_enabled()  # a block of the model's own forward has put back what the cut turned on
+    if not all(tap._keeps_activation() for tap in taps):
+        raise _OverwrittenError
+    for tap in taps:
+        tap._require_leaf()
+        tap._shut_in, tap._lends = shut_in, tap._lends is not False
+    return output
+
+
+def gradients(
+    taps: Sequence[ActivationCapture], score: Tensor, *, keep: bool = False, required: bool = True
+) -> list[tuple[Tensor, Tensor]]:
+    """Activation and gradient at every tap, from one backward pass; see ``ActivationCapture.gradient``.
+
+    Args:
+        taps: Taps of one pass.
+        score: ``(n,)``.
+        keep: Keep the graph.
+        required: Whether the score has to depend on each of them; if not, the gradient is 0 where it does not.
+    """
+    leaves = [tap._require_leaf() for tap in taps]
+    if not keep:
+        for tap in taps:
+            tap._leaf = None
+    if not score.requires_grad:
+        raise OutputError(_without_graph(taps[0]))
+    with torch.inference_mode(False), explain_failures():
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            score.sum(), leaves, retain_graph=keep, allow_unused=True
+        )
+    for tap, grad in zip(taps, found, strict=True):
+        if grad is None and required:
+            raise OutputError(
+                f'the score does not depend on layer "{tap.place.name}"; name a layer on the way to the output'
+            )
+    pairs = zip(leaves, found, strict=True)
+    return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
+
+
+@contextmanager
+def pause_captures(taps: Iterable[ActivationCapture]) -> Iterator[None]:
+    """Let the network run uncut inside the ``with`` block, for passes that are not to be differentiated."""
+    held = list(taps)
+    for tap in held:
+        tap._paused = True
+    try:
+        yield
+    finally:
+        for tap in held:
+            tap._paused = False
+
+
+@contextmanager
+def _detect_overwriting() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "leaf Variable that requires grad is being used in an in-place operation" in str(error):
+            raise _OverwrittenError from error  # torch has not carried it out
+        raise
+
+
+def _sums(activation: Tensor) -> Tensor:
+    """Shows changes that no version counter sees, as those through ``.data``."""
+    return activation.detach().flatten(1).sum(1)
+
+
+def _without_graph(tap: ActivationCapture) -> str:
+    if tap._shut_in:
+        return _inside_block(tap.place, "torch.no_grad()")
+    return (
+        f'the score does not depend on layer "{tap.place.name}": its output is detached, or the model returns class '
+        "indices instead of logits"
+    )
+
+
+def _inside_block(place: TargetLayer, block: str) -> str:
+    return (
+        f'layer "{place.name}" runs inside a {block} block of the model\'s own forward, so that nothing behind it can '
+        "be differentiated; freeze the backbone by requires_grad_(False) instead, or name a layer behind the block"
+    )
+
+
+def _require_fixed_normalisation(model: nn.Module) -> None:
+    """Refuse batch statistics: with them a sample's score depends on the others of its batch."""
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if module.training:
+            reason, remedy = "is in training mode", "call model.eval()"
+        elif module.running_mean is None:
+            reason, remedy = "keeps no running statistics", "build it with track_running_stats=True"
+        else:
+            continue
+        raise LayerError(
+            f'batch norm "{plain_name(name)}" {reason}: it normalises by the batch, so that samples explain one '
+            f"another; {remedy}"
+        )

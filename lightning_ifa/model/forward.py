@@ -1,0 +1,85 @@
+"""One forward pass of the network, wherever the caller stands: in inference mode, or in code that was compiled."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ifa.errors import OutputError
+
+
+def as_ordinary_tensor(value: Any) -> Any:
+    """Turn an inference tensor into an ordinary one; hand anything else through.
+
+    Must be called outside inference mode: a clone made inside it is an inference tensor again.
+    """
+    return value.clone() if torch.is_tensor(value) and value.is_inference() else value
+
+
+@contextmanager
+def allow_gradients() -> Iterator[None]:
+    """Leave inference mode and compiled code, with gradients off until the cut turns them on.
+
+    Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled. Where nothing was
+    compiled the compiler is not even loaded: it takes some 70 MiB.
+    """
+    is_loaded = "torch._dynamo" in sys.modules
+    stance = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
+    with torch.inference_mode(False), torch.no_grad(), stance:
+        yield
+
+
+def run_forward(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None = None) -> Any:
+    """Run the network on ``x``, ``(n, ...)``, without a graph.
+
+    Args:
+        model: The network, already in evaluation mode.
+        x: Input.
+        state: Parameters and buffers to run with in place of the model's own, by name.
+    """
+    with allow_gradients(), explain_failures():
+        return run_with_state(model, as_ordinary_tensor(x), state)
+
+
+def run_with_state(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None) -> Any:
+    """Run the network on ``x``, ``(n, ...)``, with other parameters and buffers by name, or with its own."""
+    return model(x) if state is None else torch.func.functional_call(model, dict(state), (x,))
+
+
+def copy_inference_state(model: nn.Module) -> dict[str, Tensor] | None:
+    """Ordinary copies of parameters and buffers, if any was made in inference mode (some EMA swaps do)."""
+    state = dict(chain(model.named_parameters(), model.named_buffers()))
+    if not any(tensor.is_inference() for tensor in state.values()):
+        return None
+    with torch.inference_mode(False):
+        return {name: as_ordinary_tensor(tensor) for name, tensor in state.items()}
+
+
+@contextmanager
+def explain_failures() -> Iterator[None]:
+    """Turn torch's errors whose cause in the network is known into ones that say what helps.
+
+    Raises:
+        OutputError: The network reads a tensor cached in inference mode, or checkpoints reentrantly behind a cut.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for sign, message in _KNOWN_FAILURES.items():
+            if sign in str(error):
+                raise OutputError(message) from error
+        raise
+
+
+_KNOWN_FAILURES = {
+    "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "
+    "Trainer(inference_mode=False) avoids it",
+    "use_reentrant=True": "the model checkpoints activations behind the layer with use_reentrant=True, through which "
+    "the gradient at a layer cannot be taken; checkpoint(..., use_reentrant=False) can do it",
+}

@@ -1,0 +1,110 @@
+"""Where a network is cut: one call of one module, and how its output becomes maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ifa.errors import LayerError
+
+Reshape = Callable[[Tensor], Tensor]
+"""From a layer's output to maps ``(n, c, *space)``; only picks and moves entries, sample by sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class TargetLayer:
+    """One call of one module.
+
+    Attributes:
+        name: What messages and tables call it.
+        module: The module.
+        call: Which of its calls in a forward pass, from 0; None where there is one only.
+        reshape: Takes maps from an output of another form, as tokens; None where the output is ``(n, c, *space)``.
+    """
+
+    name: str
+    module: nn.Module
+    call: int | None = None
+    reshape: Reshape | None = None
+    _known: dict[tuple[int, ...], tuple[Tensor, torch.Size]] = field(default_factory=dict, repr=False)
+
+    def is_at(self, turn: int) -> bool:
+        """Whether the module's call number ``turn`` of this forward pass, from 0, is meant.
+
+        Raises:
+            LayerError: The module runs again, and it is not said which call is meant.
+        """
+        if self.call is None and turn > 0:
+            raise LayerError(
+                f'layer "{self.name}" runs more than once in one forward pass, so it has no single activation; '
+                f'name one of its calls, "{self.name}#0", "{self.name}#1", ..., or the module that contains it'
+            )
+        return self.call in (None, turn)
+
+    def read(self, output: Any) -> Tensor:
+        """Take the maps from what the module returned, ``(n, c, *space)``.
+
+        Raises:
+            LayerError: The module returns no floating-point tensor, or ``reshape`` does more than pick and move.
+        """
+        if not torch.is_tensor(output) or not output.is_floating_point():
+            kind = f"{output.dtype} tensor" if torch.is_tensor(output) else type(output).__name__
+            raise LayerError(
+                f'layer "{self.name}" returns a {kind}; a map needs a single floating-point tensor '
+                "(batch, channels, *space)"
+            )
+        if self.reshape is None:
+            return output
+        positions, shape = self._positions(output)
+        return output.flatten(1)[:, positions].reshape(len(output), *shape)
+
+    def write(self, output: Tensor, maps: Tensor) -> Tensor:
+        """Put maps back into what the module returned; entries that ``reshape`` leaves out stay, as class tokens.
+
+        Maps of one position stand for constant ones.
+        """
+        if self.reshape is None:
+            return maps.to(output)
+        positions, shape = self._positions(output)
+        whole = maps.expand(-1, *shape).flatten(1).to(output)
+        return output.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+
+    def _positions(self, output: Tensor) -> tuple[Tensor, torch.Size]:
+        """Where in a flattened output each entry of the maps comes from: found by reshaping the positions."""
+        shape = tuple(output.shape[1:])
+        if shape not in self._known:
+            assert self.reshape is not None
+            everything = torch.arange(math.prod(shape), dtype=torch.float64).reshape(1, *shape)
+            maps = self.reshape(everything)
+            if not _picks(maps, everything):
+                raise LayerError(
+                    f'the reshape of layer "{self.name}" must take maps (batch, channels, *space) from its output '
+                    f"(batch, {', '.join(map(str, shape))}) by picking and moving entries only, so that contributions "
+                    "add up; it does something else, or returns another shape"
+                )
+            self._known[shape] = maps.flatten().long(), maps.shape[1:]
+        positions, maps_shape = self._known[shape]
+        return positions.to(output.device), maps_shape
+
+
+def as_target_layer(layer: nn.Module | TargetLayer, name: str = "") -> TargetLayer:
+    """A module that runs once and returns maps is a place."""
+    return layer if isinstance(layer, TargetLayer) else TargetLayer(name or type(layer).__name__, layer)
+
+
+def plain_name(name: str) -> str:
+    """Remove what ``torch.compile`` adds to a module's name."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _picks(maps: Any, everything: Tensor) -> bool:
+    """Whether every entry is one of the given ones, none twice."""
+    if not torch.is_tensor(maps) or maps.dim() < 3 or len(maps) != 1:
+        return False
+    found = torch.unique(maps)
+    return len(found) == maps.numel() and bool(torch.isin(found, everything).all())

@@ -1,0 +1,1 @@
+"""A checkpoint, or a registered model, analysed without a trainer."""

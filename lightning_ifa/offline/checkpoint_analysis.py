@@ -1,0 +1,142 @@
+"""Analyse a checkpoint after the training: by its LightningCLI configuration, or by functions that make its parts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_ifa.errors import ConfigError, DataError
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.tracking.checkpoint import load_weights, read_checkpoint
+
+ALONE = [f"--trainer.{x}" for x in ("logger=false", "devices=1", "num_nodes=1", "strategy=auto")]
+"""Overrides for an analysis of one process that logs nowhere."""
+
+QUIET = [f"--trainer.{x}" for x in ("enable_progress_bar=false", "enable_model_summary=false")]
+
+
+def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str]) -> FeatureReport:
+    """Validate a checkpoint with the callback of its configuration, which takes the very way of the training.
+
+    Args:
+        checkpoint: Of Lightning, or a state dict.
+        arguments: Of LightningCLI: ``--config=FILE`` and overrides.
+
+    Returns:
+        The report, of the configuration's first ``IntegratedFeatureAnalysis`` or of one with defaults.
+
+    Raises:
+        ConfigError: The configuration is wrong, or has no such callback and no validation.
+        FileError: The checkpoint cannot be read, or does not fit the model.
+        IFAError: The analysis is not possible.
+    """
+    from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.training.lightning_cli import train
+
+    content = read_checkpoint(checkpoint)
+    arguments = [*arguments, *ALONE, *QUIET]
+    if "pytorch-lightning_version" in content:  # so that callbacks, as averaged weights, get their state as well
+        arguments.append(f"--ckpt_path={os.fspath(checkpoint)}")
+    found: list[Any] = []
+
+    def prepare(cli: Any) -> None:
+        load_weights(cli.model, content, checkpoint)
+        found.extend(c for c in cli.trainer.callbacks if isinstance(c, IntegratedFeatureAnalysis))
+        _keep_to_itself(found[0])
+        _offer_training_data(cli, found[0])
+
+    train("validate", ["--verbose=false", *arguments], prepare)
+    if found[0].report is None:
+        raise ConfigError("the configuration's validation was not analysed; is limit_val_batches 0?")
+    report: FeatureReport = found[0].report
+    return report
+
+
+def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str) -> FeatureReport:
+    """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
+
+    Args:
+        checkpoint: Of Lightning, or a state dict.
+        model: ``MODULE:NAME`` of a torch module, or of a class or function that makes one without arguments.
+        data: As for ``recompute.load_data``.
+
+    Raises:
+        DataError: Model or loaders cannot be had.
+        FileError: The checkpoint cannot be read, or does not fit the model.
+        IFAError: The analysis is not possible.
+    """
+    from torch import nn
+
+    from lightning_ifa.analysis import analyze
+    from lightning_ifa.offline.reanalysis import load_data, load_object
+
+    content = read_checkpoint(checkpoint)
+    module = load_object(model, "--model")
+    module = module if isinstance(module, nn.Module) or not callable(module) else module()
+    if not isinstance(module, nn.Module):
+        raise DataError(f"--model {model} gives {type(module).__name__}; expected a torch module")
+    load_weights(module, content, checkpoint)
+    return analyze(module.eval(), *load_data(data))
+
+
+def save(report: FeatureReport, folder: Path) -> None:
+    """Write the report, as ``FeatureReport.load`` reads it, with its page and its summary."""
+    from lightning_ifa.report.summary import summary
+
+    report.save(folder)
+    report.to_html(folder / "ifa_report.html")
+    (folder / "ifa_summary.md").write_text(summary(report), encoding="utf-8")
+
+
+def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, tracking_uri: str | None) -> None:
+    """Log metrics, pictures and tables to an MLflow run, at the checkpoint's epoch and step.
+
+    Raises:
+        FileError: The checkpoint cannot be read.
+        MlflowException: The run is unknown, or the server was not reached.
+    """
+    import mlflow
+    from mlflow.entities import Metric
+
+    from lightning_ifa.tracking.checkpoint import Moment
+    from lightning_ifa.tracking.job import upload
+    from lightning_ifa.tracking.job_writer import write_job
+    from lightning_ifa.tracking.run import Run
+    from lightning_ifa.training.trainer import moment_of
+
+    moment = moment_of(read_checkpoint(checkpoint)) or Moment(0, 0)
+    run = Run(run_id, tracking_uri or mlflow.get_tracking_uri())
+    now = int(time.time() * 1000)
+    run.client().log_batch(run_id, [Metric(key, value, now, moment.step) for key, value in report.metrics.items()])
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job"
+        job.mkdir()
+        write_job(report, job, run, moment)
+        upload(job, run.tracking_uri)
+
+
+def _keep_to_itself(analysis: Any) -> None:
+    """Let the callback raise, and publish nothing by itself."""
+    analysis.on_error = "raise"
+    analysis.on_validation_end = lambda *_: None
+
+
+def _offer_training_data(cli: Any, analysis: Any) -> None:
+    """Let the validation know the training samples, as it would within a training."""
+    from lightning_ifa.training.trainer import clean_training_loader
+
+    owner = cli.datamodule if cli.datamodule is not None else cli.model
+    setup, start = owner.setup, analysis.on_validation_start
+
+    def on_validation_start(trainer: Any, module: Any) -> None:
+        trainer.fit_loop.setup_data()
+        if analysis.train_dataloader is None:
+            analysis.train_dataloader = clean_training_loader(trainer)
+        start(trainer, module)
+
+    owner.setup = lambda stage: setup("fit")  # a set-up for validation alone may leave the training samples out
+    analysis.on_validation_start = on_validation_start

@@ -1,0 +1,129 @@
+"""Which samples and features of a report deserve a picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.interventions.region_swaps import OUTSIDE
+
+MOST_OUTLIERS = 12
+MOST_CANDIDATES = 2
+MOST_FEATURES = 12
+SAMPLES_A_GROUP = 4
+SAMPLES_A_FEATURE = 3
+
+
+class Group(NamedTuple):
+    """Validation samples at one end of a candidate: what they share, and their rows."""
+
+    name: str
+    rows: NDArray[np.int64]
+
+
+def example_rows(report: FeatureReport) -> dict[str, NDArray[np.int64]]:
+    """Rows of each split's table that the pictures and the page show, sorted."""
+    wanted: dict[str, set[int]] = {split: set() for split in report.tables}
+    for split, row in outlier_rows(report):
+        wanted[split].add(row)
+        duplicate = duplicate_row(report, split, row)
+        if duplicate is not None:
+            wanted["train"].add(duplicate)
+    for source in leading_candidates(report):
+        for group in candidate_groups(report, source):
+            wanted["validation"].update(group.rows.tolist())
+    for channel in rank_features(report)[:MOST_FEATURES]:
+        wanted["validation"].update(strongest_rows(report, int(channel)).tolist())
+    return {split: np.array(sorted(rows), dtype=np.int64) for split, rows in wanted.items() if rows}
+
+
+def rows_of(report: FeatureReport, split: str) -> pd.DataFrame:
+    """A split's part of ``report.samples``; row i is row i of its FeatureTable."""
+    return report.samples[report.samples["split"] == split].reset_index(drop=True)
+
+
+def outlier_rows(report: FeatureReport, most: int = MOST_OUTLIERS) -> list[tuple[str, int]]:
+    """The most suspicious samples as split and row: leaked ones and the largest scores in turn."""
+    found = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
+    found = found[found["kind"] != ""].sort_values("score", ascending=False, kind="stable")
+    leaked = found["duplicate_of"] != ""
+    turn = found.groupby(leaked).cumcount()
+    found = found.assign(turn=turn).sort_values("turn", kind="stable").head(most)
+    return [(str(split), int(row)) for split, row in zip(found["split"], found["row"], strict=True)]
+
+
+def duplicate_row(report: FeatureReport, split: str, row: int) -> int | None:
+    """Row of the training sample that a validation sample is a copy of."""
+    if split != "validation" or "train" not in report.tables:
+        return None
+    name = rows_of(report, split)["duplicate_of"].iloc[row]
+    matching = np.flatnonzero(report.tables["train"].sample_ids == name)
+    return int(matching[0]) if name and len(matching) else None
+
+
+def judged_candidates(report: FeatureReport) -> pd.DataFrame:
+    """Tested candidates, those that count first: properties of the content may well belong to the class."""
+    frame = report.confounders.dropna(subset="score")
+    return frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable", ignore_index=True)
+
+
+def leading_candidates(report: FeatureReport, most: int = MOST_CANDIDATES) -> list[str]:
+    """Names of the strongest judged candidates that samples can be sorted by."""
+    found = judged_candidates(report)
+    found = found[found["origin"] != "content"]
+    names = [str(name) for name in found["source"] if _values(report, str(name)) is not None]
+    return list(dict.fromkeys(names))[:most]  # a place may be named as a property and as a swap
+
+
+def candidate_groups(report: FeatureReport, source: str, most: int = SAMPLES_A_GROUP) -> list[Group]:
+    """Samples with the highest and the lowest value of a candidate, or of its two most frequent levels.
+
+    Among equal values the classes take turns, so that a row shows more than one of them.
+    """
+    values = _values(report, source)
+    if values is None:
+        return []
+    turn = pd.Series(report.tables["validation"].targets).groupby(report.tables["validation"].targets).cumcount()
+    if not pd.api.types.is_numeric_dtype(values):
+        levels = values.astype(str)[values.notna()]
+        common = levels.value_counts().index[:2]
+        return [Group(f"{source} = {level}", _in_turn(levels == level, turn, most)) for level in common]
+    known = pd.DataFrame({"value": values.astype(float), "turn": turn}).dropna()
+    high = known.sort_values(["value", "turn"], ascending=[False, True], kind="stable").index[:most]
+    low = known.sort_values(["value", "turn"], kind="stable").index[:most]
+    return [
+        Group(f"{word} {source}", np.sort(np.asarray(rows, dtype=np.int64)))
+        for word, rows in (("highest", high), ("lowest", low))
+    ]
+
+
+def rank_features(report: FeatureReport) -> NDArray[np.int64]:
+    """Channels by how far they speak for one class rather than another, most telling first, ``(c,)``."""
+    found = report.importance
+    values = found.difference if len(found.classes) > 1 else found.matrix
+    if not len(values):
+        return np.arange(found.matrix.shape[1])
+    return np.argsort(-np.abs(values).max(0), kind="stable")
+
+
+def strongest_rows(report: FeatureReport, channel: int, most: int = SAMPLES_A_FEATURE) -> NDArray[np.int64]:
+    """Validation samples to which a channel responds most, ``(m,)``."""
+    return np.argsort(-report.tables["validation"].activations[:, channel], kind="stable")[:most].astype(np.int64)
+
+
+def _values(report: FeatureReport, source: str) -> pd.Series | None:
+    table = report.tables["validation"]
+    for frame in (table.metadata, table.properties):
+        if source in frame:
+            return frame[source].reset_index(drop=True)
+    beyond = rows_of(report, "validation")["outside"]
+    return beyond if source == OUTSIDE and beyond.notna().any() else None
+
+
+def _in_turn(chosen: pd.Series, turn: pd.Series, most: int) -> NDArray[np.int64]:
+    rows = chosen.index[chosen]
+    return np.sort(np.asarray(turn.loc[rows].sort_values(kind="stable").index[:most], dtype=np.int64))

@@ -1,0 +1,118 @@
+"""Maps over their inputs, on the common intensity scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.figures.images import GROUND, Pixels, curve, fit_pixels, gray_plane, overlay_pixels, plane
+from lightning_ifa.report.figures.style import FAMILY, QUIET, bare, place
+from lightning_ifa.report.labels import is_misclassified
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+
+SIDE = 192
+
+
+def probe_panels(report: FeatureReport, row: int) -> list[Pixels]:
+    """Draw one probe: its input if it may be shown, the label's map and, if misclassified, the prediction's map.
+
+    Args:
+        report: The report.
+        row: Row of ``report.probes.table``.
+
+    Returns:
+        RGB panels of one size, ``(SIDE, SIDE, 3)``.
+    """
+    probes = report.probes
+    panels = [] if probes.images is None else [input_panel(probes.images[row], probes.table.cams[row])]
+    panels.append(overlay(report, row, probes.table.cams[row]))
+    if is_misclassified(report, row):
+        panels.append(overlay(report, row, probes.predicted.cams[row]))
+    return panels
+
+
+def overlay(report: FeatureReport, row: int, cam: NDArray[Any]) -> Pixels:
+    """Lay a map over the input of a probe, ``(SIDE, SIDE, 3)``."""
+    images = report.probes.images
+    return map_panel(None if images is None else images[row], cam, report.scale)
+
+
+def input_panel(image: NDArray[Any], cam: NDArray[Any], height: int = SIDE, width: int = SIDE) -> Pixels:
+    """An input ``(channels, *space)`` alone, ``(height, width, 3)``; a volume's slice through its map's maximum."""
+    if image.ndim == 2:
+        return curve(image, height, width)
+    return fit_pixels(gray_plane(image, cam), height, width)
+
+
+def map_panel(
+    image: NDArray[Any] | None, cam: NDArray[Any], scale: IntensityScale, height: int = SIDE, width: int = SIDE
+) -> Pixels:
+    """A map over its input, ``(height, width, 3)``; over gray where the input may not be shown."""
+    if cam.ndim == 1:
+        return curve(image, height, width, cam, scale)
+    level = plane(cam, cam)
+    ground = np.full(level.shape, GROUND, dtype=np.uint8) if image is None else gray_plane(image, cam)
+    h, w = ground.shape[:2]
+    share = min(height / h, width / w)
+    enlarged = fit_pixels(ground, max(1, round(h * share)), max(1, round(w * share)))
+    return fit_pixels(overlay_pixels(enlarged, level, scale), height, width)
+
+
+def own_scale(cam: NDArray[Any]) -> IntensityScale:
+    """A map's own range, for those who want it; such maps do not compare."""
+    low, high = float(cam.min()), float(cam.max())
+    return IntensityScale(low, high if high > low else low + 1e-6)
+
+
+STRIP_SIDE, SPACE = 96, 6
+
+Place = tuple[str, int]
+"""Split and row of a sample."""
+
+
+def sample_panels(report: FeatureReport, found: Place, side: int = STRIP_SIDE) -> list[Pixels]:
+    """A sample's input, if it may be shown, and its map on the common scale, ``(side, side, 3)`` each."""
+    split, row = found
+    image, cam = report.gallery.get(found), report.tables[split].cams[row]
+    shown = map_panel(image, cam, report.scale, side, side)
+    return [shown] if image is None else [input_panel(image, cam, side, side), shown]
+
+
+def strip(panels: Sequence[Pixels], space: int = SPACE) -> Pixels:
+    """Put panels of one height beside each other, with white between them."""
+    gap = np.full((panels[0].shape[0], space, 3), 255, dtype=np.uint8)
+    joined = [part for panel in panels for part in (panel, gap)][:-1]
+    return np.concatenate(joined, axis=1)
+
+
+def picture_layer(figure: Figure) -> Axes:
+    """Axes over a whole sheet, in inches from its top left corner: dozens of axes would cost more than the pictures."""
+    across, down = figure.get_size_inches()
+    axes = place(figure, 0, 0, across, down)
+    bare(axes)
+    axes.set_xlim(0, across)
+    axes.set_ylim(down, 0)
+    return axes
+
+
+def draw_panels(layer: Axes, panels: Sequence[Pixels], left: float, top: float, height: float) -> None:
+    """Draw panels in a row onto a picture layer, in inches."""
+    if panels:
+        pixels = strip(panels)
+        width = height * pixels.shape[1] / pixels.shape[0]
+        layer.imshow(pixels, extent=(left, left + width, top + height, top), aspect="auto", origin="upper")
+
+
+def draw_strip(axes: Axes, report: FeatureReport, places: Sequence[Place], label: str = "") -> None:
+    """Draw samples' inputs in a row; their maps where inputs may not be shown."""
+    bare(axes)
+    if places:
+        axes.imshow(strip([sample_panels(report, found)[0] for found in places]), aspect="equal")
+        axes.set_anchor("NW")
+    axes.set_title(label, fontsize=8, color=QUIET, loc="left", pad=4, family=FAMILY, parse_math=False)

@@ -1,0 +1,143 @@
+"""A probe as one square picture for MLflow's image cards, readable as their thumbnail of 256 pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel, own_scale
+from lightning_ifa.report.figures.images import Pixels, fit_pixels, plane
+from lightning_ifa.report.figures.style import FAINT, QUIET, heat, typeface
+from lightning_ifa.report.labels import is_misclassified, probe_lines
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+
+CELL, GAP = 192, 6
+EDGE = 2 * CELL + GAP
+THIRD = (EDGE - 2 * GAP) // 3
+STRIP = 118  # height of a signal
+BAR = 14
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+Placed = list[tuple[Box, Pixels]]
+
+
+def probe_picture(report: FeatureReport, row: int, stretched: bool = False) -> Image.Image:
+    """Draw a probe: its input and the map of its label, what it was taken for, the colour bar of the scale.
+
+    The fourth quarter shows the prediction's map, or the bare map where the prediction is right. A volume shows its
+    three slices through the map's maximum, a signal its curves.
+
+    Args:
+        report: The report.
+        row: Row of ``report.probes.table``.
+        stretched: Stretch each map over its own range instead of the common scale. Such maps do not compare: an
+            image without evidence glows like any other.
+    """
+    cam = report.probes.table.cams[row]
+    scale = own_scale(cam) if stretched else report.scale
+    layout = {1: _signal, 3: _volume}.get(cam.ndim, _image)
+    panels, box = layout(report, row, scale)
+    picture = Image.new("RGB", (EDGE, EDGE), "white")
+    for place, pixels in panels:
+        picture.paste(Image.fromarray(pixels), place[:2])
+    _write(picture, box, probe_lines(report, row), scale)
+    return picture
+
+
+def _image(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+    far = CELL + GAP
+    return [
+        *_pair(report, row, scale, Box(0, 0, CELL, CELL), Box(far, 0, CELL, CELL)),
+        (Box(far, far, CELL, CELL), _second_map(report, row, scale, CELL, CELL)),
+    ], Box(0, far, CELL, CELL)
+
+
+def _signal(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+    top = 2 * (STRIP + GAP)
+    panels = _pair(report, row, scale, Box(0, 0, EDGE, STRIP), Box(0, STRIP + GAP, EDGE, STRIP))
+    if is_misclassified(report, row):
+        panels.append((Box(CELL + GAP, top, CELL, STRIP), _second_map(report, row, scale, STRIP, CELL)))
+    return panels, Box(0, top, CELL, EDGE - top)
+
+
+def _volume(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+    probes = report.probes
+    step, cam = THIRD + GAP, probes.table.cams[row]
+    panels: Placed = []
+    for axis in range(3):
+        turned = np.moveaxis(cam, axis, 0)
+        image = None if probes.images is None else np.moveaxis(probes.images[row], axis + 1, 1)
+        if image is not None:
+            panels.append((Box(axis * step, 0, THIRD, THIRD), input_panel(image, turned, THIRD, THIRD)))
+        panels.append((Box(axis * step, step, THIRD, THIRD), map_panel(image, turned, scale, THIRD, THIRD)))
+    if is_misclassified(report, row):
+        panels.append((Box(2 * step, 2 * step, THIRD, THIRD), _second_map(report, row, scale, THIRD, THIRD)))
+    return panels, Box(0, 2 * step, 2 * THIRD, THIRD)
+
+
+def _pair(report: FeatureReport, row: int, scale: IntensityScale, first: Box, second: Box) -> Placed:
+    """The input, if it may be shown, and the map over it."""
+    images, cam = report.probes.images, report.probes.table.cams[row]
+    image = None if images is None else images[row]
+    shown = map_panel(image, cam, scale, second.height, second.width)
+    plain_input = [] if image is None else [(first, input_panel(image, cam, first.height, first.width))]
+    return [*plain_input, (second, shown)]
+
+
+def _second_map(report: FeatureReport, row: int, scale: IntensityScale, height: int, width: int) -> Pixels:
+    """The prediction's map over the input; the label's bare map if that is the same."""
+    probes = report.probes
+    if is_misclassified(report, row):
+        image = None if probes.images is None else probes.images[row]
+        return map_panel(image, probes.predicted.cams[row], scale, height, width)
+    cam = probes.table.cams[row]
+    return fit_pixels(heat(scale.apply(plane(cam, cam))), height, width)
+
+
+def _write(picture: Image.Image, box: Box, lines: list[tuple[str, str]], scale: IntensityScale) -> None:
+    """Write the lines, and below them the colour bar with its ends in the units of the score."""
+    draw = ImageDraw.Draw(picture)
+    size = min(25, (box.height - 40) // max(len(lines), 1) - 3)
+    for number, (text, colour) in enumerate(lines):
+        font = typeface(size if number % 2 == 0 else size - 3, bold=number % 2 == 0)
+        draw.text((box.left + 4, box.top + 4 + number * (size + 5)), text, fill=colour, font=font)
+    below = box.top + box.height - 20
+    ramp = heat(np.tile(np.linspace(0, 1, box.width - 8, dtype=np.float32), (BAR, 1)))
+    picture.paste(Image.fromarray(ramp), (box.left + 4, below - BAR - 2))
+    draw.rectangle((box.left + 3, below - BAR - 3, box.left + box.width - 4, below - 2), outline=FAINT)
+    font = typeface(15)
+    draw.text((box.left + 4, below), f"{scale.low:.2g}", fill=QUIET, font=font)
+    high = f"{scale.high:.2g}"
+    draw.text((box.left + box.width - 4 - draw.textlength(high, font), below), high, fill=QUIET, font=font)
+
+
+SHEET_GAP = 6
+
+
+def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Lay pictures out in rows, about as wide as high, so that the whole stays readable when it is made small.
+
+    Args:
+        pictures: At least one; smaller ones stand in the upper left of their place.
+    """
+    width, height = (max(picture.size[axis] for picture in pictures) + SHEET_GAP for axis in (0, 1))
+    columns = min(len(pictures), max(1, round(math.sqrt(len(pictures) * height / width))))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width - SHEET_GAP, rows * height - SHEET_GAP), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % columns * width, number // columns * height))
+    return sheet

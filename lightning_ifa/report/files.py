@@ -1,0 +1,87 @@
+"""The files that make up a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.figures.feature_page import feature_page
+from lightning_ifa.report.figures.gallery_page import gallery_page
+from lightning_ifa.report.figures.overview import overview_png
+from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
+from lightning_ifa.report.figures.style import png
+from lightning_ifa.report.html.page import write_html
+from lightning_ifa.report.summary import summary
+from lightning_ifa.report.tables import CAMS_FILE, CONFOUNDERS_FILE, OUTLIERS_FILE, as_json, cams_table
+
+log = logging.getLogger(__name__)
+SUMMARY_FILE, OVERVIEW_FILE, SHEET_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_probes.png"
+SCALE_FILE = "ifa_scale.json"
+
+
+def write_data(report: FeatureReport, folder: Path, epoch: int) -> None:
+    """Write the tables and words that belong at the run's root, replaced at each analysis, and the epoch's archive.
+
+    Args:
+        report: The report.
+        folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, and ``ifa_summary.md``.
+        epoch: Zero-based epoch in which it was made.
+    """
+    archive = folder / "ifa" / f"epoch_{epoch:04d}"
+    archive.mkdir(parents=True, exist_ok=True)
+    for split, table in report.tables.items():
+        table.save(archive / f"{split}.npz")
+    tables = {OUTLIERS_FILE: report.outliers, CONFOUNDERS_FILE: report.confounders, CAMS_FILE: cams_table(report)}
+    for name, frame in tables.items():
+        (folder / name).write_text(as_json(frame), encoding="utf-8")
+    (folder / SCALE_FILE).write_text(json.dumps(report.scale.to_dict()), encoding="utf-8")
+    (folder / SUMMARY_FILE).write_text(summary(report, epoch_title(epoch)), encoding="utf-8")
+
+
+def write_pictures(report: FeatureReport, folder: Path, epoch: int) -> None:
+    """Write the pictures that belong at the run's root; one that cannot be drawn is missing, and nothing else is.
+
+    Args:
+        report: The report.
+        folder: Receives ``ifa_overview.png``, ``ifa_report.html``, ``ifa_features.png`` and ``ifa_gallery.png``.
+        epoch: Zero-based epoch in which it was made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    title = epoch_title(epoch)
+    with pictures_may_fail():
+        picture = overview_png(report, title)
+        (folder / OVERVIEW_FILE).write_bytes(picture)
+        write_html(report, folder / "ifa_report.html", picture, title)
+        (folder / "ifa_features.png").write_bytes(png(feature_page(report, f"{title}: features")))
+        (folder / "ifa_gallery.png").write_bytes(png(gallery_page(report, f"{title}: samples")))
+
+
+def write_sheet(report: FeatureReport, folder: Path) -> None:
+    """Write the contact sheet of the probes as ``ifa_probes.png``, for runs without MLflow."""
+    with pictures_may_fail():
+        contact_sheet(probe_pictures(report)).save(folder / SHEET_FILE)
+
+
+def epoch_title(epoch: int) -> str:
+    """The title of an analysis within a training."""
+    return f"Integrated feature analysis, epoch {epoch}"
+
+
+def probe_pictures(report: FeatureReport) -> list[Image.Image]:
+    """Draw each probe."""
+    return [probe_picture(report, row) for row in range(len(report.probes.table))]
+
+
+@contextmanager
+def pictures_may_fail() -> Iterator[None]:
+    """Log a picture that cannot be drawn, and go on."""
+    try:
+        yield
+    except Exception:  # whatever a plotting library throws: the numbers are worth more than their picture
+        log.warning("a picture of the feature analysis could not be drawn", exc_info=True)

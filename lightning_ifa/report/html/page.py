@@ -1,0 +1,82 @@
+"""The report as one self-contained HTML page, for any browser and for MLflow's sandboxed frame.
+
+No network, no storage, no relative link. Everything from the user is escaped, and besides only the one script of this
+package may run: the page's own policy names it by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from functools import cache
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.html import sections
+from lightning_ifa.report.html.data import data_uri, page_data, safe_json, shown_features
+from lightning_ifa.report.labels import describe_data
+from lightning_ifa.report.summary import headline
+
+
+def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
+    """Write the page.
+
+    Args:
+        report: The report.
+        path: The file; replaced if it exists.
+        picture: Its overview, a PNG file's content.
+        title: The heading.
+    """
+    channels = shown_features(report)
+    warned = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
+    parts = [
+        f'<h1>{escape(headline(report))}</h1><p class="quiet">{escape(title)} · {escape(describe_data(report))}</p>',
+        sections.verdicts(report) + warned,
+        f'<img alt="overview" src="{_smaller(picture)}">',
+        "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "
+        "same evidence, in every image and every run that uses this scale.</p>",
+        sections.probes(report),
+        "<h2>Features</h2><p>Point at a row to see how the feature's contributions are distributed in both splits, "
+        "and the samples to which it responds most.</p>",
+        sections.features(report, channels),
+        "<h2>Outliers</h2><p>Samples unlike their class, and copies of training samples, with their maps.</p>",
+        sections.outliers(report),
+        "<h2>Confounder candidates</h2><p>How much of the evidence between classes runs through each. What originates "
+        "from the content may well belong to the class, and is not judged.</p>",
+        sections.candidates(report),
+    ]
+    page = _page(title, "".join(parts), safe_json(page_data(report, channels)))
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+
+
+def _page(title: str, body: str, data: str) -> str:
+    script = _asset("page.js")
+    mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{mark}'"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width"><style>{_asset("page.css")}</style></head>'
+        f'<body>{body}<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>'
+    )
+
+
+def _smaller(picture: bytes) -> str:
+    """The overview as a data URI: photographs make a PNG heavier than a JPEG is."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        image.convert("RGB").save(buffer, "JPEG", quality=90)
+    as_jpeg = buffer.getvalue()
+    return data_uri(picture, "png") if len(picture) <= len(as_jpeg) else data_uri(as_jpeg, "jpeg")
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("lightning_ifa.report.html").joinpath(name).read_text(encoding="utf-8")

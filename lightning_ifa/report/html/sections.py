@@ -1,0 +1,259 @@
+"""The sections of the page; every text of the user's goes through ``escape``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.examples import candidate_groups, duplicate_row, leading_candidates, outlier_rows
+from lightning_ifa.report.figures.cam_overlay import own_scale, sample_panels, strip
+from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
+from lightning_ifa.report.figures.indicator_panel import SIGNS
+from lightning_ifa.report.figures.style import heat
+from lightning_ifa.report.html.data import key, picture, transparent
+from lightning_ifa.report.labels import is_misclassified, probe_caption, sample_label, strongest_class
+from lightning_ifa.report.summary import MEANING, verdict
+from lightning_ifa.report.told import explain
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+
+MOST_ROWS = 200
+MOST_PROBES = 24
+MAP_EDGE = 56  # pixels of a map's layer; the browser enlarges it
+
+
+class Cell(NamedTuple):
+    """One table cell: what is shown, already escaped, and the number to sort by, if it is one."""
+
+    shown: str
+    value: float | None = None
+    attributes: str = ""
+
+
+def text(value: object) -> Cell:
+    """A cell with a user's text."""
+    return Cell(escape(str(value)))
+
+
+def number(value: float, form: str = ".3f") -> Cell:
+    """A cell with a number; a dash where there is none."""
+    return Cell(format(value, form) if math.isfinite(value) else "–", float(value))
+
+
+def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
+    """A sortable table; each row comes with the attributes of its element."""
+    if not rows:
+        return "<p>None.</p>"
+    numeric = [cell.value is not None for cell in rows[0][1]]
+    line = "".join(
+        f'<th{_number(is_number)} scope="col">{head}</th>' for head, is_number in zip(heads, numeric, strict=True)
+    )
+    body = "".join(f"<tr {attributes}>{''.join(map(_cell, cells))}</tr>" for attributes, cells in rows)
+    return (
+        f'<div class="scroll"><table class="sortable" id="{name}"><thead><tr>{line}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def verdicts(report: FeatureReport) -> str:
+    """What each alarm means in full width, and below one card a family."""
+    alarms = []
+    for family in report.alarms:
+        words = explain(report, family)
+        lines = {"Found": words.found, "How sure": words.sure, "To try": words.advice}
+        alarms.append(
+            f'<section class="card bad"><h3>{family}</h3>'
+            + "".join(f"<p><b>{name}:</b> {escape(line)}</p>" for name, line in lines.items())
+            + "</section>"
+        )
+    return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
+
+
+def _cards(report: FeatureReport) -> str:
+    cards = []
+    for family, finding in report.findings.items():
+        kind = "bad" if finding.alarm else "" if finding.undecided else "good"
+        word = verdict(finding)
+        lines = [
+            f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
+            f'<span class="quiet">{escape(MEANING[family])}</span>',
+            *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
+        ]
+        cards.append(
+            f'<section class="card {kind}"><h3>{family}</h3><span class="verdict">{SIGNS[word]} {word}</span>'
+            + "".join(f"<p>{line}</p>" for line in lines)
+            + "</section>"
+        )
+    return "".join(cards)
+
+
+def probes(report: FeatureReport) -> str:
+    """The pictured samples with their maps as a layer of adjustable strength."""
+    ramp = picture(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (8, 1))))
+    scale = report.scale
+    figures = [_probe(report, row) for row in range(min(len(report.probes.table), MOST_PROBES))]
+    return (
+        '<div class="controls"><label>strength of the maps <input type="range" id="strength" min="0" max="1" '
+        'step="0.05" value="1"></label><label><input type="checkbox" id="stretch"> stretch each map over its own range '
+        '(such maps do not compare)</label><span><img class="bar" alt="colour bar" src="' + ramp + '">'
+        f'<span class="ends"><span>{scale.low:.2g}</span><span>evidence a position</span><span>{scale.high:.2g}</span>'
+        f'</span></span></div><div class="probes" id="probes">{"".join(figures)}</div>'
+    )
+
+
+def features(report: FeatureReport, channels: Sequence[int]) -> str:
+    """The table of features, and the place where the script draws the chosen one."""
+    gaps = {int(gap["feature"]): gap for gap in report.overfitting_features.to_dict("records")}
+    unknown = {"gap": math.nan, "z": math.nan, "share": math.nan}
+    rows = []
+    for channel in channels:
+        name, strength = strongest_class(report, channel)
+        gap = gaps.get(channel, unknown)
+        cells = [
+            number(channel, ".0f"),
+            text(name),
+            number(strength, "+.3f"),
+            number(gap["gap"], "+.2f"),
+            number(gap["z"], ".1f"),
+            number(gap["share"], ".1%"),
+        ]
+        rows.append((f'tabindex="0" data-feature="{channel}"', cells))
+    heads = ("channel", "speaks most on", "importance", "gap, sd", "gap, z", "share of the gap")
+    side = '<div class="side" id="feature" aria-live="polite"></div>'
+    return f'<div class="features">{table("features", heads, rows)}{side}</div>'
+
+
+def outliers(report: FeatureReport) -> str:
+    """The table of outliers, to be filtered by text and kind."""
+    frame = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
+    frame = frame[frame["kind"] != ""].sort_values("score", ascending=False, kind="stable").head(MOST_ROWS)
+    pictured = set(outlier_rows(report))
+    rows = []
+    for sample in frame.to_dict("records"):
+        split, row, kind = str(sample["split"]), int(sample["row"]), str(sample["kind"])
+        cells = [
+            _thumb(report, split, row) if (split, row) in pictured else Cell(""),
+            text(sample["sample_id"]),
+            text(split),
+            text(kind),
+            number(sample["score"], ".2f"),
+            text(sample_label(report.tables[split], row, report.class_names)),
+            number(sample["evidence"], ".2f"),
+            text(sample["duplicate_of"]),
+        ]
+        rows.append((f'data-kind="{escape(kind)}"', cells))
+    kinds = "".join(f"<option>{escape(kind)}</option>" for kind in sorted(set(frame["kind"])))
+    controls = (
+        '<div class="controls" data-for="outliers"><label>find <input type="search"></label><label>kind <select>'
+        f'<option value="">all</option>{kinds}</select></label><output></output></div>'
+    )
+    heads = ("", "sample", "split", "kind", "score, sd", "label → prediction", "evidence", "copy of")
+    return (controls if rows else "") + table("outliers", heads, rows)
+
+
+def candidates(report: FeatureReport) -> str:
+    """The table of candidates, those that are judged first, and images at both ends of the leading ones."""
+    is_content = report.confounders["origin"] == "content"
+    frame = report.confounders.assign(later=is_content).sort_values("later", kind="stable")
+    rows = [
+        (
+            "",
+            [
+                text(s["source"]),
+                text(s["origin"]),
+                number(s["score"], ".1%"),
+                number(s["z"], ".1f"),
+                number(s["association"], ".2f"),
+                number(s["accuracy_aligned"], ".3f"),
+                number(s["accuracy_conflicting"], ".3f"),
+                text(s["features"]),
+                Cell(escape(str(s["note"])), attributes=' class="words"'),
+            ],
+        )
+        for s in frame.head(MOST_ROWS).to_dict("records")
+    ]
+    heads = (
+        "candidate",
+        "origin",
+        "share",
+        "z",
+        "class explains",
+        "accuracy: agrees",
+        "conflicts",
+        "channels",
+        "in words",
+    )
+    return table("candidates", heads, rows) + "".join(_ends(report, source) for source in leading_candidates(report))
+
+
+def _ends(report: FeatureReport, source: str) -> str:
+    parts = []
+    for group in candidate_groups(report, source):
+        panels = [panel for row in group.rows for panel in sample_panels(report, ("validation", int(row)))]
+        parts.append(f'<h3>{escape(group.name)}</h3><img alt="{escape(group.name)}" src="{picture(strip(panels))}">')
+    return "".join(parts)
+
+
+def _probe(report: FeatureReport, row: int) -> str:
+    images, cam = report.probes.images, report.probes.table.cams[row]
+    image = None if images is None else images[row]
+    maps = [cam, *([report.probes.predicted.cams[row]] if is_misclassified(report, row) else [])]
+    layers = "".join(_layers(report.scale, image, found) for found in maps)
+    plain = ""
+    if image is not None:
+        shown = picture(_ground(image, cam))
+        plain = f'<img alt="input" src="{shown}" style="image-rendering:pixelated">'
+    wrong = ' class="wrong"' if is_misclassified(report, row) else ""
+    sample = escape(str(report.probes.table.sample_ids[row]))
+    return (
+        f'<figure class="probe"><div class="pair">{plain}{layers}</div>'
+        f"<figcaption><span{wrong}>{escape(probe_caption(report, row))}</span> "
+        f'<span class="quiet">sample {sample}</span></figcaption></figure>'
+    )
+
+
+def _ground(image: NDArray[Any] | None, cam: NDArray[Any]) -> Pixels:
+    """What lies below a map: its input, or gray where that may not be shown."""
+    if image is None:
+        return np.full((MAP_EDGE, MAP_EDGE), GROUND, dtype=np.uint8)
+    return curve(image, 96, 192) if image.ndim == 2 else gray_plane(image, cam)
+
+
+def _layers(scale: IntensityScale, image: NDArray[Any] | None, cam: NDArray[Any]) -> str:
+    level = plane(cam, cam)
+    ground = _ground(image, cam)
+    height, width = ground.shape[:2]
+    share = MAP_EDGE / max(height, width)
+    size = max(1, round(height * share)), max(1, round(width * share))
+    common, own = (_heat_layer(stretch_pixels(level, *size), found) for found in (scale, own_scale(cam)))
+    smooth = ' style="image-rendering:pixelated"'
+    return (
+        f'<div class="layers"><img class="ground" alt="" src="{picture(ground)}"{smooth}>'
+        f'<img class="common" alt="map" src="{common}"><img class="own" alt="map" src="{own}"></div>'
+    )
+
+
+def _heat_layer(level: NDArray[np.float32], scale: IntensityScale) -> str:
+    shown = scale.apply(level)
+    weight = (255 * OPACITY * shown**0.6).astype(np.uint8)
+    return transparent(np.dstack([heat(shown), weight]))
+
+
+def _thumb(report: FeatureReport, split: str, row: int) -> Cell:
+    duplicate = duplicate_row(report, split, row)
+    places = [key(split, row), *([key("train", duplicate)] if duplicate is not None else [])]
+    return Cell("", attributes=f' data-thumb="{" ".join(places)}"')
+
+
+def _cell(cell: Cell) -> str:
+    value = "" if cell.value is None else f' class="number" data-value="{cell.value!r}"'
+    return f"<td{value}{cell.attributes}>{cell.shown}</td>"
+
+
+def _number(is_number: bool) -> str:
+    return ' class="number"' if is_number else ""

@@ -1,0 +1,1 @@
+"""Pure functions of arrays; nothing here knows torch, Lightning or MLflow."""

@@ -1,0 +1,145 @@
+"""Which channels are dead, copies, or linear mixes of others."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.linalg.lapack import dpstrf
+from scipy.spatial.distance import squareform
+
+from lightning_ifa.statistics.strata import group_means
+
+DUPLICATE_CORRELATION = 0.99
+MERGE_CORRELATION = 0.9
+
+DEPENDENT_RESIDUE = 1e-4
+"""A channel whose variance the others leave unexplained by less than this share is a linear mix of them."""
+
+DEAD_RANGE = 1e-7
+"""A channel that varies by less than this share of the largest one is dead."""
+
+SAMPLES_A_CHANNEL = 2
+"""Below that many samples a channel, sampling alone makes channels look like mixes of each other."""
+
+
+class Needed(NamedTuple):
+    """The channels that a layer needs, and what the others are.
+
+    Attributes:
+        kept: ``(q,)`` channels of which none is dead, a copy, or a linear mix of the others, sorted.
+        dead: How many channels do not vary.
+        duplicates: How many live channels repeat a kept one.
+        dependent: How many of the rest are linear mixes; 0 where there are too few samples to tell.
+    """
+
+    kept: NDArray[np.int64]
+    dead: int
+    duplicates: int
+    dependent: int
+
+
+def channel_groups(
+    activations: NDArray[Any], labels: NDArray[np.int64] | None = None, correlation: float = MERGE_CORRELATION
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Group channels whose pooled activations say the same.
+
+    Args:
+        activations: ``(n, c)`` pooled activations.
+        labels: ``(n,)`` class or target bin. If given, channels must agree within classes as well: two channels
+            that merely respond to the same class are no copies of each other.
+        correlation: Least absolute correlation of any pair in a group (complete linkage).
+
+    Returns:
+        Group of each channel, ``(c,)``, -1 for dead ones; and which channels are dead, ``(c,)``.
+    """
+    dead = _dead(activations)
+    groups = np.full(activations.shape[1], -1, dtype=np.int64)
+    alive = np.flatnonzero(~dead)
+    if len(alive) < 2:
+        groups[alive] = 0
+        return groups, dead
+    distance = np.clip(1 - _agreement(activations[:, alive], labels), 0, 1)
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), method="complete")
+    groups[alive] = fcluster(tree, t=1 - correlation, criterion="distance") - 1
+    return groups, dead
+
+
+def needed_channels(activations: NDArray[Any], labels: NDArray[np.int64] | None = None) -> Needed:
+    """Leave out the channels that are dead, copies, or linear mixes of others.
+
+    Copies are found first (see ``channel_groups``, correlation 0.99; the channel of largest variance stays), mixes
+    by a pivoted Cholesky factorisation of what remains.
+
+    Args:
+        activations: ``(n, c)`` pooled activations.
+        labels: ``(n,)`` class or target bin, or None.
+    """
+    groups, dead = channel_groups(activations, labels, DUPLICATE_CORRELATION)
+    by_variance = np.argsort(-activations.std(0), kind="stable")
+    by_variance = by_variance[~dead[by_variance]]
+    _, first = np.unique(groups[by_variance], return_index=True)
+    unique = by_variance[np.sort(first)]
+    kept = unique
+    if len(activations) >= SAMPLES_A_CHANNEL * len(unique) > 0:
+        kept = unique[_independent(_correlation(activations[:, unique].astype(np.float64)))]
+    return Needed(np.sort(kept), int(dead.sum()), len(by_variance) - len(unique), len(unique) - len(kept))
+
+
+def component_variances(activations: NDArray[Any]) -> NDArray[np.float64]:
+    """Variance along each principal component, falling, ``(min(n, c),)``, in squared units of the activations."""
+    centred = activations.astype(np.float64) - activations.mean(0, dtype=np.float64)
+    gram = centred.T @ centred if centred.shape[0] > centred.shape[1] else centred @ centred.T  # the smaller one
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0) / len(activations)
+
+
+def spectrum_numbers(variances: NDArray[np.float64]) -> dict[str, float]:
+    """Summarise a spectrum; see ``redundancy``.
+
+    >>> numbers = spectrum_numbers(np.array([1.0, 1.0, 0.0]))
+    >>> [round(numbers[name], 6) for name in ("components_95", "participation_ratio", "effective_rank")]
+    [2.0, 2.0, 2.0]
+    """
+    total = max(float(variances.sum()), 1e-300)
+    shares = variances / total
+    reached = np.cumsum(shares)
+    present = shares[shares > 0]
+    return {
+        "components_95": float((reached < 0.95).sum() + 1),
+        "components_99": float((reached < 0.99).sum() + 1),
+        "participation_ratio": 1 / max(float((shares**2).sum()), 1e-300) if len(present) else 0.0,
+        "effective_rank": float(np.exp(-(present * np.log(present)).sum())) if len(present) else 0.0,
+    }
+
+
+def _dead(activations: NDArray[Any]) -> NDArray[np.bool_]:
+    spread = activations.std(0)
+    return np.asarray(spread <= DEAD_RANGE * max(float(spread.max(initial=0.0)), 1e-30))
+
+
+def _agreement(activations: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Absolute correlation of each pair of channels; with labels the smaller of that over all and within classes."""
+    values = activations.astype(np.float64)
+    overall = np.abs(_correlation(values))
+    if labels is None:
+        return overall
+    position, means = group_means(values, labels)
+    within = np.abs(_correlation(values - means[position]))
+    return np.asarray(np.minimum(overall, within))
+
+
+def _correlation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson correlation of columns, ``(c, c)``; 0 with a column that does not vary."""
+    centred = values - values.mean(0)
+    norm = np.sqrt((centred**2).sum(0))
+    unit = centred / np.where(norm > 0, norm, 1.0)
+    return np.asarray(unit.T @ unit)
+
+
+def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the channels that a pivoted Cholesky factorisation takes until nothing is left to explain."""
+    _, pivots, rank, _ = dpstrf(correlation, tol=DEPENDENT_RESIDUE)
+    return np.asarray(pivots[:rank] - 1, dtype=np.int64)

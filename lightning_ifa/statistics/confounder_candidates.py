@@ -1,0 +1,340 @@
+"""Which column of what is known about the samples does the evidence between classes depend on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from lightning_ifa.statistics.metadata_columns import Column, read_column
+from lightning_ifa.statistics.reliance import Further, Reliance, regression_reliance, reliance
+from lightning_ifa.statistics.significance import Z_LIMIT, health
+from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.swap_reliance import multilabel_swap, regression_swap, swap_reliance
+
+RELIANCE_LIMIT = 0.02
+
+CLASS_WEIGHT = 0.2
+"""A single class may run through a candidate five times as far as the average of all classes."""
+
+COVERAGE_LIMIT, ASSOCIATION_LIMIT = 0.3, 0.5
+
+OFF_PATTERN = 3
+"""Samples of a class that must lie off its majority level to compare within the class."""
+
+
+@dataclass(frozen=True)
+class ConfounderCandidate:
+    """One metadata column, image property or part of the image, tested.
+
+    Attributes:
+        source: Its name.
+        origin: ``"metadata"``, ``"background"``, ``"content"``, ``"swap"`` or ``"region"``.
+        reliance: Share of the mean between-class evidence that runs through it, in about [-1, 1]; NaN if untested.
+        z: Of the reliance under its null.
+        worst_class: Class that stands out most; -1 if untested, or for regression.
+        worst_reliance: Share of that class's own evidence.
+        worst_z: Of that share.
+        classes: How many classes were compared.
+        association: Share of its variance that the class explains, in [0, 1]; NaN for a swap.
+        accuracy_aligned: Among samples whose value speaks for their class, averaged within classes; NaN if untested.
+        accuracy_conflicting: Among samples whose value speaks against it.
+        conflicting: How many of those.
+        identifiable: False where nearly every class shows one level only, so that use cannot be told from class.
+        note: Why it was not tested, or empty.
+    """
+
+    source: str
+    origin: str
+    reliance: float = float("nan")
+    z: float = 0.0
+    worst_class: int = -1
+    worst_reliance: float = 0.0
+    worst_z: float = 0.0
+    classes: int = 1
+    association: float = float("nan")
+    accuracy_aligned: float = float("nan")
+    accuracy_conflicting: float = float("nan")
+    conflicting: int = 0
+    identifiable: bool = True
+    note: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether there was anything to compare."""
+        return bool(np.isfinite(self.reliance))
+
+    def sentence(self) -> str:
+        """Say in plain words what was found."""
+        if not self.tested or max(self.z, self.worst_z) < Z_LIMIT or max(self.strength()[0], 0.0) <= RELIANCE_LIMIT:
+            return ""
+        how = {"swap": "travels with", "region": "travels with what lies"}.get(self.origin, "runs through")
+        if self.worst_class < 0:
+            return f"{self.reliance:.0%} of the prediction's slope on the target {how} {self.source}"
+        return (
+            f"{self.reliance:.0%} of the evidence between classes {how} {self.source}; "
+            f"most for class {self.worst_class} ({self.worst_reliance:.0%})"
+        )
+
+    def strength(self, tests: int = 1) -> tuple[float, float]:
+        """Give the reliance, or a fifth of the worst class's if that is more telling, and its corrected z.
+
+        Args:
+            tests: How many candidates the z is the largest of.
+        """
+        overall = self.reliance, correct_for_count(self.z, tests)
+        if self.origin == "background":  # an object of one class may well reach into its background
+            return overall
+        worst = CLASS_WEIGHT * self.worst_reliance, correct_for_count(self.worst_z, tests * self.classes)
+        return min(overall, worst, key=lambda found: health(found[0], RELIANCE_LIMIT, found[1]))
+
+
+def correct_for_count(z: float, tests: int) -> float:
+    """Correct a z that is the largest of several (Bonferroni), so that it compares with a single one.
+
+    >>> round(correct_for_count(4.0, 20), 2)
+    3.22
+    """
+    if tests <= 1 or z > 30:  # beyond that the tail underflows, and the correction no longer matters
+        return z
+    return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)
+
+
+class TrainingRows(NamedTuple):
+    """Labelled training samples, with what the user knows of them.
+
+    Attributes:
+        logits: ``(m, k)``.
+        labels: ``(m,)``.
+        metadata: m rows.
+        groups: ``(m,)`` which samples belong together, numbered as those that are judged; None if none do.
+    """
+
+    logits: NDArray[Any]
+    labels: NDArray[np.int64]
+    metadata: pd.DataFrame
+    groups: NDArray[np.int64] | None = None
+
+
+def find_candidates(
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    sources: Mapping[str, pd.DataFrame],
+    targets: NDArray[Any] | None = None,
+    training: TrainingRows | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> list[ConfounderCandidate]:
+    """Test every column of every source, most suspicious first.
+
+    Args:
+        logits: ``(n, k)`` of labelled samples.
+        labels: ``(n,)`` class, or target bin for regression.
+        sources: Origin to a table of n rows; missing values allowed. ``"content"`` is for properties that may well
+            belong to the class, such as brightness: tested and listed, but not judged.
+        targets: ``(n,)`` float targets for regression (k = 1), else None.
+        training: Helps to tell how the network uses a metadata column that is known there as well, and groups with it.
+        groups: ``(n,)`` which samples belong together, as of one patient; None where each stands for itself.
+
+    Raises:
+        MetadataError: A column holds values that cannot be compared; column and row are named.
+    """
+    candidates = []
+    if training is not None and (training.groups is None) != (groups is None):
+        training = None
+    for origin, frame in sources.items():
+        for name in frame:
+            helps = training is not None and origin == "metadata" and name in training.metadata and targets is None
+            known = training if helps else None
+            candidates.append(_test(logits, labels, frame[name], origin, targets, known, groups))
+    return rank_candidates(candidates)
+
+
+def swap_candidates(
+    before: NDArray[Any],
+    moved: Mapping[str, NDArray[Any]],
+    source: NDArray[Any],
+    labels: NDArray[Any],
+    source_labels: NDArray[Any],
+    origin: str = "swap",
+    source_groups: NDArray[np.int64] | None = None,
+) -> list[ConfounderCandidate]:
+    """Test every part of the image that was swapped.
+
+    Args:
+        before: ``(n, k)`` logits of the recipients.
+        moved: Part to the logits after it was swapped, ``(n, k)``.
+        source: ``(n, k)`` logits of the sources.
+        labels: Of each recipient: its class, ``(n,)`` whole numbers; its labels, ``(n, k)`` of 0 and 1; or its target,
+            ``(n,)`` float, for regression.
+        source_labels: The same of its source.
+        origin: ``"swap"``, ``"region"`` for what lies outside the user's regions, or ``"content"``.
+        source_groups: ``(n,)`` which sources belong together; None where each stands for itself.
+    """
+    travels: Callable[..., Reliance] = swap_reliance if labels.ndim == 1 else multilabel_swap
+    if labels.dtype.kind == "f":
+        before, source, moved = before[:, 0], source[:, 0], {name: after[:, 0] for name, after in moved.items()}
+        travels = regression_swap
+    return rank_candidates(
+        [
+            _candidate(name, origin, travels(before, after, source, labels, source_labels, source_groups))
+            for name, after in moved.items()
+        ]
+    )
+
+
+def rank_candidates(candidates: list[ConfounderCandidate]) -> list[ConfounderCandidate]:
+    """Sort candidates, most suspicious first, untested ones last."""
+
+    def verdict(candidate: ConfounderCandidate) -> float:
+        score, z = candidate.strength()
+        return health(score, RELIANCE_LIMIT, z) if candidate.tested else 2.0
+
+    return sorted(candidates, key=verdict)
+
+
+def _test(
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    frame_column: pd.Series[Any],
+    origin: str,
+    targets: NDArray[Any] | None,
+    training: TrainingRows | None,
+    groups: NDArray[np.int64] | None,
+) -> ConfounderCandidate:
+    name, everything = str(frame_column.name), frame_column
+    if training is not None:
+        there_too = training.metadata[frame_column.name]
+        read_column(there_too)  # its own rows are named if a value cannot be compared
+        read_column(frame_column)
+        everything = pd.concat([frame_column, there_too], ignore_index=True)
+    column = read_column(everything)
+    if column.values is None:
+        return ConfounderCandidate(name, origin, note=f"{column.levels} different values: taken for an identifier")
+    here, there = column.known[: len(labels)], column.known[len(labels) :]
+    y, values = labels[here], column.values[: int(here.sum())]
+    unit = None if groups is None else groups[here]
+    further, units = None, unit
+    if training is not None:
+        more = None if training.groups is None else training.groups[there]
+        units = None if unit is None or more is None else np.concatenate([unit, more])
+        further = Further(training.logits[there], training.labels[there], column.values[len(values) :], more)
+    if len(np.unique(y)) < 2:
+        return ConfounderCandidate(name, origin, note="fewer than two classes have a value")
+    association = _association(values, y)
+    both = values, y
+    if further is not None:
+        both = np.concatenate([values, further.column]), np.concatenate([y, further.labels])
+    if not _varies_within(*both):
+        constant = float(values.std()) == 0.0
+        note = "constant" if constant else "one value in every class: use cannot be told from class"
+        return ConfounderCandidate(name, origin, association=association, identifiable=constant, note=note)
+    if targets is not None:
+        share, z = regression_reliance(logits[here, 0], targets[here], y, values, unit)
+        return ConfounderCandidate(name, origin, share, z, worst_reliance=share, worst_z=z, association=association)
+    aligned, conflicting, count = alignment_accuracy(logits[here].argmax(1) == y, y, values)
+    return _candidate(
+        name,
+        origin,
+        reliance(logits[here], y, values, further, unit),
+        association=association,
+        accuracy_aligned=aligned,
+        accuracy_conflicting=conflicting,
+        conflicting=count,
+        identifiable=not _open_question(column, _one_a_group(*both, units), association),
+    )
+
+
+def _candidate(name: str, origin: str, found: Reliance, **more: Any) -> ConfounderCandidate:
+    limit = RELIANCE_LIMIT / CLASS_WEIGHT
+    worst = int(np.argmin([health(s, limit, z) for s, z in zip(found.class_shares, found.class_z, strict=True)]))
+    return ConfounderCandidate(
+        name,
+        origin,
+        found.share,
+        found.z,
+        int(found.classes[worst]),
+        float(found.class_shares[worst]),
+        float(found.class_z[worst]),
+        len(found.classes),
+        **more,
+    )
+
+
+def alignment(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
+
+    Args:
+        values: ``(n, p)``.
+        labels: ``(n,)``.
+    """
+    position, means = group_means(values, labels)
+    overall = values.mean(0)
+    return np.asarray(((values - overall) * (means[position] - overall)).sum(1))
+
+
+def alignment_accuracy(
+    correct: NDArray[np.bool_], labels: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[float, float, int]:
+    """Accuracy where a variable speaks for the sample's class, and where it speaks against it.
+
+    Within classes that have both, weighted by ``n1 n2 / (n1 + n2)``, so that easy classes do not enter.
+
+    Args:
+        correct: ``(n,)``.
+        labels: ``(n,)``.
+        values: ``(n, p)``.
+
+    Returns:
+        Both accuracies (NaN if no class has both sorts of samples), and how many samples conflict.
+    """
+    position, means = group_means(values, labels)
+    side = np.sign(alignment(values, labels))
+    count = [np.bincount(position, side == s, len(means)) for s in (1, -1)]
+    right = [np.bincount(position, (side == s) & correct, len(means)) for s in (1, -1)]
+    weight = count[0] * count[1] / np.maximum(count[0] + count[1], 1)
+    if not weight.any():
+        return float("nan"), float("nan"), int(count[1].sum())
+    accuracy = [float((weight * r / np.maximum(c, 1)).sum() / weight.sum()) for r, c in zip(right, count, strict=True)]
+    return accuracy[0], accuracy[1], int(count[1].sum())
+
+
+def _open_question(column: Column, both: tuple[NDArray[Any], NDArray[np.int64]], association: float) -> bool:
+    return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(*both) < COVERAGE_LIMIT
+
+
+def _one_a_group(
+    values: NDArray[Any], labels: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Keep one of the samples that agree in group, class and value."""
+    if groups is None:
+        return values, labels
+    _, first = np.unique(np.column_stack([groups, labels, values]), axis=0, return_index=True)
+    return values[first], labels[first]
+
+
+def _association(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    position, means = group_means(values, labels)
+    total = float(((values - values.mean(0)) ** 2).sum())
+    return float(((means[position] - values.mean(0)) ** 2).sum()) / total if total > 0 else 0.0
+
+
+def _varies_within(values: NDArray[Any], labels: NDArray[np.int64]) -> bool:
+    position, means = group_means(values, labels)
+    within = float(((values - means[position]) ** 2).sum())
+    return within > 1e-12 * max(float(((values - values.mean(0)) ** 2).sum()), 1e-300) and within > 0
+
+
+def _coverage(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    """Share of the association that lies in classes with enough samples off the class's majority level."""
+    _, means = group_means(values, labels)
+    away = np.linalg.norm(means - means.mean(0), axis=1)
+    covered = []
+    for label in np.unique(labels):
+        _, counts = np.unique(values[labels == label], axis=0, return_counts=True)
+        covered.append(int((labels == label).sum()) - counts.max() >= OFF_PATTERN)
+    return float((away * covered).sum() / max(float(away.sum()), 1e-300))

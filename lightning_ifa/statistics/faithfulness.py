@@ -1,0 +1,104 @@
+"""Faithfulness: does the network lose its score with what the map marks, and keep it with nothing else?
+
+Numbers from scores before and after masking; what masks the input is ``features.faithfulness``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.metrics import auc
+
+PROBABILITY = ("multiclass", "binary", "multilabel", "segmentation")
+"""Tasks whose score has a probability; a drop of confidence means something there only."""
+
+
+def confidence(logits: NDArray[Any], explained: NDArray[np.int64], task: str) -> NDArray[np.float64]:
+    """Give the explained class's probability, or the score itself where there is none.
+
+    Args:
+        logits: ``(..., n, k)``.
+        explained: ``(n,)`` class of each sample.
+        task: ``"multilabel"``: sigmoid; the other tasks of ``PROBABILITY``: softmax; any other: the score.
+
+    Returns:
+        ``(..., n)``.
+
+    >>> confidence(np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([0, 1]), "multiclass")
+    array([0.5, 0.5])
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    if task == "multilabel":
+        values = expit(values)
+    elif task in PROBABILITY:
+        values = softmax(values, axis=-1)
+    return np.asarray(values[..., np.arange(len(explained)), explained])
+
+
+def average_drop(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Mean share of the confidence that is lost when only what the map marks is shown, in [0, 1]; less is better.
+
+    Average Drop of Chattopadhyay et al., arXiv 1710.11063, section 4.1, as a fraction.
+
+    Args:
+        before: ``(n,)`` confidence of the whole input, in (0, 1].
+        after: ``(n,)`` of the masked one.
+
+    >>> average_drop(np.array([0.8, 0.5]), np.array([0.4, 0.9]))
+    0.25
+    """
+    return float((np.maximum(before - after, 0) / np.maximum(before, 1e-300)).mean())
+
+
+def average_increase(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Share of samples whose confidence rises when only what the map marks is shown, in [0, 1]; more is better.
+
+    Increase in Confidence of Chattopadhyay et al., arXiv 1710.11063, section 4.1, as a fraction.
+
+    Args:
+        before: ``(n,)`` confidence of the whole input.
+        after: ``(n,)`` of the masked one.
+    """
+    return float((np.asarray(after) > np.asarray(before)).mean())
+
+
+def area(shares: NDArray[Any], values: NDArray[Any]) -> float:
+    """Area under a curve by the trapezoid rule, over the range of the shares: the mean height.
+
+    Insertion and deletion metric of Petsiuk et al. (RISE), arXiv 1806.07421, section 3.2.
+
+    Args:
+        shares: ``(s,)`` rising, s >= 2.
+        values: ``(s,)``.
+
+    >>> area(np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.0, 0.0]))
+    0.25
+    """
+    return float(auc(shares, values) / (shares[-1] - shares[0]))
+
+
+def own_scale(maps: NDArray[Any]) -> NDArray[np.float32]:
+    """Stretch each map's positive part to its own maximum, in [0, 1]; a map without positive part stays 0.
+
+    Args:
+        maps: ``(n, *space)``.
+    """
+    positive = np.maximum(maps, 0)
+    top = positive.reshape(len(maps), -1).max(1).reshape(-1, *[1] * (maps.ndim - 1))
+    return np.asarray(np.divide(positive, top, out=np.zeros(maps.shape, np.float32), where=top > 0))
+
+
+def shuffle(maps: NDArray[Any], indices: NDArray[np.int64], seed: int) -> NDArray[Any]:
+    """Move each map's values to random positions: a control with the same intensities that points nowhere.
+
+    Args:
+        maps: ``(n, *space)``.
+        indices: ``(n,)`` data-set indices; a sample's shuffle depends on its own only.
+        seed: Of the draw.
+    """
+    flat = maps.reshape(len(maps), -1)
+    orders = [np.random.default_rng((seed, int(index))).permutation(flat.shape[1]) for index in indices]
+    return np.take_along_axis(flat, np.stack(orders), axis=1).reshape(maps.shape)

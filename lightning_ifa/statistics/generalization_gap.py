@@ -1,0 +1,235 @@
+"""How far the evidence on training samples exceeds that on validation samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import solve
+from sklearn.metrics import roc_auc_score
+
+from lightning_ifa.statistics.significance import Z_LIMIT
+from lightning_ifa.statistics.strata import group_means
+
+SHIFT_FOLDS = 5
+
+
+class SplitSample(NamedTuple):
+    """One split's part in the comparison, rows are labelled samples.
+
+    Attributes:
+        margins: ``(n,)`` evidence for the true class over the next best; see ``margin``.
+        intensity: ``(n,)`` sum of the map explained for the true class.
+        activations: ``(n, c)`` pooled activations.
+        strata: ``(n,)`` class or target bin.
+    """
+
+    margins: NDArray[Any]
+    intensity: NDArray[Any]
+    activations: NDArray[Any]
+    strata: NDArray[np.int64]
+
+
+def margin(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[Any]:
+    """True class's logit minus the largest other.
+
+    Args:
+        logits: ``(n, k)``, k >= 2.
+        targets: ``(n,)`` class indices.
+
+    Returns:
+        ``(n,)``; negative where the sample is misclassified.
+
+    >>> margin(np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]]), np.array([0, 1]))
+    array([ 2., -3.])
+    """
+    rows = np.arange(len(targets))
+    others = logits.copy()
+    others[rows, targets] = -np.inf
+    return np.asarray(logits[rows, targets] - others.max(1))
+
+
+def standardised_gap(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Difference of means between two splits, within strata, in within-stratum standard deviations.
+
+    The least-squares effect of the split with one intercept a stratum: strata are weighted by
+    ``n_train * n_val / (n_train + n_val)``, so a class skew between the splits does not enter. Under exchangeable
+    splits z is N(0, 1).
+
+    Args:
+        train: ``(n,)`` values of the training split.
+        train_strata: ``(n,)`` their strata.
+        val: ``(m,)`` values of the validation split.
+        val_strata: ``(m,)`` their strata.
+
+    Returns:
+        ``d`` (positive: training larger; dimensionless) and its ``z``. NaN if no stratum has two samples on
+        each side.
+
+    >>> s = np.zeros(4, dtype=int)
+    >>> round(standardised_gap(np.array([1.0, 2, 3, 4]), s, np.array([0.0, 1, 2, 3]), s)[0], 3)
+    0.775
+    """
+    d, z = _gaps(train[:, None], train_strata, val[:, None], val_strata)
+    return float(d[0]), float(z[0])
+
+
+def _gaps(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standardised gap of every column, ``(c,)``, and its z."""
+    c = train.shape[1]
+    gap, squares, weight, freedom = np.zeros(c), np.zeros(c), 0.0, 0
+    for label in np.intersect1d(train_strata, val_strata):
+        a, b = train[train_strata == label].astype(np.float64), val[val_strata == label].astype(np.float64)
+        if min(len(a), len(b)) < 2:
+            continue
+        w = len(a) * len(b) / (len(a) + len(b))
+        gap, weight = gap + w * (a.mean(0) - b.mean(0)), weight + w
+        squares += ((a - a.mean(0)) ** 2).sum(0) + ((b - b.mean(0)) ** 2).sum(0)
+        freedom += len(a) + len(b) - 2
+    if not freedom:
+        return np.full(c, np.nan), np.full(c, np.nan)
+    spread = np.sqrt(squares / freedom)
+    d = np.where(spread > 0, gap / weight / np.where(spread > 0, spread, 1.0), 0.0)
+    return d, d * np.sqrt(weight)
+
+
+def shift_auc(
+    train: NDArray[Any],
+    train_strata: NDArray[np.int64],
+    val: NDArray[Any],
+    val_strata: NDArray[np.int64],
+    seed: int = 0,
+) -> float:
+    """How well a shrunk linear discriminant tells the splits apart by class-centred activations.
+
+    Overfitting hardly moves where samples lie in feature space, a covariate shift does; cross-validated, so 0.5
+    is chance whatever the number of channels.
+
+    Args:
+        train: ``(n, c)`` pooled activations of the training split.
+        train_strata: ``(n,)`` strata.
+        val: ``(m, c)`` pooled activations of the validation split.
+        val_strata: ``(m,)`` strata.
+        seed: Of the folds.
+
+    Returns:
+        AUC in [0, 1].
+    """
+    x = np.concatenate([train, val]).astype(np.float64)
+    side = np.repeat([0, 1], [len(train), len(val)])
+    position, means = group_means(x, np.concatenate([train_strata, val_strata]))
+    x = x - means[position]
+    spread = x.std(0)
+    x = (x[:, spread > 0] / spread[spread > 0]).astype(np.float32)
+    if min(len(train), len(val)) < SHIFT_FOLDS or not x.shape[1]:
+        return 0.5
+    order = np.random.default_rng(seed).permutation(len(x))
+    fold = np.empty(len(x), dtype=np.int64)
+    fold[order[np.argsort(side[order], kind="stable")]] = np.arange(len(x)) % SHIFT_FOLDS  # equal shares of both sides
+    everything = x.T @ x
+    decision = np.empty(len(x))
+    for number in range(SHIFT_FOLDS):
+        held = fold == number
+        rest, rest_side = x[~held], side[~held]
+        apart = rest[rest_side == 1].mean(0) - rest[rest_side == 0].mean(0)
+        scatter = (everything - x[held].T @ x[held]) / len(rest)
+        decision[held] = x[held] @ solve(_shrink(scatter, len(rest)), apart, assume_a="pos")
+    return float(roc_auc_score(side, decision))
+
+
+def _shrink(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Shrink towards a multiple of the identity: OAS (Chen, Wiesel, Eldar & Hero 2010, eq. 23)."""
+    p = len(covariance)
+    level, squares = float(np.trace(covariance)) / p, float((covariance**2).sum()) / p
+    share = (squares + p * level**2) / max((n + 1) * (squares - level**2), 1e-12)
+    share = float(np.clip(share, 1e-3, 1.0))
+    return np.asarray((1 - share) * covariance + share * level * np.eye(p, dtype=covariance.dtype))
+
+
+def _hard(train: NDArray[Any], val: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cut both splits' margins at their common median: a gap shows first among the harder half."""
+    middle = np.median(np.concatenate([train, val]))
+    return np.minimum(train, middle), np.minimum(val, middle)
+
+
+def gaps_by_class(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Say in which classes the gap lies, largest first.
+
+    Args:
+        train: ``(n,)`` margins of labelled training samples.
+        train_strata: ``(n,)``.
+        val: ``(m,)`` margins of labelled validation samples.
+        val_strata: ``(m,)``.
+
+    Returns:
+        One row a class with two samples on both sides: ``class``, ``gap`` (in standard deviations within the class),
+        ``z``, ``train`` and ``validation`` (how many samples).
+    """
+    rows = []
+    for label in np.intersect1d(train_strata, val_strata):
+        a, b = train[train_strata == label], val[val_strata == label]
+        gap, z = standardised_gap(a, np.zeros(len(a), dtype=np.int64), b, np.zeros(len(b), dtype=np.int64))
+        if np.isfinite(gap):
+            rows.append({"class": int(label), "gap": gap, "z": z, "train": len(a), "validation": len(b)})
+    columns = ["class", "gap", "z", "train", "validation"]
+    return pd.DataFrame(rows, columns=columns).sort_values("gap", ascending=False, ignore_index=True)
+
+
+def gaps_by_feature(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Say which channels carry the gap, largest share first.
+
+    Args:
+        train: ``(n, c)`` contributions of labelled training samples.
+        train_strata: ``(n,)``.
+        val: ``(m, c)`` contributions of labelled validation samples.
+        val_strata: ``(m,)``.
+
+    Returns:
+        One row a channel: ``feature``, ``gap`` (in its own standard deviations within classes), ``z``, and ``share``
+        of the gap in the contributions' sum; shares sum to 1. No row if no stratum has two samples on each side.
+    """
+    gap, z = _gaps(train, train_strata, val, val_strata)
+    raw = _mean_gap(train, train_strata, val, val_strata)
+    share = raw / raw.sum() if raw.sum() else 0.0 * raw
+    frame = pd.DataFrame({"feature": np.arange(len(gap)), "gap": gap, "z": z, "share": share}).dropna()
+    return frame.sort_values("share", ascending=False, ignore_index=True)
+
+
+def _mean_gap(
+    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Difference of means within strata, in units of the values, ``(c,)``."""
+    gap, total = np.zeros(train.shape[1]), 0.0
+    for label in np.intersect1d(train_strata, val_strata):
+        a, b = train[train_strata == label], val[val_strata == label]
+        weight = len(a) * len(b) / (len(a) + len(b))
+        gap, total = gap + weight * (a.mean(0) - b.mean(0)), total + weight
+    return np.asarray(gap / max(total, 1e-12))
+
+
+def left_null(z: Sequence[float], successive: int = 2) -> int | None:
+    """Find the epoch at which a training left its null: the first of ``successive`` ones with z above 3.
+
+    Args:
+        z: One value an analysed epoch, in order; NaN where there was none.
+        successive: How many in a row.
+
+    >>> left_null([0.5, 3.4, 1.0, 3.2, 4.0]), left_null([0.1, 3.5])
+    (3, None)
+    """
+    above = np.asarray(z, dtype=np.float64) > Z_LIMIT
+    for epoch in range(len(above) - successive + 1):
+        if above[epoch : epoch + successive].all():
+            return epoch
+    return None

@@ -1,0 +1,255 @@
+"""How unlike its class a sample is, told by its nearest neighbours in feature space."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = 10
+
+MOST_REFERENCE = 1024
+"""Reference samples at most, so that the cost grows linearly with the samples."""
+
+THRESHOLD = 5.0
+"""Score beyond which a sample is an outlier; measured share of clean samples beyond it in docs/indicators.md."""
+
+VOTE = 0.6
+"""Share of neighbours that must agree on another label to call an outlier mislabelled."""
+
+CLEAR_VOTE, NOISE_LIMIT = 0.8, 0.04
+"""Neighbours that agree on another label beyond doubt, and the share of such samples that speaks of wrong labels."""
+
+STRANGE, DAMAGED = 2.5, 3.0
+"""Robust z of the distance to any class, and of the image properties, that make an outlier foreign or corrupted."""
+
+VOTE_WEIGHT, DOUBT_WEIGHT, PROPERTY_SLACK = 1.5, 1.1, 3.0
+MAD_TO_SD = 1.4826
+ONE_SD_BELOW = 0.1587
+
+
+class OutlierInput(NamedTuple):
+    """What is known of the samples of one split.
+
+    Attributes:
+        activations: ``(n, c)`` pooled activations.
+        contributions: ``(n, c)`` for the label class.
+        properties: ``(n, p)`` image properties; p may be 0.
+        margins: ``(n,)`` evidence for the label's class over the next best, NaN where classes do not compete.
+        labels: ``(n,)`` class or target bin, -1 where unlabelled.
+    """
+
+    activations: NDArray[Any]
+    contributions: NDArray[Any]
+    properties: NDArray[Any]
+    margins: NDArray[Any]
+    labels: NDArray[np.int64]
+
+
+class OutlierScores(NamedTuple):
+    """Per sample, shape ``(n,)``.
+
+    Attributes:
+        score: Distance to its class, votes of the neighbours and image properties in one number, or the network's
+            doubt of the label where that is larger, in robust standard deviations; NaN where there is no label, or no
+            reference sample.
+        disagreement: Share of the nearest reference samples, of whatever class, that agree on one other class.
+        strangeness: Robust z of the distance to the nearest reference samples of any class.
+        damage: Robust z of the image properties' distance to the nearest reference samples.
+        doubt: Robust z of the margin, more where the network contradicts the label; NaN where there is no margin.
+        noise: Share of samples here, and among the reference samples, whose neighbours clearly agree on another
+            label; the smaller of the two, one number. Only wrong labels, or classes that overlap, raise both: an
+            overfitted network knows its training labels, right or wrong.
+    """
+
+    score: NDArray[np.float64]
+    disagreement: NDArray[np.float64]
+    strangeness: NDArray[np.float64]
+    damage: NDArray[np.float64]
+    doubt: NDArray[np.float64]
+    noise: float = 0.0
+
+    @property
+    def suspicious(self) -> NDArray[np.bool_]:
+        """Which samples are outliers; where many labels are wrong, the vote alone tells."""
+        far = np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD
+        return np.asarray(far | ((self.disagreement >= CLEAR_VOTE) & (self.noise > NOISE_LIMIT)))
+
+
+def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None, seed: int = 0) -> OutlierScores:
+    """Score samples against reference samples (the training split), or against each other without reference.
+
+    The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
+    in activations and in contributions, plus 1.5 times the share of neighbours that agree on another class, plus what
+    the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, sign turned), if
+    that is larger. The distance finds what is unlike its class, the vote stays true where many training labels are
+    wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does not add up
+    with the rest: a sum would lift every sample that is merely misclassified above those that are damaged.
+
+    Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
+    samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
+    network or after a shift, their own median and lower half take over: that is no property of single samples.
+
+    Classes with too few reference samples are pooled: their samples are compared with the nearest reference samples of
+    any class, which shows foreign and damaged ones, but hardly a wrong label.
+
+    Args:
+        samples: To be judged.
+        reference: To judge by, or None.
+        seed: Of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
+    """
+    own = reference is None
+    base = _choose(samples if reference is None else reference, None if own else seed)
+    small = np.isin(samples.labels, small_classes(samples.labels, base.labels))
+    base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
+    votes, any_class, same_class, base_noise = [], [], [], []
+    for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
+        near = _Neighbourhood(_unit(x), samples.labels, _unit(b), base.labels, own)
+        same_class.append(_robust_z(near.same_class, near.base_same_class))
+        same_class[-1][small] = _robust_z(near.any_class[small], near.base_any_class[base_small])
+        any_class.append(_robust_z(near.any_class, near.base_any_class))
+        votes.append(near.disagreement)
+        base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
+    damage = _property_z(samples.properties, base.properties, own)
+    doubt = _robust_z(-samples.margins, -base.margins)
+    score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
+    score += np.maximum(damage - PROPERTY_SLACK, 0.0)
+    score = np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
+    noise = min(float((votes[0] >= CLEAR_VOTE).mean()), base_noise[0])
+    return OutlierScores(score, votes[0], any_class[0], damage, doubt, noise)
+
+
+def small_classes(labels: NDArray[np.int64], reference: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the classes among some labels that have too few reference samples to be compared within, and are pooled.
+
+    >>> small_classes(np.array([0, 1, 2, -1]), np.repeat([0, 1], [11, 10]))
+    array([1, 2])
+    """
+    found = np.unique(labels[labels >= 0])
+    return found[[int((reference == label).sum()) <= NEIGHBOURS for label in found]]
+
+
+KINDS = ("mislabelled", "corrupted", "foreign", "atypical")
+
+
+def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
+    """Name each sample's kind, or ``""`` for no outlier, shape ``(n,)``.
+
+    ``"foreign"``: far from every class; ``"corrupted"``: its image properties are out of the ordinary, though the
+    network may place it well; ``"mislabelled"``: close to another class, or the network contradicts the label beyond
+    the threshold; ``"atypical"``: far from its own class only.
+    """
+    names = [
+        (scores.strangeness > STRANGE, "foreign"),
+        (scores.damage > DAMAGED, "corrupted"),
+        ((scores.disagreement >= VOTE) | (DOUBT_WEIGHT * scores.doubt > THRESHOLD), "mislabelled"),
+    ]
+    kinds = np.select([found for found, _ in names], [name for _, name in names], "atypical")
+    return np.where(scores.suspicious, kinds, "")
+
+
+class _Neighbourhood:
+    """Log distances to the nearest reference samples, of the same class and of any, and their votes."""
+
+    def __init__(
+        self,
+        x: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        base: NDArray[np.float32],
+        base_labels: NDArray[np.int64],
+        own: bool,
+    ) -> None:
+        among = base @ base.T
+        np.fill_diagonal(among, -np.inf)
+        similarity = among if own else x @ base.T
+        self.base_any_class = _log_distance(among)
+        self.base_same_class = _within_class(among, base_labels, base_labels)
+        self.any_class = self.base_any_class if own else _log_distance(similarity)
+        self.same_class = self.base_same_class if own else _within_class(similarity, labels, base_labels)
+        self.base_disagreement = _votes(among, base_labels, base_labels)
+        self.disagreement = self.base_disagreement if own else _votes(similarity, labels, base_labels)
+
+
+def _log_distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log of the mean cosine distance to the most similar columns, ``(n,)``."""
+    count = min(NEIGHBOURS, similarity.shape[1] - 1)
+    if count < 1:
+        return np.full(len(similarity), np.nan)
+    nearest = np.partition(similarity, -count, axis=1)[:, -count:]
+    return np.asarray(np.log(np.maximum(1 - nearest, 1e-7).mean(1, dtype=np.float64)))
+
+
+def _within_class(
+    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found = np.full(len(similarity), np.nan)
+    for label in np.unique(labels[labels >= 0]):
+        columns = np.flatnonzero(base_labels == label)
+        if len(columns) > NEIGHBOURS:
+            rows = np.flatnonzero(labels == label)
+            found[rows] = _log_distance(similarity[np.ix_(rows, columns)])
+    return found
+
+
+def _votes(
+    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Largest share of a sample's neighbours that agree on one other class, ``(n,)``."""
+    count = min(NEIGHBOURS, similarity.shape[1] - 1)
+    if count < 1:
+        return np.zeros(len(similarity))
+    nearest = np.argpartition(similarity, -count, axis=1)[:, -count:]
+    neighbours = np.sort(base_labels[nearest], axis=1)
+    other = (neighbours != labels[:, None]) & (neighbours >= 0)
+    most = np.zeros(len(similarity))
+    run = np.zeros(len(similarity))
+    for position in range(count):
+        same = position > 0 and neighbours[:, position] == neighbours[:, position - 1]
+        run = np.where(other[:, position], np.where(same, run, 0.0) + 1.0, 0.0)
+        most = np.maximum(most, run)
+    return np.asarray(most / count)
+
+
+def _property_z(properties: NDArray[Any], base: NDArray[Any], own: bool) -> NDArray[np.float64]:
+    """Robust z of the distance between rows of robustly scaled properties; 0 without properties."""
+    if not properties.shape[1] or len(base) < 3:
+        return np.zeros(len(properties))
+    middle = np.median(base, axis=0)
+    spread = MAD_TO_SD * np.median(np.abs(base - middle), axis=0) + 1e-3 * base.std(0) + 1e-12
+    x, b = (np.clip((values - middle) / spread, -20, 20) for values in (properties, base))
+    among = _distances(b, b)
+    np.fill_diagonal(among, np.inf)
+    count = min(NEIGHBOURS, len(b) - 2)
+    found, known = (
+        np.log(np.partition(d, count, axis=1)[:, :count].mean(1) + 1e-9)
+        for d in (among if own else _distances(x, b), among)
+    )
+    return _robust_z(found, known)
+
+
+def _distances(x: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.maximum((x**2).sum(1)[:, None] + (b**2).sum(1) - 2 * x @ b.T, 0.0)))
+
+
+def _robust_z(distance: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    known, judged = reference[np.isfinite(reference)], distance[np.isfinite(distance)]
+    if not len(known) or not len(judged):
+        return np.full(len(distance), np.nan)
+    middle = np.median(known)
+    centre = max(middle, np.median(judged))
+    lower_half = np.median(judged) - np.quantile(judged, ONE_SD_BELOW)
+    spread = max(MAD_TO_SD * np.median(np.abs(known - middle)), lower_half, 1e-12)
+    return np.asarray((distance - centre) / spread)
+
+
+def _choose(samples: OutlierInput, seed: int | None) -> OutlierInput:
+    if seed is None or len(samples.labels) <= MOST_REFERENCE:
+        return samples
+    rows = np.random.default_rng(seed).choice(len(samples.labels), MOST_REFERENCE, replace=False)
+    return OutlierInput(*(values[rows] for values in samples))
+
+
+def _unit(features: NDArray[Any]) -> NDArray[np.float32]:
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(features / np.maximum(length, 1e-12), dtype=np.float32)

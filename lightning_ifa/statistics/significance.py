@@ -1,0 +1,27 @@
+"""The one rule that turns a score and its significance into a health value."""
+
+from __future__ import annotations
+
+import math
+
+UNDECIDED = 0.5
+"""The health of a family about which nothing can be said: no alarm, but no pass either."""
+
+Z_LIMIT = 3.0
+
+
+def health(score: float, limit: float, z: float | None = None, z_limit: float = Z_LIMIT) -> float:
+    """Map a score and its significance to [0, 1]: ``1 / (1 + min(score / limit, z / z_limit))``.
+
+    Below 0.5, the alarm line, only if the score exceeds its limit and is significant as well: a large score on
+    few samples does not alarm, nor does a negligible one that many samples make significant. Where there is no
+    sampling noise to overcome, z is None and the limit alone decides.
+
+    >>> health(0.0, limit=0.3, z=0.0), health(0.6, limit=0.3, z=9.0), health(0.6, limit=0.3, z=1.0)
+    (1.0, 0.3333333333333333, 0.75)
+    """
+    excess = max(score, 0.0) / limit
+    if z is not None:
+        excess = min(excess, max(z, 0.0) / z_limit)
+    value = 1.0 / (1.0 + excess)
+    return value if value != UNDECIDED else math.nextafter(UNDECIDED, 1.0)  # at the limit is not beyond it

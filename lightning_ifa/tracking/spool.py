@@ -1,0 +1,158 @@
+"""The background sink: whatever the tracking server does, training does not notice and nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from lightning_ifa.errors import IFAWarning
+from lightning_ifa.tracking.job import JOB_FILE, hold_job, list_pending, replay
+
+log = logging.getLogger(__name__)
+Render = Callable[[Path], None]
+LONGEST_QUEUE = 16
+RETRY_AFTER = 60.0
+
+HELD_FILE = "held.json"
+"""A job's description as long as it is not known whether the job is wanted."""
+
+
+class Spool:
+    """Renders analyses in one daemon thread and uploads them in another, so that a slow server delays no rendering.
+
+    Every job is written to its own folder of the spool first and removed after its upload, so a failed upload,
+    a killed process or a full queue leaves complete jobs behind that ``lightning-ifa sync`` uploads later. After
+    a failure the server is left alone for a minute; jobs then only gather in the spool.
+
+    Args:
+        spool: Folder for the jobs of one run.
+        tracking_uri: The run's store; None where there is no run, then the folders are the result.
+        when_uploaded: Called once, in the uploading thread, after the first upload.
+        when_complete: Called at the end, in the uploading thread, if everything is uploaded.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        tracking_uri: str | None = None,
+        when_uploaded: Callable[[], None] | None = None,
+        when_complete: Callable[[], None] | None = None,
+    ) -> None:
+        self.spool = spool
+        self._uri = tracking_uri
+        self._when_uploaded, self._when_complete = when_uploaded, when_complete
+        self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
+        self._held: Collection[str] = ()
+        self._written, self._complete = threading.Event(), False
+        self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
+        if tracking_uri is not None:
+            self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, name: str, render: Render) -> None:
+        """Hand over a job; returns at once unless the rendering is 16 jobs behind, then it is rendered here.
+
+        Args:
+            name: Of the job's folder.
+            render: Writes the files and, last, the job's description into the folder it is given.
+        """
+        folder = self.spool / name
+        try:
+            self._jobs.put_nowait((folder, render))
+        except queue.Full:
+            _render(folder, render)
+
+    def close(self, timeout: float, held: Collection[str] = ()) -> None:
+        """Finish what waits, as far as the time allows, and say where the rest lies.
+
+        Args:
+            timeout: Seconds.
+            held: Jobs held back until now that shall be uploaded; the others are removed.
+        """
+        deadline = time.monotonic() + timeout
+        self._held = held
+        try:
+            self._jobs.put(None, timeout=timeout)
+        except queue.Full:
+            log.debug("the rendering thread is stuck")
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._threads[0].is_alive():
+            release(self.spool, held)
+        left = list(list_pending(self.spool))
+        if self.spool.is_dir() and not any(self.spool.iterdir()):
+            self.spool.rmdir()
+        if left or any(thread.is_alive() for thread in self._threads):
+            warnings.warn(
+                f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
+                f"`lightning-ifa sync {self.spool}` makes up for them",
+                IFAWarning,
+                stacklevel=2,
+            )
+
+    def _render_all(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            _render(*job)
+            self._written.set()
+        release(self.spool, self._held)
+        self._complete = True
+        self._written.set()
+
+    def _send_all(self) -> None:
+        not_before = 0.0
+        while True:
+            self._written.wait()
+            self._written.clear()
+            last = self._complete
+            if last or time.monotonic() >= not_before:
+                sent = self._send_pending()
+                not_before = 0.0 if sent else time.monotonic() + RETRY_AFTER
+                if last and sent and self._when_complete is not None:
+                    self._when_complete()
+            if last:
+                return
+
+    def _send_pending(self) -> bool:
+        """Upload what is written; whether all of it went."""
+        complete = True
+        for folder, error in replay(self.spool, self._uri):
+            if error is None:
+                tell, self._when_uploaded = self._when_uploaded, None
+                if tell is not None:
+                    tell()
+            elif complete:
+                complete = False
+                log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
+                log.debug("upload failed", exc_info=error)
+        return complete
+
+
+def release(spool: Path, names: Collection[str] | None = None) -> None:
+    """Make held jobs ready for upload.
+
+    Args:
+        spool: Their folder.
+        names: Which ones; the others are removed. None releases all.
+    """
+    for folder in hold_job(spool, HELD_FILE):
+        if names is None or folder.name in names:
+            (folder / HELD_FILE).replace(folder / JOB_FILE)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _render(folder: Path, render: Render) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JOB_FILE).unlink(missing_ok=True)
+        render(folder)
+    except Exception:  # a picture must never stop a training
+        log.warning("the pictures of %s could not be made", folder.name, exc_info=True)
+        shutil.rmtree(folder, ignore_errors=True)

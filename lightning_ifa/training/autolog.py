@@ -1,0 +1,97 @@
+"""Analysis without a line of code: what Lightning's entry point ``callbacks_factory`` calls at every ``Trainer()``.
+
+::
+
+    LIGHTNING_IFA=1 python train.py
+    LIGHTNING_IFA_CONFIG=ifa.yaml python train.py    # a mapping of the callback's options
+
+or, with one line, ``lightning_ifa.autolog()``. Otherwise nothing is added, and nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_ifa.errors import ConfigError, FileError, IFAError, did_you_mean
+from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+
+SWITCH, CONFIG = "LIGHTNING_IFA", "LIGHTNING_IFA_CONFIG"
+
+_autolog: Mapping[str, Any] | bool | None = None
+"""What ``autolog`` asked for: options, or False for nothing; None leaves it to the environment."""
+
+
+def autolog(*, disable: bool = False, **options: Any) -> None:
+    """Analyse every training whose ``Trainer`` is made from now on, in either Lightning package.
+
+    Stands beside ``mlflow.pytorch.autolog()`` and logs to the run that it, a logger or you have opened; it never opens
+    one, and leaves the work to an ``IntegratedFeatureAnalysis`` that is among the trainer's callbacks.
+
+    Args:
+        disable: Analyse nothing from now on, whatever the environment says.
+        **options: Those of ``IntegratedFeatureAnalysis``.
+
+    Raises:
+        ConfigError: There is no such option.
+        ValueError: An option is out of range.
+
+    Example::
+
+        mlflow.pytorch.autolog()
+        lightning_ifa.autolog(max_samples=512)
+        Trainer(max_epochs=10).fit(model, datamodule=data)
+    """
+    global _autolog  # as MLflow's own autolog, this is a setting of the process
+    if disable:
+        _autolog = False
+        return
+    _make(options, "autolog", ConfigError)  # tells a mistake here rather than in a later Trainer()
+    _autolog = options
+
+
+def callbacks() -> list[IntegratedFeatureAnalysis]:
+    """Make the callback if somebody asks for it; it stands back where the trainer has one already.
+
+    Raises:
+        FileError: The configuration cannot be read, or names an option that does not exist.
+    """
+    if _autolog is False:
+        return []
+    if isinstance(_autolog, Mapping):
+        return [_make(_autolog, "autolog", ConfigError)]
+    config = os.environ.get(CONFIG, "")
+    if config:
+        return [_make(_read(Path(config)), f"{CONFIG}={config}", FileError)]
+    if os.environ.get(SWITCH, "0").lower() in ("", "0", "false", "no", "off"):
+        return []
+    return [_make({}, SWITCH, FileError)]
+
+
+def _make(options: Mapping[str, Any], source: str, error: type[IFAError]) -> IntegratedFeatureAnalysis:
+    from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+
+    known = inspect.signature(IntegratedFeatureAnalysis).parameters
+    for name in options:
+        if name not in known:
+            raise error(f"{source}: there is no option {name!r}{did_you_mean(str(name), known)}")
+    analysis = IntegratedFeatureAnalysis(**options)
+    analysis.stands_back = True
+    return analysis
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FileError(f"{CONFIG}={path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise FileError(
+            f"{CONFIG}={path} holds a {type(found).__name__}; expected options of the callback, name: value"
+        )
+    return found

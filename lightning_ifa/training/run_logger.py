@@ -1,0 +1,114 @@
+"""What leaves the process: reports to the run in the background, their record into checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.tracking.checkpoint import Moment, Record, record
+from lightning_ifa.tracking.names import metrics_at
+from lightning_ifa.tracking.publisher import Publisher
+from lightning_ifa.tracking.run import Run, find_run, other_active_run
+
+
+class RunLogger:
+    """Finds the run, hands reports to the publisher of their place in it, and remembers both.
+
+    Args:
+        run_id: Given by the user, or None.
+        tracking_uri: Given by the user, or None.
+        view: Whether to save a view in the run's experiment, once.
+        warn: Tells the user something once.
+
+    Attributes:
+        logged_to: The run that was last logged to, also by the training that this one resumes.
+        place: Where in the run: nothing, or the layer's name for a further instance in one trainer.
+    """
+
+    def __init__(self, run_id: str | None, tracking_uri: str | None, view: bool, warn: Callable[[str], None]) -> None:
+        self._run_id, self._tracking_uri, self._view, self._warn = run_id, tracking_uri, view, warn
+        self.logged_to: str | None = None
+        self.place = ""
+        self._waiting: dict[str, tuple[FeatureReport, Moment]] = {}
+        self._latest: tuple[FeatureReport, Moment, int] | None = None
+        self._publishers: dict[str, Publisher] = {}
+        self._began = time.monotonic()
+
+    def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
+        """Take a report, until ``send``.
+
+        Args:
+            report: Of one validation loader.
+            moment: When its weights were trained.
+            global_step: The trainer's.
+            number: Of the loader.
+
+        Returns:
+            The report's metrics as they are logged.
+        """
+        if number == 0:
+            self._latest = (report, moment, global_step)
+        place = "/".join(filter(None, (self.place, f"dataloader_{number}" if number else "")))
+        self._waiting[place] = (report, moment)
+        return metrics_at(place, report.metrics)
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+    def send(self, trainer: Any, best: str, unlogged: bool = False) -> None:
+        """Hand what waits to the background.
+
+        Args:
+            trainer: Of either Lightning package.
+            best: The best checkpoint until now; empty where there is none.
+            unlogged: The metrics did not reach the run by the logger.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for place, (report, moment) in waiting.items():
+            self._publisher(trainer, place).put(report, moment, best, unlogged)
+
+    def record(self, global_step: int | None = None) -> Record | None:
+        """The record of the latest analysis, or of none if it was made at another step."""
+        if self._latest is None or global_step not in (None, self._latest[2]):
+            return None
+        found = record(self._latest[0], self._latest[1].step, self.logged_to)
+        return replace(found, metrics=metrics_at(self.place, found.metrics))
+
+    def run(self, trainer: Any) -> Run | None:
+        """The run to log to, if there is one."""
+        run = find_run(trainer.loggers, self._run_id, self._tracking_uri)
+        if run is None:
+            return None
+        if self.logged_to not in (None, run.run_id):
+            self._warn(
+                f"these weights were trained in run {self.logged_to}, but run {run.run_id} is logged to; "
+                "MLFlowLogger(run_id=...) continues a run"
+            )
+        other = other_active_run(run)
+        if other is not None:
+            self._warn(f"the logger writes to run {run.run_id}, but run {other} is active: one training, two runs")
+        self.logged_to = run.run_id
+        return run
+
+    def close(self, timeout: float, best: str) -> None:
+        """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``."""
+        publishers, self._publishers = self._publishers, {}
+        deadline = time.monotonic() + timeout  # they work side by side
+        for publisher in publishers.values():
+            publisher.close(max(0.0, deadline - time.monotonic()), best)
+
+    def _publisher(self, trainer: Any, place: str) -> Publisher:
+        if place not in self._publishers:
+            run, folder = self.run(trainer), Path(trainer.default_root_dir) / "ifa"
+            if run is None:
+                self._warn(
+                    f"no MLflow run was found, so pictures and tables go to {folder}; pass "
+                    "logger=MLFlowLogger(tracking_uri=...) to the Trainer, or run_id= to the callback"
+                )
+            self._publishers[place] = Publisher(run, folder, trainer.loggers, self._view, place, self._began)
+        return self._publishers[place]
