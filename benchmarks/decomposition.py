@@ -23,11 +23,11 @@ from lightning_ifa.decomposition import decompose
 from lightning_ifa.decomposition.curves import Trial, channel_masks, component_curve, start_trial
 from lightning_ifa.decomposition.decompose import SHARES
 from lightning_ifa.evaluation.cam_check import check_maps
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.reduction import keep_channels, store_activations
 from lightning_ifa.model.head import Head
 from lightning_ifa.model.isolation import isolate
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.channel_selection import kept_counts
 from lightning_ifa.statistics.completeness import TRANSFORMS
 from lightning_ifa.statistics.importance import order, preference

@@ -27,7 +27,7 @@ from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_ifa import gate
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.report.figures.cam_overlay import overlay
 from lightning_ifa.tracking.log_model import log_model
 from lightning_ifa.tracking.saved_view import install_view

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.evaluation.cam_check import check_maps
     from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
-    from lightning_ifa.feature_report import FeatureReport
     from lightning_ifa.layer_analysis import analyze_layers
+    from lightning_ifa.report.feature_report import FeatureReport
     from lightning_ifa.tracking.compare import compare
     from lightning_ifa.tracking.log_model import log_model
     from lightning_ifa.tracking.spooling_client import outage_proof
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "FeatureReport": "feature_report",
+    "FeatureReport": "report.feature_report",
     "FeatureTable": "data.feature_table",
     "IFAError": "errors",
     "IFAWarning": "errors",

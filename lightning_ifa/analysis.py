@@ -18,19 +18,21 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.features.probes import take_probes
+from lightning_ifa.features.probes import Probes, take_probes
 from lightning_ifa.features.sample_images import take_sample_images
-from lightning_ifa.findings import RegionFindings, analyze_tables
+from lightning_ifa.indicators import registry
+from lightning_ifa.indicators.context import AnalysisContext, importance_mask, name_classes
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.report.examples import example_rows
-from lightning_ifa.statistics.intensity_scale import IntensityScale
-from lightning_ifa.statistics.localization import localize
+from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.statistics.importance import importance
+from lightning_ifa.statistics.intensity_scale import IntensityScale, common_scale
+from lightning_ifa.statistics.localization import Localization, localize
 from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.strata import bin_edges, strata
 
@@ -153,18 +155,46 @@ def examine(
         DataError: The data do not allow it; the message says what would.
     """
     validation, (extraction, loader) = tables["validation"], sources["validation"]
-    report = analyze_tables(
+    localization, region_swaps = _localize(extraction, loader, validation, regions)
+    context = AnalysisContext(
         tables,
-        take_probes(extraction, loader, validation, probe_rows(validation, probes), pixels),
-        class_names=class_names,
-        scale=scale,
+        name_classes(validation, class_names),
+        seed,
         swaps=_run_swaps(extraction, loader, validation) if swaps else None,
-        elsewhere=_localize(extraction, loader, validation, regions),
+        localization=localization,
+        region_swaps=region_swaps,
         augmented=augmented,
         augmented_train=augmented_train,
-        seed=seed,
     )
+    shown = take_probes(extraction, loader, validation, probe_rows(validation, probes), pixels)
+    report = analyze_tables(context, shown, scale)
     return _with_gallery(report, sources) if pixels else report
+
+
+def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensityScale | None = None) -> FeatureReport:
+    """Assess every family of indicators; nothing here needs the network.
+
+    Args:
+        context: The FeatureTables, and what interventions found.
+        probes: The pictured samples.
+        scale: The intensity scale to use, as of another run; fitted to the validation maps by default.
+
+    Raises:
+        DataError: The validation split shows fewer than two classes with two samples each.
+    """
+    context.require_two_classes()
+    findings, warnings = registry.assess_all(context)
+    table = context.validation
+    return FeatureReport(
+        findings=findings,
+        importance=importance(table.contributions, table.explained, importance_mask(table)),
+        tables=dict(context.tables),
+        scale=scale or common_scale(table.cams),
+        probes=probes,
+        class_names=context.class_names,
+        warnings=tuple(warnings),
+        trend=context.trend,
+    )
 
 
 def _with_gallery(report: FeatureReport, sources: Mapping[str, Source]) -> FeatureReport:
@@ -203,20 +233,20 @@ def _run_swaps(extraction: FeatureExtractor, loader: DataLoader[Any], table: Fea
 
 def _localize(
     extraction: FeatureExtractor, loader: DataLoader[Any], table: FeatureTable, regions: Regions | None
-) -> RegionFindings | None:
-    """See what lies outside the regions where the evidence should be; None without regions.
+) -> tuple[Localization | None, Swaps | None]:
+    """See what lies outside the regions where the evidence should be, and swap it; nothing without regions.
 
     Raises:
-        DataError: A region that does not fit the input.
+        DataError: A region does not fit the input.
     """
     if regions is None:
-        return None
+        return None, None
     with isolate(extraction.model, extraction.seed):  # the user's code reads the masks
-        maps = localize(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
-        moved = None
+        localization = localize(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
+        swaps = None
         if table.task in SWAPPABLE:
-            moved = swap_outside(extraction, loader, table.indices, table.task, regions)
-    return RegionFindings(maps, moved)
+            swaps = swap_outside(extraction, loader, table.indices, table.task, regions)
+    return localization, swaps
 
 
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:

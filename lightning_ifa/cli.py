@@ -72,7 +72,7 @@ def analyze(
 
     from lightning_ifa.errors import IFAError
     from lightning_ifa.offline import checkpoint_analysis as offline
-    from lightning_ifa.report.summary import summary
+    from lightning_ifa.report.markdown import summary
 
     try:
         if model and data:

@@ -16,9 +16,9 @@ from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.data.sampling import reference_indices
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.outputs import ScoreFunction
+from lightning_ifa.report.feature_report import FeatureReport
 
 
 def analyze_layers(

@@ -303,9 +303,10 @@ def test_the_epoch_at_which_overfitting_began_survives_a_resume(tmp_path):
     )  # fmt: skip
     again.fit(module, *data(), ckpt_path=path)
     report = callback.report
-    assert [epoch for epoch, _, _ in report.trend] == list(range(8))
-    assert report.trend[:2] == first.report.trend
-    z = [z for _, _, z in report.trend]
+    trend = report.trend["overfitting"]
+    assert [point.epoch for point in trend] == list(range(8))
+    assert trend[:2] == first.report.trend["overfitting"]
+    z = [point.z for point in trend]
     began = next(i for i in range(7) if z[i] > 3 and z[i + 1] > 3)
     assert report.metrics["ifa/overfitting/left_null"] == report.left_null == began
     report.save(tmp_path / "report")

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from models import PoolNet
 
 from lightning_ifa.cli import main
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.tracking.checkpoint import load_checkpoint
 from lightning_ifa.training.lightning_cli import train
 

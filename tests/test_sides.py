@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lightning_ifa.sides import label_margins
+from lightning_ifa.indicators.outliers import label_margins
 
 
 @dataclass

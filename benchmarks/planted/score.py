@@ -25,11 +25,10 @@ from lightning_ifa.data.regions import Regions
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.confounding import confounding
-from lightning_ifa.indicators.outliers import outliers
+from lightning_ifa.indicators.outliers import label_margins, outliers
 from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
-from lightning_ifa.sides import label_margins
 from lightning_ifa.statistics.confounder_candidates import (
     ConfounderCandidate,
     TrainingRows,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.analysis import probe_rows
+from lightning_ifa.analysis import analyze_tables, probe_rows
 from lightning_ifa.comparison.changes import changes, resample_scores
 from lightning_ifa.comparison.similarity import (
     cka_matrix,
@@ -21,9 +21,9 @@ from lightning_ifa.comparison.similarity import (
 )
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.findings import analyze_tables
+from lightning_ifa.indicators.context import AnalysisContext, name_classes
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 Tables = Mapping[str, FeatureTable]
@@ -120,10 +120,10 @@ def _differences(first: str, base: Tables, name: str, tables: Tables, force: boo
     return notes
 
 
-def _report(tables: Tables, seed: int) -> FeatureReport:
+def _report(tables: Tables, seed: int) -> AnalysisResult:
     table = tables["validation"]
     rows = table.take(probe_rows(table, PROBES))
-    return analyze_tables(tables, Probes(rows, rows, None), seed=seed)
+    return analyze_tables(AnalysisContext(tables, name_classes(table, None), seed), Probes(rows, rows, None))
 
 
 def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

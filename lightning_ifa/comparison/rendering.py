@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_ifa.comparison.changes import BETTER, NOISE, UNDECIDED_CHANGE, WORSE
 from lightning_ifa.comparison.compare import Comparison
-from lightning_ifa.indicators.limits import LIMITS
+from lightning_ifa.indicators import registry
 from lightning_ifa.report.figures.style import (
     BAD,
     FAINT,
@@ -30,7 +30,7 @@ from lightning_ifa.report.figures.style import (
     plain,
     png,
 )
-from lightning_ifa.report.told import join_words
+from lightning_ifa.text import join_words
 
 COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNDECIDED_CHANGE: FAINT}
 MOST_ROWS = 100
@@ -187,7 +187,7 @@ def _draw_changes(axes: Axes, comparison: Comparison) -> None:
     """Changes in units of the family's alarm line, since the scores' own units differ."""
     labels = []
     for row, change in enumerate(_rows(comparison.changes)[::-1]):
-        limit, verdict = LIMITS[change["family"]], change["verdict"]
+        limit, verdict = registry.indicator_of(change["family"]).limit, change["verdict"]
         colour = COLOURS[verdict]
         if verdict != UNDECIDED_CHANGE:
             axes.plot([change["low"] / limit, change["high"] / limit], [row, row], color=colour, lw=2)

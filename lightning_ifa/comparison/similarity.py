@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.comparison.changes import SIGNIFICANT
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.sides import table_strata
+from lightning_ifa.indicators.context import table_strata
 from lightning_ifa.statistics.similarity import linear_cka, map_correlations
 
 

@@ -18,13 +18,13 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.decomposition.curves import Trial, enough, selection_curves, start_trial
 from lightning_ifa.decomposition.principal import PrincipalFeatures, principal_features
 from lightning_ifa.errors import DataError, OutputError
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.findings import importance_mask
+from lightning_ifa.indicators.context import importance_mask
 from lightning_ifa.interventions.reduction import store_activations
 from lightning_ifa.model.head import Head, Scope
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics import channel_selection as selection
 from lightning_ifa.statistics.channel_redundancy import channel_groups, needed_channels
 from lightning_ifa.statistics.strata import bin_edges, strata
@@ -92,7 +92,7 @@ class Decomposition:
 def decompose(
     model: nn.Module,
     loader: DataLoader[Any],
-    report: FeatureReport,
+    report: AnalysisResult,
     *,
     task: str | ScoreFunction | None = None,
     batch_fn: BatchFunction | None = None,

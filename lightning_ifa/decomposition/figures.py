@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_ifa.decomposition.decompose import Decomposition
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.indicators.redundancy import Redundancy
 from lightning_ifa.report.figures.images import gray_plane
 from lightning_ifa.report.figures.style import (
     BAD,
@@ -25,6 +25,7 @@ from lightning_ifa.report.figures.style import (
     dress,
     flat_map,
 )
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.channel_redundancy import component_variances
 from lightning_ifa.statistics.channel_selection import ENOUGH_PERFORMANCE, ENOUGH_SIMILARITY
 from lightning_ifa.statistics.intensity_scale import common_scale
@@ -68,7 +69,7 @@ def selection_figure(decomposition: Decomposition, title: str = "How many featur
     return figure
 
 
-def spectrum_figure(report: FeatureReport, title: str = "How many dimensions the layer uses") -> Figure:
+def spectrum_figure(report: AnalysisResult, title: str = "How many dimensions the layer uses") -> Figure:
     """Draw the share of the activations' variance in the first components, and how alike channels are."""
     activations = report.tables["validation"].activations
     figure = canvas(10, 3.8, title)
@@ -85,13 +86,13 @@ def spectrum_figure(report: FeatureReport, title: str = "How many dimensions the
         alike = np.abs(np.corrcoef(alive, rowvar=False))
         np.fill_diagonal(alike, 0)
         right.hist(alike.max(1), np.linspace(0, 1, 41).tolist(), color=TRAIN)
-    finding = report.findings["redundancy"]
+    finding = report.findings[Redundancy.name]
     dress(right, f"Redundancy score {finding.score:.2f}", "correlation with the most similar channel", "channels")
     return figure
 
 
 def principal_figure(
-    report: FeatureReport, decomposition: Decomposition, method: str = "pca", title: str = "Principal features"
+    report: AnalysisResult, decomposition: Decomposition, method: str = "pca", title: str = "Principal features"
 ) -> Figure:
     """Draw one row a component: whom it serves, its own map of the probes, its strongest samples.
 
@@ -137,7 +138,7 @@ def _draw_curve(axes: Axes, part: pd.DataFrame, what: str, label: str, colour: s
 
 
 def _draw_label(
-    axes: Axes, report: FeatureReport, share: float, number: int, serves: list[int], strongest: Any
+    axes: Axes, report: AnalysisResult, share: float, number: int, serves: list[int], strongest: Any
 ) -> None:
     classes = ", ".join(report.class_names[k] for k in serves[:4]) or "no class above the others"
     lines = (f"{number + 1}: {share:.0%}", f"serves {classes}", f"samples {', '.join(map(str, strongest[:3]))}")

@@ -17,12 +17,12 @@ from lightning_ifa.cam.methods import ONE_PASS, Method, cam, cam_weights, method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import OutputError
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
 from lightning_ifa.indicators.consistency import trustworthy
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.random_weights import fresh_weights
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.channel_selection import similarity
 from lightning_ifa.statistics.completeness import TRANSFORMS, agreement, shown_levels
 from lightning_ifa.statistics.intensity_scale import common_scale
@@ -55,7 +55,7 @@ class MapCheck:
 def check_maps(
     model: nn.Module,
     loader: DataLoader[Any],
-    report: FeatureReport,
+    report: AnalysisResult,
     *,
     layers: Sequence[str] | None = None,
     methods: Sequence[str] = ONE_PASS,

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
 from lightning_ifa.interventions.ablation import ablate_channels
 from lightning_ifa.model.isolation import isolate
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.confounder_candidates import alignment, alignment_accuracy
 from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.reliance import channel_reliance
@@ -51,7 +51,7 @@ class ConfounderChannelMaps:
 def confounder_channel_maps(
     model: nn.Module,
     val_loader: DataLoader[Any],
-    report: FeatureReport,
+    report: AnalysisResult,
     source: str,
     *,
     examples: int = 4,
@@ -147,7 +147,7 @@ RANDOM_DRAWS = 5
 def ablate_confounder(
     model: nn.Module,
     val_loader: DataLoader[Any],
-    report: FeatureReport,
+    report: AnalysisResult,
     source: str,
     *,
     batch_fn: BatchFunction | None = None,

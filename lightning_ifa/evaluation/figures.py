@@ -11,12 +11,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.evaluation.cam_check import MapCheck
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.style import DIVERGING, HEAT, INK, canvas, dress, flat_map
+from lightning_ifa.report.result import AnalysisResult
 
 
 def scale_figure(
-    report: FeatureReport, title: str = "The same maps, stretched one by one and on the common scale"
+    report: AnalysisResult, title: str = "The same maps, stretched one by one and on the common scale"
 ) -> Figure:
     """Draw each probe's map on its own range above the same map on the common scale, with the colour bar.
 
@@ -48,7 +48,7 @@ def scale_figure(
     return figure
 
 
-def importance_figure(report: FeatureReport, title: str = "Importance of every channel for every class") -> Figure:
+def importance_figure(report: AnalysisResult, title: str = "Importance of every channel for every class") -> Figure:
     """Draw the whole importance difference; entries within two standard errors of zero are left blank."""
     found = report.importance
     figure = canvas(min(3 + 0.12 * found.matrix.shape[1], 16), 1.6 + 0.25 * max(len(found.classes), 1), title)

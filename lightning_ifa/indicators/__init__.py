@@ -1,1 +1,1 @@
-"""What the features say: pure functions of arrays. Knows NumPy, SciPy and scikit-learn, not torch."""
+"""The families of indicators, one file each, behind one interface; ``registry`` lists them."""

@@ -3,12 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from lightning_ifa.indicators.base import Finding, undecided
-from lightning_ifa.statistics.confounder_candidates import RELIANCE_LIMIT, ConfounderCandidate
+from lightning_ifa.indicators.base import (
+    MOST_NAMED,
+    Explanation,
+    Finding,
+    Indicator,
+    Rows,
+    Statistic,
+    describe_certainty,
+    undecided,
+)
+from lightning_ifa.indicators.confounder_search import find_all_candidates
+from lightning_ifa.indicators.confounder_table import judged_candidates, list_candidates
+from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.statistics.confounder_candidates import (
+    CLASS_WEIGHT,
+    RELIANCE_LIMIT,
+    ConfounderCandidate,
+    find_candidates,
+)
+from lightning_ifa.statistics.metadata_columns import GROUP
 from lightning_ifa.statistics.significance import health
+from lightning_ifa.text import join_sentences, join_words, quote_name, shorten, start_sentence
+
+if TYPE_CHECKING:
+    pass
+
+LEAST_GROUPS = 10
+"""Fewer cannot reach z = 3, however they are exchanged."""
+
+
+PLACES = {
+    "metadata": "the metadata column {}",
+    "background": "the image property {}, measured around the object",
+    "swap": "the part of the image called {}",
+    "region": "what lies {}",
+}
+
+AGAINST = {
+    "metadata": "Balance its values over the classes, or weight the samples, and train again",
+    "background": "Look at the images with its highest and lowest values; crop or mask the background, and train again",
+    "swap": "Look at that part of the images; crop or mask it, and train again",
+    "region": "Look at the maps outside your regions; crop or mask what lies there, and train again",
+}
+
+MORE_KNOWLEDGE = "hand over what you know of each sample (metadata=), or where the evidence should lie (regions=)"
+
+
+class Confounding(Indicator):
+    """The share of the evidence that depends on the strongest confounder candidate; see ``confounding``."""
+
+    name = "confounding"
+    meaning = "share of the evidence between classes that runs through the strongest candidate"
+    limit = RELIANCE_LIMIT
+
+    def assess(self, context: AnalysisContext) -> Finding:
+        """Test every metadata column, image property, swapped part and region."""
+        candidates = find_all_candidates(context)
+        means = context.localization.means if context.localization is not None else None
+        return replace(confounding(candidates, means), tables={"confounders": list_candidates(context, candidates)})
+
+    def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
+        """Describe the strongest candidate, its cost and its channels; name the others."""
+        if finding.undecided:
+            return Explanation(finding.note, advice=MORE_KNOWLEDGE if context.validation.metadata.empty else "")
+        frame = judged_candidates(finding.tables["confounders"])
+        frame = frame[frame["origin"] != "content"]
+        strongest = frame[frame["source"] == finding.subject]
+        chosen = frame if strongest.empty else strongest
+        if chosen.empty:
+            found = shorten(start_sentence(finding.note), 200)
+            return Explanation(join_sentences([found]), describe_certainty(finding), f"{AGAINST['metadata']}.")
+        candidate = chosen.iloc[0]
+        channels = ", ".join(map(str, candidate["features"]))
+        found = join_sentences(
+            [
+                _describe_reliance(finding, context, candidate),
+                _describe_accuracies(candidate),
+                f"It is carried by channels {channels}." if channels else "",
+                _describe_others(frame, str(candidate["source"])),
+            ]
+        )
+        advice = f"{AGAINST.get(str(candidate['origin']), AGAINST['metadata'])}."
+        return Explanation(found, describe_certainty(finding), advice)
+
+    def statistic(self, finding: Finding, context: AnalysisContext) -> Statistic | None:
+        """The reliance on the candidate that is strongest on all samples; None if the tables do not hold its values."""
+        frame = finding.tables["confounders"]
+        judged = frame[(frame["origin"] != "content") & frame["score"].notna()]
+        table, labels = context.validation, context.both_splits[1]["validation"]
+        if judged.empty:
+            return None
+        source, origin = judged.iloc[0][["source", "origin"]]
+        values = table.metadata if origin == "metadata" else table.properties
+        if source not in values:
+            return None
+        regression = table.task == "regression"
+
+        def reliance(rows: Rows, _: Rows) -> float:
+            known = rows[labels[rows] >= 0]
+            part = {origin: values[[source]].iloc[known].reset_index(drop=True)}
+            targets = table.targets[known] if regression else None
+            (candidate,) = find_candidates(table.logits[known], labels[known], part, targets)
+            return float(max(candidate.strength(len(judged))[0], 0.0)) if candidate.tested else 0.0
+
+        return reliance
+
+    def warnings(self, context: AnalysisContext) -> list[str]:
+        """A grouping column that is rather a trait: with few values nothing can be significant."""
+        metadata = context.validation.metadata
+        count = metadata[GROUP].nunique() if GROUP in metadata else LEAST_GROUPS
+        if count >= LEAST_GROUPS:
+            return []
+        return [
+            f"confounding: the metadata column {GROUP!r} says which samples belong together; with {count} values "
+            "nothing can be significant. If it is a trait to be tested, give it another name"
+        ]
+
+    def empty_tables(self, context: AnalysisContext) -> Mapping[str, pd.DataFrame]:
+        """No candidate."""
+        return {"confounders": list_candidates(context, [])}
 
 
 def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, float] | None = None) -> Finding:
@@ -32,7 +152,45 @@ def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, 
     worst = int(np.argmin(values))
     score, z = strengths[worst]
     details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance, **(supporting or {})}
-    finding = Finding(max(score, 0.0), z, values[worst], details, f"strongest candidate: {tested[worst].source}")
+    finding = Finding(
+        max(score, 0.0),
+        z,
+        values[worst],
+        details,
+        f"strongest candidate: {tested[worst].source}",
+        subject=tested[worst].source,
+    )
     if finding.alarm or not hidden:
         return finding
     return undecided(f"nearly every class shows one value of {', '.join(hidden)} only: use cannot be told", details)
+
+
+def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd.Series[Any]) -> str:
+    limit = finding.limit
+    name = candidate["source"] if candidate["origin"] == "region" else quote_name(candidate["source"])
+    place = PLACES.get(str(candidate["origin"]), "{}").format(name)
+    group, share = int(candidate["worst_class"]), float(candidate["worst_score"])
+    whom = f"the evidence for {context.class_label(group)}" if group >= 0 else "its evidence"
+    if finding.score > max(candidate["score"], 0.0) + 1e-9:  # a single class gave the alarm
+        return f"{share:.0%} of {whom} runs through {place} (alarm above {limit / CLASS_WEIGHT:.0%})."
+    most = f", and {share:.0%} of {whom}" if group >= 0 and share > candidate["score"] else ""
+    kind = "evidence" if context.validation.task == "regression" else "evidence between the classes"
+    return f"{candidate['score']:.1%} of the {kind} runs through {place} (alarm above {limit:.0%}){most}."
+
+
+def _describe_accuracies(candidate: pd.Series[Any]) -> str:
+    aligned, conflicting = candidate["accuracy_aligned"], candidate["accuracy_conflicting"]
+    if not (np.isfinite(aligned) and np.isfinite(conflicting)):
+        return ""
+    return (
+        f"Of samples whose value goes with their class {aligned:.1%} are classified correctly, of the "
+        f"{int(candidate['conflicting'])} whose value speaks against it {conflicting:.1%}."
+    )
+
+
+def _describe_others(frame: pd.DataFrame, source: str) -> str:
+    others = frame[(frame["source"] != source) & (frame["note"] != "")]["source"]
+    more = [quote_name(other) for other in others[:MOST_NAMED]]
+    rest = len(others) - len(more)
+    more += [f"{rest} more"] if rest else []
+    return f"Taken alone, {join_words(more)} would be over the limit as well." if more else ""

@@ -10,11 +10,62 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.indicators.base import (
+    Explanation,
+    Finding,
+    Indicator,
+    Rows,
+    Statistic,
+    describe_certainty,
+    undecided,
+)
+from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.statistics.completeness import completeness, pearson
 from lightning_ifa.statistics.significance import health
 
 RESIDUE_LIMIT = 0.05
+
+
+class Consistency(Indicator):
+    """The part of the logit's variance that the map's sum misses; see ``consistency``."""
+
+    name = "consistency"
+    meaning = "share of the logit's variance that the map's sum misses"
+    limit = RESIDUE_LIMIT
+
+    def assess(self, context: AnalysisContext) -> Finding:
+        """Compare the explained logits of the validation split with the sums of its maps."""
+        table = context.validation
+        return consistency(_explained_logits(context), table.intensity, table.explained)
+
+    def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
+        """Say what the maps are not good for."""
+        if finding.undecided:
+            return Explanation(finding.note)
+        found = (
+            f"The sum of the map misses {finding.score:.0%} of what makes the logit rise and fall (alarm above "
+            f"{finding.limit:.0%}), so a brighter map does not mean more evidence."
+        )
+        advice = (
+            "Do not compare the maps' intensities at this layer with this method. HiResCAM at the last convolution is "
+            "the safe choice; behind a LayerNorm head no method is."
+        )
+        return Explanation(found, describe_certainty(finding), advice)
+
+    def statistic(self, finding: Finding, context: AnalysisContext) -> Statistic | None:
+        """The residue of some of the rows."""
+        table, logits = context.validation, _explained_logits(context)
+
+        def residue(rows: Rows, _: Rows) -> float:
+            complete = completeness(logits[rows], table.intensity[rows], table.explained[rows])
+            return float(np.clip(1 - np.nan_to_num(complete, nan=1.0), 0, 1))
+
+        return residue
+
+
+def _explained_logits(context: AnalysisContext) -> NDArray[Any]:
+    table = context.validation
+    return np.asarray(table.logits[np.arange(len(table)), table.explained])
 
 
 def consistency(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> Finding:

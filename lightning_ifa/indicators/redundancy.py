@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.indicators.base import Explanation, Finding, Indicator, describe_certainty, undecided
+from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.statistics.channel_redundancy import (
     SAMPLES_A_CHANNEL,
     channel_groups,
@@ -16,11 +17,51 @@ from lightning_ifa.statistics.channel_redundancy import (
     spectrum_numbers,
 )
 from lightning_ifa.statistics.significance import health
+from lightning_ifa.text import join_sentences, join_words, shorten, start_sentence
 
 SHARE_LIMIT = 0.4
 """Sound networks of 8 to 512 channels score at most 0.01 with ten classes, of 16 to 256 at most 0.16 with two."""
 
 FEWEST = 10
+
+
+KINDS = {
+    "dead_fraction": "{} do not vary",
+    "duplicate_share": "{} repeat another",
+    "dependent_share": "{} are linear mixes of others",
+}
+
+
+class Redundancy(Indicator):
+    """The share of channels that could go; see ``redundancy``."""
+
+    name = "redundancy"
+    meaning = "share of channels that are dead, copies, or linear mixes of others"
+    limit = SHARE_LIMIT
+
+    def assess(self, context: AnalysisContext) -> Finding:
+        """Judge the pooled activations of the validation split."""
+        return redundancy(context.validation.activations, context.strata["validation"])
+
+    def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
+        """Count the channels of each kind."""
+        if finding.undecided:
+            return Explanation(finding.note)
+        channels = context.validation.contributions.shape[1]
+        counts = {name: round(finding.details.get(name, 0.0) * channels) for name in KINDS}
+        spare = round(finding.score * channels)
+        parts = [KINDS[name].format(count) for name, count in counts.items() if count]
+        found = [
+            f"{spare} of {channels} channels could go without loss (alarm above {finding.limit:.0%})"
+            + (f": {join_words(parts)}." if parts else "."),
+            shorten(start_sentence(finding.note), 200),
+        ]
+        advice = f"Make the layer thinner; about {channels - spare} channels would do."
+        return Explanation(join_sentences(found), describe_certainty(finding), advice)
+
+    def share_of(self, finding: Finding, context: AnalysisContext) -> int | None:
+        """The number of channels: the score hardly depends on the samples, but differs between trainings."""
+        return int(context.validation.activations.shape[1])
 
 
 def redundancy(activations: NDArray[Any], labels: NDArray[np.int64] | None = None) -> Finding:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ifa.errors import ConfigError, DataError
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.tracking.checkpoint import load_weights, read_checkpoint
 
 ALONE = [f"--trainer.{x}" for x in ("logger=false", "devices=1", "num_nodes=1", "strategy=auto")]
@@ -85,7 +85,7 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
 
 def save(report: FeatureReport, folder: Path) -> None:
     """Write the report, as ``FeatureReport.load`` reads it, with its page and its summary."""
-    from lightning_ifa.report.summary import summary
+    from lightning_ifa.report.markdown import summary
 
     report.save(folder)
     report.to_html(folder / "ifa_report.html")

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.indicators.confounder_table import judged_candidates
 from lightning_ifa.interventions.region_swaps import OUTSIDE
+from lightning_ifa.report.result import AnalysisResult
 
 MOST_OUTLIERS = 12
 MOST_CANDIDATES = 2
@@ -25,7 +26,7 @@ class Group(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def example_rows(report: FeatureReport) -> dict[str, NDArray[np.int64]]:
+def example_rows(report: AnalysisResult) -> dict[str, NDArray[np.int64]]:
     """Rows of each split's table that the pictures and the page show, sorted."""
     wanted: dict[str, set[int]] = {split: set() for split in report.tables}
     for split, row in outlier_rows(report):
@@ -41,12 +42,12 @@ def example_rows(report: FeatureReport) -> dict[str, NDArray[np.int64]]:
     return {split: np.array(sorted(rows), dtype=np.int64) for split, rows in wanted.items() if rows}
 
 
-def rows_of(report: FeatureReport, split: str) -> pd.DataFrame:
+def rows_of(report: AnalysisResult, split: str) -> pd.DataFrame:
     """A split's part of ``report.samples``; row i is row i of its FeatureTable."""
     return report.samples[report.samples["split"] == split].reset_index(drop=True)
 
 
-def outlier_rows(report: FeatureReport, most: int = MOST_OUTLIERS) -> list[tuple[str, int]]:
+def outlier_rows(report: AnalysisResult, most: int = MOST_OUTLIERS) -> list[tuple[str, int]]:
     """The most suspicious samples as split and row: leaked ones and the largest scores in turn."""
     found = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
     found = found[found["kind"] != ""].sort_values("score", ascending=False, kind="stable")
@@ -56,7 +57,7 @@ def outlier_rows(report: FeatureReport, most: int = MOST_OUTLIERS) -> list[tuple
     return [(str(split), int(row)) for split, row in zip(found["split"], found["row"], strict=True)]
 
 
-def duplicate_row(report: FeatureReport, split: str, row: int) -> int | None:
+def duplicate_row(report: AnalysisResult, split: str, row: int) -> int | None:
     """Row of the training sample that a validation sample is a copy of."""
     if split != "validation" or "train" not in report.tables:
         return None
@@ -65,21 +66,15 @@ def duplicate_row(report: FeatureReport, split: str, row: int) -> int | None:
     return int(matching[0]) if name and len(matching) else None
 
 
-def judged_candidates(report: FeatureReport) -> pd.DataFrame:
-    """Tested candidates, those that count first: properties of the content may well belong to the class."""
-    frame = report.confounders.dropna(subset="score")
-    return frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable", ignore_index=True)
-
-
-def leading_candidates(report: FeatureReport, most: int = MOST_CANDIDATES) -> list[str]:
+def leading_candidates(report: AnalysisResult, most: int = MOST_CANDIDATES) -> list[str]:
     """Names of the strongest judged candidates that samples can be sorted by."""
-    found = judged_candidates(report)
+    found = judged_candidates(report.confounders)
     found = found[found["origin"] != "content"]
     names = [str(name) for name in found["source"] if _values(report, str(name)) is not None]
     return list(dict.fromkeys(names))[:most]  # a place may be named as a property and as a swap
 
 
-def candidate_groups(report: FeatureReport, source: str, most: int = SAMPLES_A_GROUP) -> list[Group]:
+def candidate_groups(report: AnalysisResult, source: str, most: int = SAMPLES_A_GROUP) -> list[Group]:
     """Samples with the highest and the lowest value of a candidate, or of its two most frequent levels.
 
     Among equal values the classes take turns, so that a row shows more than one of them.
@@ -101,7 +96,7 @@ def candidate_groups(report: FeatureReport, source: str, most: int = SAMPLES_A_G
     ]
 
 
-def rank_features(report: FeatureReport) -> NDArray[np.int64]:
+def rank_features(report: AnalysisResult) -> NDArray[np.int64]:
     """Channels by how far they speak for one class rather than another, most telling first, ``(c,)``."""
     found = report.importance
     values = found.difference if len(found.classes) > 1 else found.matrix
@@ -110,12 +105,12 @@ def rank_features(report: FeatureReport) -> NDArray[np.int64]:
     return np.argsort(-np.abs(values).max(0), kind="stable")
 
 
-def strongest_rows(report: FeatureReport, channel: int, most: int = SAMPLES_A_FEATURE) -> NDArray[np.int64]:
+def strongest_rows(report: AnalysisResult, channel: int, most: int = SAMPLES_A_FEATURE) -> NDArray[np.int64]:
     """Validation samples to which a channel responds most, ``(m,)``."""
     return np.argsort(-report.tables["validation"].activations[:, channel], kind="stable")[:most].astype(np.int64)
 
 
-def _values(report: FeatureReport, source: str) -> pd.Series | None:
+def _values(report: AnalysisResult, source: str) -> pd.Series | None:
     table = report.tables["validation"]
     for frame in (table.metadata, table.properties):
         if source in frame:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.sides import table_strata
+from lightning_ifa.indicators.context import table_strata
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.strata import group_means
 
 DRAWS = 10
 
 
-def center_contributions(report: FeatureReport, channel: int) -> dict[str, NDArray[np.float64]]:
+def center_contributions(report: AnalysisResult, channel: int) -> dict[str, NDArray[np.float64]]:
     """A channel's contributions less the mean of the validation samples of the same class, split by split."""
     labels = table_strata(report.tables)
     table = report.tables["validation"]
@@ -29,7 +29,7 @@ def center_contributions(report: FeatureReport, channel: int) -> dict[str, NDArr
     return found
 
 
-def evidence_kept(report: FeatureReport, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def evidence_kept(report: AnalysisResult, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlation of the evidence in the most important channels with that in all, and the same of random channels.
 
     Evidence is the sum of contributions, which is the map's sum; each class ranks the channels itself, by its

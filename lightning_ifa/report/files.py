@@ -10,14 +10,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
 from lightning_ifa.report.figures.overview import overview_png
 from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
 from lightning_ifa.report.figures.style import png
 from lightning_ifa.report.html.page import write_html
-from lightning_ifa.report.summary import summary
+from lightning_ifa.report.markdown import summary
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.tables import CAMS_FILE, CONFOUNDERS_FILE, OUTLIERS_FILE, as_json, cams_table
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ SUMMARY_FILE, OVERVIEW_FILE, SHEET_FILE = "ifa_summary.md", "ifa_overview.png", 
 SCALE_FILE = "ifa_scale.json"
 
 
-def write_data(report: FeatureReport, folder: Path, epoch: int) -> None:
+def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
     """Write the tables and words that belong at the run's root, replaced at each analysis, and the epoch's archive.
 
     Args:
@@ -44,7 +44,7 @@ def write_data(report: FeatureReport, folder: Path, epoch: int) -> None:
     (folder / SUMMARY_FILE).write_text(summary(report, epoch_title(epoch)), encoding="utf-8")
 
 
-def write_pictures(report: FeatureReport, folder: Path, epoch: int) -> None:
+def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
     """Write the pictures that belong at the run's root; one that cannot be drawn is missing, and nothing else is.
 
     Args:
@@ -62,7 +62,7 @@ def write_pictures(report: FeatureReport, folder: Path, epoch: int) -> None:
         (folder / "ifa_gallery.png").write_bytes(png(gallery_page(report, f"{title}: samples")))
 
 
-def write_sheet(report: FeatureReport, folder: Path) -> None:
+def write_sheet(report: AnalysisResult, folder: Path) -> None:
     """Write the contact sheet of the probes as ``ifa_probes.png``, for runs without MLflow."""
     with pictures_may_fail():
         contact_sheet(probe_pictures(report)).save(folder / SHEET_FILE)
@@ -73,7 +73,7 @@ def epoch_title(epoch: int) -> str:
     return f"Integrated feature analysis, epoch {epoch}"
 
 
-def probe_pictures(report: FeatureReport) -> list[Image.Image]:
+def probe_pictures(report: AnalysisResult) -> list[Image.Image]:
     """Draw each probe."""
     return [probe_picture(report, row) for row in range(len(report.probes.table))]
 

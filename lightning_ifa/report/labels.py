@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.style import BAD, INK, QUIET, plain
+from lightning_ifa.report.result import AnalysisResult
 
 
-def class_label(report: FeatureReport, label: int) -> str:
+def class_label(report: AnalysisResult, label: int) -> str:
     """A class by its name, or a bin of a regression's targets by its number; short enough for an axis."""
     if report.tables["validation"].targets.dtype.kind == "f":
         return f"bin {label + 1}"
     return plain(report.class_names[label], 12) if label < len(report.class_names) else str(label)
 
 
-def strongest_class(report: FeatureReport, channel: int) -> tuple[str, float]:
+def strongest_class(report: AnalysisResult, channel: int) -> tuple[str, float]:
     """The class for which a channel speaks most, or against which, and its importance there."""
     found = report.importance
     if not len(found.classes):
@@ -38,12 +38,12 @@ def sample_label(table: FeatureTable, row: int, names: tuple[str, ...]) -> str:
     return label if target == guess or not 0 <= guess < len(names) else f"{label} → {names[guess]}"
 
 
-def is_misclassified(report: FeatureReport, row: int) -> bool:
+def is_misclassified(report: AnalysisResult, row: int) -> bool:
     """Whether a probe was taken for another class than the explained one."""
     return bool(report.probes.predicted.explained[row] != report.probes.table.explained[row])
 
 
-def describe_data(report: FeatureReport) -> str:
+def describe_data(report: AnalysisResult) -> str:
     """What was analysed, in one line."""
     table = report.tables["validation"]
     samples = " and ".join(f"{len(found):,} {split}" for split, found in report.tables.items())
@@ -51,7 +51,7 @@ def describe_data(report: FeatureReport) -> str:
     return f"{layer} · {plain(table.cam)} · {samples} samples · data {report.digest}"
 
 
-def probe_caption(report: FeatureReport, row: int) -> str:
+def probe_caption(report: AnalysisResult, row: int) -> str:
     """A probe's label, its evidence, and what it was taken for."""
     table, names = report.probes.table, report.class_names
     if table.targets.dtype.kind == "f":
@@ -64,7 +64,7 @@ def probe_caption(report: FeatureReport, row: int) -> str:
 LONGEST_NAME = 13
 
 
-def probe_lines(report: FeatureReport, row: int) -> list[tuple[str, str]]:
+def probe_lines(report: AnalysisResult, row: int) -> list[tuple[str, str]]:
     """Say what a probe is, how strong its evidence is, and what it was taken for: lines and their colours."""
     table, predicted = report.probes.table, report.probes.predicted
     if table.targets.dtype.kind == "f":
@@ -80,7 +80,7 @@ def probe_lines(report: FeatureReport, row: int) -> list[tuple[str, str]]:
     return [*own, (f"→ {guess}", BAD), (f"evidence {predicted.intensity[row]:.1f}", QUIET)]
 
 
-def describe_candidate(report: FeatureReport, candidate: pd.Series[Any]) -> str:
+def describe_candidate(report: AnalysisResult, candidate: pd.Series[Any]) -> str:
     """What was found about a candidate, in one line."""
     worst = int(candidate["worst_class"])
     told = f"{max(candidate['score'], 0):.1%} of the evidence between classes runs through it"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.indicators.confounder_table import EXAMPLES, MOST_CHANNELS
+from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.statistics.subpopulations import Subpopulations, subpopulations
 
 OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE = "ifa_outliers.json", "ifa_confounders.json", "ifa_cams.json"
 TABLES = (OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE)
 
 
-def cams_table(report: FeatureReport) -> pd.DataFrame:
+def cams_table(report: AnalysisResult) -> pd.DataFrame:
     """Describe the maps of the probes by numbers that compare between runs.
 
     Returns:
@@ -36,6 +43,41 @@ def cams_table(report: FeatureReport) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def list_subpopulations(report: AnalysisResult) -> pd.DataFrame:
+    """List how each class divides into groups; for the columns see ``FeatureReport.subpopulations``."""
+    _, (table, groups) = report.context.comparable_rows
+    rows = [
+        {
+            "class": found.label,
+            "sizes": np.bincount(found.group).tolist(),
+            "stability": found.stability,
+            "null": found.null,
+            "separation": found.separation,
+            "z": found.z,
+            "found": found.found,
+            "features": [int(channel) for channel in found.features[:MOST_CHANNELS]],
+            "examples": [table.sample_ids[rows].tolist() for rows in _middle_rows(table, found)],
+        }
+        for found in subpopulations(table.contributions, groups)
+    ]
+    return pd.DataFrame(rows, columns=SUBPOPULATION_COLUMNS)
+
+
+SUBPOPULATION_COLUMNS = ["class", "sizes", "stability", "null", "separation", "z", "found", "features", "examples"]
+
+
 def as_json(table: pd.DataFrame) -> str:
-    """Write a table as MLflow's pages read it."""
-    return str(table.to_json(orient="split", index=False))
+    """Write a table as MLflow's pages read it, lists in one line of text."""
+    return str(table.map(_as_text).to_json(orient="split", index=False))
+
+
+def _as_text(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _middle_rows(table: FeatureTable, found: Subpopulations) -> Iterator[NDArray[np.int64]]:
+    """Rows of the samples nearest the mean of each group."""
+    for number in np.unique(found.group):
+        rows = found.rows[found.group == number]
+        away = ((table.contributions[rows] - table.contributions[rows].mean(0)) ** 2).sum(1)
+        yield rows[np.argsort(away, kind="stable")[:EXAMPLES]]

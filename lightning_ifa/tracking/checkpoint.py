@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ifa import __version__
 from lightning_ifa.errors import FileError
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.result import AnalysisResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ class Record:
         return asdict(self)
 
 
-def record(report: FeatureReport, step: int, run_id: str | None) -> Record:
+def record(report: AnalysisResult, step: int, run_id: str | None) -> Record:
     """Make the record of a report."""
     validation = report.tables["validation"]
     return Record(run_id, step, report.digest, validation.layer, validation.cam, report.metrics)

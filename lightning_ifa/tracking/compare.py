@@ -14,7 +14,7 @@ from lightning_ifa.comparison.compare import Comparison, compare_tables
 from lightning_ifa.comparison.rendering import comparison_html, comparison_png
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError, FileError, TrackingError
-from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.indicators import registry
 from lightning_ifa.statistics.significance import UNDECIDED
 from lightning_ifa.tracking.job import ARTIFACTS, Job, upload
 
@@ -107,7 +107,7 @@ def _name(client: MlflowClient, run_id: str) -> str:
 
 def _untold(client: MlflowClient, run_id: str) -> list[str]:
     metrics = client.get_run(run_id).data.metrics
-    return [family for family in FAMILIES if metrics.get(f"ifa/health/{family}") == UNDECIDED]
+    return [family for family in registry.families() if metrics.get(f"ifa/health/{family}") == UNDECIDED]
 
 
 def _loaded(client: MlflowClient, run_id: str, path: str, folder: str) -> Iterator[tuple[str, FeatureTable]]:

@@ -12,7 +12,7 @@ from mlflow.entities import Metric
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
 from lightning_ifa.errors import BatchError, OutputError
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.probe_card import contact_sheet
 from lightning_ifa.report.files import SUMMARY_FILE, pictures_may_fail, probe_pictures, write_data, write_pictures
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.tables import TABLES
 from lightning_ifa.tracking.checkpoint import Moment, record
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
@@ -21,7 +21,7 @@ SHEET_KEY, PROBE_KEY = "ifa/probes", "ifa/xai"
 
 
 def write_job(
-    report: FeatureReport,
+    report: AnalysisResult,
     folder: Path,
     run: Run,
     moment: Moment,
@@ -63,14 +63,14 @@ def write_job(
     job.save(folder)
 
 
-def write_picture_job(report: FeatureReport, folder: Path, run: Run, moment: Moment, *, place: str = "") -> None:
+def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, place: str = "") -> None:
     """Write a job of the pictures that ``write_job`` left out; arguments as there."""
     write_pictures(report, _root(folder / ARTIFACTS, place), moment.epoch)
     Job(run.run_id, run.tracking_uri).save(folder)
 
 
 def write_singles(
-    report: FeatureReport, folder: Path, run: Run, moment: Moment, *, place: str = "", name: str = JOB_FILE
+    report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, place: str = "", name: str = JOB_FILE
 ) -> None:
     """Write a job of each probe as an image of its own.
 
@@ -92,13 +92,13 @@ def _root(files: Path, place: str) -> Path:
     return files / "ifa" / place if place else files
 
 
-def probe_keys(report: FeatureReport, place: str = "") -> list[str]:
+def probe_keys(report: AnalysisResult, place: str = "") -> list[str]:
     """Image keys of the probes."""
     return [key_at(place, f"{PROBE_KEY}/{slug(str(sample_id))}") for sample_id in report.probes.table.sample_ids]
 
 
 def _write_each(
-    report: FeatureReport, pictures: Sequence[Image.Image], files: Path, moment: Moment, place: str, timestamp: int
+    report: AnalysisResult, pictures: Sequence[Image.Image], files: Path, moment: Moment, place: str, timestamp: int
 ) -> None:
     for key, picture in zip(probe_keys(report, place), pictures, strict=True):
         write_image(files, picture, key, moment.epoch, timestamp)

@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from lightning_ifa.errors import TrackingError
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, write_pictures, write_sheet
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
 from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_singles
@@ -80,9 +80,9 @@ class Publisher:
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
         self._drawing = TimeBudget(DRAWING, time.monotonic, DRAWN_IN, began)
-        self._undrawn: tuple[FeatureReport, Moment] | None = None
+        self._undrawn: tuple[AnalysisResult, Moment] | None = None
 
-    def put(self, report: FeatureReport, moment: Moment, best: str = "", unlogged: bool = False) -> None:
+    def put(self, report: AnalysisResult, moment: Moment, best: str = "", unlogged: bool = False) -> None:
         """Hand over a report; returns at once.
 
         Args:
@@ -128,7 +128,7 @@ class Publisher:
         if best != self._best:
             self._best, self._best_name = best, self._last_name
 
-    def _write(self, report: FeatureReport, moment: Moment, folder: Path, singles: bool, unlogged: bool) -> None:
+    def _write(self, report: AnalysisResult, moment: Moment, folder: Path, singles: bool, unlogged: bool) -> None:
         """In the rendering thread: what an analysis brings, with pictures if they come cheap."""
         assert self._run is not None
         draws = self._draws(report, moment)
@@ -138,7 +138,7 @@ class Publisher:
                 place=self._place, pictures=draws, singles=singles, unlogged=unlogged,
             )  # fmt: skip
 
-    def _draws(self, report: FeatureReport, moment: Moment) -> bool:
+    def _draws(self, report: AnalysisResult, moment: Moment) -> bool:
         """Whether a report's pictures come cheap now; if not, they are owed to it, and to none before it."""
         draws = self._drawing.allows()
         self._undrawn = None if draws else (report, moment)
@@ -152,14 +152,14 @@ class Publisher:
         else:
             write_picture_job(self._undrawn[0], folder, self._run, self._undrawn[1], place=self._place)
 
-    def _hold(self, report: FeatureReport, moment: Moment, folder: Path, keep: set[str]) -> None:
+    def _hold(self, report: AnalysisResult, moment: Moment, folder: Path, keep: set[str]) -> None:
         assert self._run is not None
         write_singles(report, folder, self._run, moment, place=self._place, name=HELD_FILE)
         for other in folder.parent.glob(f"*/{HELD_FILE}"):
             if other.parent.name not in keep:
                 release(other.parent, ())
 
-    def _write_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
+    def _write_locally(self, report: AnalysisResult, moment: Moment, folder: Path) -> None:
         """In the rendering thread: the same without a run."""
         draws = self._draws(report, moment)
         write_data(report, folder, moment.epoch)
@@ -173,7 +173,7 @@ class Publisher:
         if self._undrawn is not None:
             self._draw_locally(*self._undrawn, folder)
 
-    def _draw_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
+    def _draw_locally(self, report: AnalysisResult, moment: Moment, folder: Path) -> None:
         write_pictures(report, folder, moment.epoch)
         self._drawn.append((folder / OVERVIEW_FILE, moment.step))
 

@@ -21,7 +21,7 @@ from mlflow import __version__ as installed
 from packaging.version import Version
 
 from lightning_ifa.errors import TrackingError
-from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.indicators import registry
 from lightning_ifa.tracking.run import Run
 
 FIRST_KNOWN, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
@@ -173,8 +173,8 @@ def _shown(tag: str) -> tuple[list[str], int] | None:
 
 
 def _state(probes: list[str], epoch: int) -> dict[str, Any]:
-    health = [f"ifa/health/{family}" for family in FAMILIES]
-    scores = [f"ifa/{family}/score" for family in FAMILIES]
+    health = [f"ifa/health/{family}" for family in registry.families()]
+    scores = [f"ifa/{family}/score" for family in registry.families()]
     charts = [_chart("BAR", "health", key, metricKey=key) for key in health]
     charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
     charts += [_line(key) for key in scores]

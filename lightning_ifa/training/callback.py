@@ -21,10 +21,12 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.data.regions import Regions, find_regions
 from lightning_ifa.errors import IFAError, IFAWarning
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.findings import AUGMENTED
+from lightning_ifa.indicators import registry
+from lightning_ifa.indicators.context import TrendPoint
+from lightning_ifa.indicators.overfitting import AUGMENTED
 from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.tracking.checkpoint import KEY, Moment
 from lightning_ifa.tracking.names import slug
@@ -145,7 +147,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         self.stands_back = False
         """Whether to leave the work to another instance in the same trainer, if there is one."""
         self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
-        self._trend: list[tuple[int, float, float]] = []
+        self._trend: dict[str, list[TrendPoint]] = {}
         self._checkpoint: Moment | None = None
         self._clock = time.monotonic
         self._schedule = Schedule()
@@ -170,12 +172,14 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def state_dict(self) -> dict[str, Any]:
         """The run's id, so that a resumed training can say if it logs elsewhere, and the trend so far."""
         run = {"run_id": self._run_logger.logged_to} if self._run_logger.logged_to else {}
-        return run | ({"trend": [list(point) for point in self._trend]} if self._trend else {})
+        trend = {family: [list(point) for point in points] for family, points in self._trend.items()}
+        return run | ({"trend": trend} if trend else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember which run the interrupted training logged to, and how far it had come."""
         self._run_logger.logged_to = state_dict.get("run_id")
-        self._trend = [(int(epoch), score, z) for epoch, score, z in state_dict.get("trend", [])]
+        trend = state_dict.get("trend", {})
+        self._trend = {family: [TrendPoint(*point) for point in points] for family, points in trend.items()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -391,10 +395,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         return self._run_logger.put(report, self._moment(trainer), trainer.global_step, number)
 
     def _with_trend(self, trainer: pl.Trainer, report: FeatureReport) -> FeatureReport:
-        found = report.findings.get("overfitting")
-        if found is not None and access.is_fitting(trainer):
-            self._trend.append((trainer.current_epoch, found.score, found.z))
-        return replace(report, trend=tuple(self._trend))
+        if access.is_fitting(trainer):
+            self._trend = registry.extend_trend(self._trend, trainer.current_epoch, report.findings)
+        return replace(report, trend=self._trend)
 
     def _own_place(self, trainer: pl.Trainer, layer: str) -> str:
         """Nothing for the first instance in a trainer; the layer's name for further ones."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.tracking.checkpoint import Moment, Record, record
 from lightning_ifa.tracking.names import metrics_at
 from lightning_ifa.tracking.publisher import Publisher

@@ -108,7 +108,7 @@ def test_other_data_is_refused_unless_forced(seeds):
     assert any("other validation data" in note for note in found.notes)
     rows = seeds["seed 0"]["validation"].take(np.arange(60)), part["validation"]
     again = compare_tables({"a": {"validation": rows[0]}, "b": {"validation": rows[1]}})
-    assert again.likeness["cka"][0] == found.feature_similarity["cka"][0]
+    assert again.feature_similarity["cka"][0] == found.feature_similarity["cka"][0]
 
 
 def test_samples_are_met_by_identity_not_by_row(seeds):

@@ -13,7 +13,7 @@ from examples.paper.results.rows import CONFIGS, FOLDERS, ROWS, train_row
 from examples.paper.seeds import markdown
 from lightning_ifa.analysis import analyze
 from lightning_ifa.cli import main
-from lightning_ifa.feature_report import FAMILIES
+from lightning_ifa.indicators.registry import families
 
 
 def test_every_configuration_is_a_row():
@@ -33,7 +33,7 @@ def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatc
     (run,) = client.search_runs([client.get_experiment_by_name("ifa-paper").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.info.run_name == row
-    assert {f"ifa/{family}/score" for family in FAMILIES} <= set(run.data.metrics)
+    assert {f"ifa/{family}/score" for family in families()} <= set(run.data.metrics)
     assert "val_loss" in run.data.metrics
     assert run.data.metrics["ifa/consistency/score"] < 1e-3  # pooled, or ReLU layers without bias to speak of
 

@@ -8,17 +8,17 @@ import re
 import numpy as np
 import pytest
 import torch
+from changed_reports import with_finding
 from models import PoolNet, SignalNet, VolumeNet, loader, trained
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.analysis import analyze
-from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.indicators.base import undecided
 from lightning_ifa.report.figures.cam_overlay import overlay, probe_panels
 from lightning_ifa.report.figures.images import DIM, gray_plane
 from lightning_ifa.report.figures.overview import overview
 from lightning_ifa.report.figures.probe_card import probe_picture
-from lightning_ifa.report.nulls import null
-from lightning_ifa.report.summary import summary
+from lightning_ifa.report.markdown import summary
 
 EVIL = "<script>alert(1)</script>"
 
@@ -29,15 +29,14 @@ def report():
     return analyze(trained(PoolNet()), loader(60, seed=5), loader(90, seed=1), class_names=[EVIL, "b|c", "d"])
 
 
-def alarmed(report, family="confounding"):
-    finding = Finding(0.2, 9.0, 0.1, {}, f"strongest candidate: {EVIL}")
-    return dataclasses.replace(report, findings=dict(report.findings) | {family: finding})
+def alarmed(report):
+    evil = report.confounders.assign(source=EVIL, origin="metadata", score=0.2)
+    found = {"score": 0.2, "z": 9.0, "health": 0.1, "details": {}, "subject": EVIL, "tables": {"confounders": evil}}
+    return with_finding(report, "confounding", **found)
 
 
 def test_page_is_self_contained_and_escaped(report, tmp_path):
-    evil = report.confounders.assign(source=EVIL, origin="metadata", score=0.2)
-    page_of = dataclasses.replace(alarmed(report), confounders=evil)
-    page_of.to_html(tmp_path / "report.html")
+    alarmed(report).to_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 2  # the numbers and the package's own
     assert "alert(1)</" not in page
@@ -68,10 +67,8 @@ def test_overview_is_drawn_without_touching_pyplot(report):
 
 
 def test_a_null_is_drawn_in_units_of_the_limit_that_judged(report):
-    found = report.findings["overfitting"]
-    wider = dataclasses.replace(found, details={**found.details, "limit": 2 * found.details["limit"]})
-    other = dataclasses.replace(report, findings={**report.findings, "overfitting": wider})
-    assert null(other, "overfitting").bound == pytest.approx(null(report, "overfitting").bound / 2)
+    other = with_finding(report, "overfitting", limit=2 * report.findings["overfitting"].limit)
+    assert other.null("overfitting").bound == pytest.approx(report.null("overfitting").bound / 2)
 
 
 def test_misclassified_probe_shows_both_classes(report):

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from changed_reports import with_finding
 from models import NETS, build
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa.analysis import analyze
+from lightning_ifa.analysis import analyze, analyze_tables
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.feature_report import FAMILIES
 from lightning_ifa.features.probes import Probes
-from lightning_ifa.findings import analyze_tables
 from lightning_ifa.indicators.base import Finding, undecided
-from lightning_ifa.report.summary import headline, summary
+from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
+from lightning_ifa.indicators.registry import families
+from lightning_ifa.report.markdown import headline, summary
 
 NAMES, SAMPLES = ("cat", "dog", "*bird*"), 240
 
@@ -63,7 +64,8 @@ def table(split, seed, bonus=0.0, tag=None):
 
 def judged(**tables):
     pictured = tables["validation"].take(np.arange(2))
-    return analyze_tables(tables, Probes(pictured, pictured, None), class_names=NAMES)
+    context = AnalysisContext(tables, tuple(NAMES))
+    return analyze_tables(context, Probes(pictured, pictured, None))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def test_a_sound_report_says_so_in_its_first_line(report):
 def test_overfitting_names_classes_and_epoch(report):
     more = np.where(np.arange(SAMPLES) % 3 == 1, 9.0, 3.0)
     found = judged(train=table("train", 1, more), validation=report.tables["validation"])
-    found = replace(found, trend=((0, 0.0, 0.2), (2, 0.5, 8.0), (4, 1.0, 9.0)))
+    found = replace(
+        found, trend={"overfitting": [TrendPoint(0, 0.0, 0.2), TrendPoint(2, 0.5, 8.0), TrendPoint(4, 1.0, 9.0)]}
+    )
     assert found.alarms == ["overfitting"]
     text = summary(found)
     assert text.startswith("# One of five families raises an alarm: overfitting.\n")
@@ -116,15 +120,13 @@ def test_confounding_names_candidate_class_and_cost():
 
 
 def test_outliers_are_counted_by_kind(report):
-    rows = report.samples.assign(kind="", duplicate="")
+    rows = report.samples.assign(kind="", duplicate_of="")
     inside = rows.index[rows["split"] == "validation"]
     rows.loc[inside[:12], "kind"] = ["mislabelled"] * 7 + ["foreign"] * 2 + ["near-duplicate"] * 3
     rows.loc[inside[9:12], "duplicate_of"] = "5"
     rows.loc[inside[3], "score"] = 99.0
-    finding = Finding(0.04, 6.0, 0.2, {"label_noise": 0.05})
-    words = section(
-        summary(replace(report, samples=rows, findings={**report.findings, "outliers": finding})), "outliers"
-    )
+    found = {"score": 0.04, "z": 6.0, "health": 0.2, "details": {"label_noise": 0.05}, "tables": {"samples": rows}}
+    words = section(summary(with_finding(report, "outliers", **found)), "outliers")
     assert "12 of 240 validation samples (5.0%)" in words
     assert "7 with a doubtful label" in words
     assert "2 foreign" in words
@@ -176,9 +178,9 @@ def test_every_task_is_told_without_a_gap(name, z):
         targets = torch.randint(0, 3, (24, *output.shape[2:]))
     batches = DataLoader(TensorDataset(x, targets), 8)
     found = analyze(model, batches, batches, probes=2)
-    text = summary(
-        replace(found, findings={family: Finding(0.5, z, 0.1) for family in FAMILIES}, trend=((3, 1.0, 9.0),))
-    )
+    for family in families():
+        found = with_finding(found, family, score=0.5, z=z, health=0.1, details={})
+    text = summary(replace(found, trend={family: [TrendPoint(3, 1.0, 9.0)] for family in families()}))
     assert text.startswith("# Five of five families raise an alarm")
     assert not re.search(r"\b(nan|inf|None)\b", text), text
     assert len(text) < 8000
@@ -188,8 +190,10 @@ def test_long_and_evil_names_stay_short_and_harmless(report):
     evil = "<b>[x](http://y) `*_\n# | ~~" + "\u202e" + "é" * 10_000
     rows = report.samples.assign(sample_id=evil, kind="foreign")
     candidates = report.confounders.assign(source=evil, origin="metadata")
-    findings = {**report.findings, "outliers": Finding(0.5, 9.0, 0.1), "confounding": Finding(0.5, 9.0, 0.1, {}, evil)}
-    hostile = replace(report, samples=rows, confounders=candidates, findings=findings, class_names=(evil,) * 3)
+    alarm = {"score": 0.5, "z": 9.0, "health": 0.1, "details": {}}
+    hostile = with_finding(report, "outliers", **alarm, tables={"samples": rows})
+    hostile = with_finding(hostile, "confounding", **alarm, note=evil, tables={"confounders": candidates})
+    hostile = replace(hostile, class_names=(evil,) * 3)
     text = summary(hostile, evil)
     assert len(text) < 8000
     assert "\u202e" not in text

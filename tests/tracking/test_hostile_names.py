@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_reports import with_finding
 from mlflow import MlflowClient
 from models import PoolNet, loader, trained
 
 from lightning_ifa.analysis import analyze
 from lightning_ifa.comparison.compare import compare_tables
 from lightning_ifa.comparison.rendering import comparison_html, comparison_png
-from lightning_ifa.indicators.base import Finding
 from lightning_ifa.report.files import write_data, write_pictures, write_sheet
 from lightning_ifa.report.tables import TABLES
 from lightning_ifa.tracking.checkpoint import Moment
@@ -46,14 +46,11 @@ def report():
     samples = found.samples.assign(sample_id=np.concatenate([t.sample_ids for t in tables.values()]))
     samples.loc[:5, "kind"] = "foreign"
     samples.loc[samples["sample_id"] == SCRIPT, ["kind", "score", "duplicate_of"]] = ["near-duplicate", 99.0, "../../x"]
-    candidates = found.confounders.assign(source=SCRIPT, note=f"{SCRIPT} | \n# x", features="1, 2")
-    alarms = {
-        "outliers": Finding(0.5, 9.0, 0.1),
-        "confounding": Finding(0.5, 9.0, 0.1, {}, f"strongest candidate: {SCRIPT}"),
-    }
-    return replace(
-        found, tables=tables, probes=probes, samples=samples, confounders=candidates, findings=found.findings | alarms
-    )
+    candidates = found.confounders.assign(source=SCRIPT, note=f"{SCRIPT} | \n# x")
+    alarm = {"score": 0.5, "z": 9.0, "health": 0.1, "details": {}}
+    found = with_finding(found, "outliers", **alarm, tables={"samples": samples})
+    found = with_finding(found, "confounding", **alarm, subject=SCRIPT, tables={"confounders": candidates})
+    return replace(found, tables=tables, probes=probes)
 
 
 def test_hostile_samples_and_classes_reach_the_run_and_nothing_else(report, store, tmp_path):

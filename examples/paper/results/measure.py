@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.decomposition import decompose
 from lightning_ifa.evaluation.cam_check import check_maps
 from lightning_ifa.evaluation.cam_evaluation import evaluate_maps
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 
 from .localisation import localisation
 

@@ -10,16 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.images import GROUND, Pixels, curve, fit_pixels, gray_plane, overlay_pixels, plane
 from lightning_ifa.report.figures.style import FAMILY, QUIET, bare, place
 from lightning_ifa.report.labels import is_misclassified
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 SIDE = 192
 
 
-def probe_panels(report: FeatureReport, row: int) -> list[Pixels]:
+def probe_panels(report: AnalysisResult, row: int) -> list[Pixels]:
     """Draw one probe: its input if it may be shown, the label's map and, if misclassified, the prediction's map.
 
     Args:
@@ -37,7 +37,7 @@ def probe_panels(report: FeatureReport, row: int) -> list[Pixels]:
     return panels
 
 
-def overlay(report: FeatureReport, row: int, cam: NDArray[Any]) -> Pixels:
+def overlay(report: AnalysisResult, row: int, cam: NDArray[Any]) -> Pixels:
     """Lay a map over the input of a probe, ``(SIDE, SIDE, 3)``."""
     images = report.probes.images
     return map_panel(None if images is None else images[row], cam, report.scale)
@@ -76,7 +76,7 @@ Place = tuple[str, int]
 """Split and row of a sample."""
 
 
-def sample_panels(report: FeatureReport, found: Place, side: int = STRIP_SIDE) -> list[Pixels]:
+def sample_panels(report: AnalysisResult, found: Place, side: int = STRIP_SIDE) -> list[Pixels]:
     """A sample's input, if it may be shown, and its map on the common scale, ``(side, side, 3)`` each."""
     split, row = found
     image, cam = report.gallery.get(found), report.tables[split].cams[row]
@@ -109,7 +109,7 @@ def draw_panels(layer: Axes, panels: Sequence[Pixels], left: float, top: float, 
         layer.imshow(pixels, extent=(left, left + width, top + height, top), aspect="auto", origin="upper")
 
 
-def draw_strip(axes: Axes, report: FeatureReport, places: Sequence[Place], label: str = "") -> None:
+def draw_strip(axes: Axes, report: AnalysisResult, places: Sequence[Place], label: str = "") -> None:
     """Draw samples' inputs in a row; their maps where inputs may not be shown."""
     bare(axes)
     if places:

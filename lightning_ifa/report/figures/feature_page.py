@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.indicators.context import table_strata
 from lightning_ifa.report.examples import rank_features
 from lightning_ifa.report.figures.style import (
     DIVERGING,
@@ -26,7 +26,7 @@ from lightning_ifa.report.figures.style import (
 )
 from lightning_ifa.report.figures.violins import draw_violins
 from lightning_ifa.report.labels import class_label, strongest_class
-from lightning_ifa.sides import table_strata
+from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0
 MOST_CHANNELS = 40
@@ -34,7 +34,7 @@ MOST_CLASSES = 10
 VIOLINS = 4
 
 
-def feature_page(report: FeatureReport, title: str = "Features") -> Figure:
+def feature_page(report: AnalysisResult, title: str = "Features") -> Figure:
     """Draw the importance matrix of the most telling channels, and violins of four of them by class and split.
 
     Args:
@@ -56,7 +56,7 @@ def feature_page(report: FeatureReport, title: str = "Features") -> Figure:
 
 
 def draw_importance(
-    axes: Axes, report: FeatureReport, channels: NDArray[np.int64], rows: NDArray[np.int64]
+    axes: Axes, report: AnalysisResult, channels: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> AxesImage:
     """Draw the importance difference of some channels and classes; what is within two standard errors stays blank."""
     found = report.importance
@@ -71,7 +71,7 @@ def draw_importance(
     return image
 
 
-def _draw_importance(figure: Figure, report: FeatureReport, channels: NDArray[np.int64], high: float) -> None:
+def _draw_importance(figure: Figure, report: AnalysisResult, channels: NDArray[np.int64], high: float) -> None:
     rows = np.sort(np.argsort(-report.importance.counts, kind="stable")[:MOST_CLASSES])
     axes = place(figure, 1.5, 1.3, WIDTH - 2.5, high)
     if not len(rows):
@@ -89,14 +89,14 @@ def _draw_importance(figure: Figure, report: FeatureReport, channels: NDArray[np
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
 
 
-def _worth_a_violin(report: FeatureReport) -> list[int]:
+def _worth_a_violin(report: AnalysisResult) -> list[int]:
     """The channels that overfit most, then those that tell most."""
-    overfitted = [int(channel) for channel in report.overfitting_features["feature"].head(VIOLINS // 2)]
+    overfitted = [int(channel) for channel in report.table("overfitting_features")["feature"].head(VIOLINS // 2)]
     telling = [int(channel) for channel in rank_features(report) if channel not in overfitted]
     return [*overfitted, *telling][:VIOLINS]
 
 
-def _draw_violins(figure: Figure, report: FeatureReport, channel: int, left: float, top: float) -> None:
+def _draw_violins(figure: Figure, report: AnalysisResult, channel: int, left: float, top: float) -> None:
     served, strength = strongest_class(report, channel)
     head(figure, left - 0.45, top, f"Channel {channel}",
          f"{'speaks for' if strength >= 0 else 'speaks against'} {plain(served, 20)}" if served else "")  # fmt: skip
@@ -112,7 +112,7 @@ def _draw_violins(figure: Figure, report: FeatureReport, channel: int, left: flo
         write(figure, left + 4.2 + 0.55 * number, top + 0.21, split, 8.5, colour, weight="bold")
 
 
-def _by_class(report: FeatureReport, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
+def _by_class(report: AnalysisResult, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
     """Contributions of the classes with most samples, split by split, and the classes' names."""
     labels = table_strata(report.tables)
     found, counts = np.unique(labels["validation"][labels["validation"] >= 0], return_counts=True)

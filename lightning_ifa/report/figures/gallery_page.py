@@ -5,11 +5,11 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.examples import candidate_groups, duplicate_row, leading_candidates, outlier_rows, rows_of
 from lightning_ifa.report.figures.cam_overlay import Place, draw_panels, picture_layer, sample_panels, strip
 from lightning_ifa.report.figures.style import BAD, INK, QUIET, head, plain, scale_bar, sheet, write
 from lightning_ifa.report.labels import describe_candidate, sample_label
+from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0
 ACROSS, DOWN = 6, 2
@@ -26,7 +26,7 @@ WORDS = {
 }
 
 
-def gallery_page(report: FeatureReport, title: str = "Outliers and confounder candidates") -> Figure:
+def gallery_page(report: AnalysisResult, title: str = "Outliers and confounder candidates") -> Figure:
     """Draw the most suspicious samples beside their maps, and below them each leading candidate's two ends.
 
     Where inputs may not be shown, there are their maps only. A leaked sample stands beside its training duplicate.
@@ -54,7 +54,7 @@ def gallery_page(report: FeatureReport, title: str = "Outliers and confounder ca
     return figure
 
 
-def _draw_outlier(figure: Figure, layer: Axes, report: FeatureReport, found: Place, left: float, top: float) -> None:
+def _draw_outlier(figure: Figure, layer: Axes, report: AnalysisResult, found: Place, left: float, top: float) -> None:
     split, row = found
     sample = rows_of(report, split).iloc[row]
     duplicate = duplicate_row(report, split, row)
@@ -71,9 +71,10 @@ def _draw_outlier(figure: Figure, layer: Axes, report: FeatureReport, found: Pla
     write(figure, left, top + SIDE + 0.37, plain(f"{split} {sample['sample_id']}", 22) + score, 8, QUIET)
 
 
-def _draw_candidate(figure: Figure, layer: Axes, report: FeatureReport, source: str, top: float) -> None:
+def _draw_candidate(figure: Figure, layer: Axes, report: AnalysisResult, source: str, top: float) -> None:
     candidate = report.confounders[report.confounders["source"] == source].iloc[0]
-    channels = f"; carried by channels {candidate['features']}" if candidate["features"] else ""
+    features = ", ".join(map(str, candidate["features"]))
+    channels = f"; carried by channels {features}" if features else ""
     head(figure, 0.3, top, f"Candidate: {plain(source)}", plain(describe_candidate(report, candidate) + channels, 150))
     for number, group in enumerate(candidate_groups(report, source)):
         panels = [strip(sample_panels(report, ("validation", int(row))), 0) for row in group.rows]

@@ -7,12 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.indicators.base import Finding
-from lightning_ifa.indicators.limits import alarm_limit
 from lightning_ifa.report.figures.style import BAD, FAINT, FAMILY, GOOD, QUIET, UNKNOWN, WASH, bare, place, write
-from lightning_ifa.report.nulls import null
-from lightning_ifa.report.summary import verdict
+from lightning_ifa.report.markdown import verdict
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.significance import Z_LIMIT
 
 LEFT, RIGHT = -0.75, 3.0
@@ -28,7 +26,7 @@ def colour_of(finding: Finding) -> str:
 
 
 def draw_indicators(
-    figure: Figure, report: FeatureReport, left: float, top: float, width: float, height: float
+    figure: Figure, report: AnalysisResult, left: float, top: float, width: float, height: float
 ) -> None:
     """One row a family: its null as a gray hill, its score as a dot, the alarm limit as one line for all.
 
@@ -65,24 +63,24 @@ def _write_row(figure: Figure, family: str, finding: Finding, left: float, middl
     write(figure, left + 0.22, middle, SIGNS[verdict(finding)], 17, "white", weight="bold", ha="center", va="center",
           bbox=badge)  # fmt: skip
     write(figure, left + 0.56, middle - 0.12, family, 17, weight="bold", va="center")
-    told, ink = _verdict(finding, finding.score / alarm_limit(family, finding)), colour if finding.alarm else QUIET
+    told, ink = _verdict(finding, finding.score / finding.limit), colour if finding.alarm else QUIET
     write(figure, left + 0.57, middle + 0.17, told, 8.5, ink, va="center")
 
 
-def _draw_row(axes: Axes, report: FeatureReport, family: str, row: int) -> None:
+def _draw_row(axes: Axes, report: AnalysisResult, family: str, row: int) -> None:
     finding, colour = report.findings[family], colour_of(report.findings[family])
     base = row + 0.3
     axes.plot([LEFT, RIGHT], [base, base], color=WASH, lw=1, zorder=1)
     if finding.undecided:
         axes.text(0.06, row + 0.05, "no verdict possible", fontsize=8, color=QUIET, family=FAMILY, va="center")
         return
-    expected = null(report, family)
+    expected = report.null(family)
     if expected is not None:
         axes.fill_between(expected.position, base, base - 0.72 * expected.density, color="#C3C9D0", lw=0, zorder=1)
         axes.plot([expected.bound] * 2, [base - 0.12, base + 0.12], color=QUIET, lw=1.2, zorder=3)
     else:
         axes.text(-0.06, base - 0.12, "counted: no null", fontsize=7.5, color=QUIET, family=FAMILY, ha="right")
-    limits = finding.score / alarm_limit(family, finding)
+    limits = finding.score / finding.limit
     beyond = limits > RIGHT - 0.12
     shown = min(limits, RIGHT - 0.12)
     axes.plot([0, shown], [base, base], color=colour, lw=4, solid_capstyle="butt", zorder=3)

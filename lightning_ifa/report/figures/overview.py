@@ -8,7 +8,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.cam_overlay import probe_panels, strip
 from lightning_ifa.report.figures.images import Pixels, fit_pixels
 from lightning_ifa.report.figures.indicator_panel import draw_indicators
@@ -21,18 +20,19 @@ from lightning_ifa.report.figures.panels import (
 )
 from lightning_ifa.report.figures.style import BAD, HEAT, INK, bare, head, place, plain, png, sheet, write
 from lightning_ifa.report.labels import describe_data, is_misclassified, probe_caption
-from lightning_ifa.report.summary import headline
+from lightning_ifa.report.markdown import headline
+from lightning_ifa.report.result import AnalysisResult
 
 WIDTH, HEIGHT = 13.0, 11.3
 MOST_PROBES = 8
 
 
-def overview_png(report: FeatureReport, title: str) -> bytes:
+def overview_png(report: AnalysisResult, title: str) -> bytes:
     """Draw the overview as a PNG file's content."""
     return png(overview(report, title))
 
 
-def overview(report: FeatureReport, title: str = "Integrated feature analysis") -> Figure:
+def overview(report: AnalysisResult, title: str = "Integrated feature analysis") -> Figure:
     """Draw the overview: what was found, and for each finding what is behind it.
 
     The families with their nulls, the evidence of both splits, the most overfitted feature, the probes on the common
@@ -56,7 +56,7 @@ def overview(report: FeatureReport, title: str = "Integrated feature analysis") 
     return figure
 
 
-def _draw_probes(figure: Figure, report: FeatureReport) -> None:
+def _draw_probes(figure: Figure, report: AnalysisResult) -> None:
     scale, table = report.scale, report.probes.table
     shown = range(min(MOST_PROBES, len(table)))
     ends = f"{scale.low:.2g} to {scale.high:.2g} a position"

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.report.examples import candidate_groups, judged_candidates, leading_candidates
+from lightning_ifa.indicators.confounder_table import judged_candidates
+from lightning_ifa.indicators.overfitting import Overfitting
+from lightning_ifa.report.examples import candidate_groups, leading_candidates
 from lightning_ifa.report.feature_views import center_contributions, evidence_kept
 from lightning_ifa.report.figures.cam_overlay import draw_strip
 from lightning_ifa.report.figures.style import (
@@ -28,6 +29,7 @@ from lightning_ifa.report.figures.style import (
     plain,
 )
 from lightning_ifa.report.labels import describe_candidate
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.channel_redundancy import component_variances
 from lightning_ifa.statistics.confounder_candidates import RELIANCE_LIMIT
 
@@ -35,9 +37,9 @@ WIDTH = 5.15
 BINS = 36
 
 
-def draw_evidence(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
+def draw_evidence(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw the evidence for the truth of every sample, a curve a split; overfitting pulls them apart."""
-    finding = report.findings.get("overfitting")
+    finding = report.findings.get(Overfitting.name)
     gap = "margin over the next class; for regression, minus the absolute error"
     if finding is not None and not finding.undecided:
         gap = f"training lies {finding.details['margin_gap']:+.2f} sd from validation, within classes"
@@ -49,9 +51,9 @@ def draw_evidence(figure: Figure, report: FeatureReport, left: float, top: float
     axes.legend(fontsize=8, frameon=False, loc="upper left", handlelength=1.2)
 
 
-def draw_overfitted(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
+def draw_overfitted(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw the contributions of the channel that carries most of the gap, a curve a split."""
-    found = report.overfitting_features
+    found = report.table("overfitting_features")
     if found.empty:
         head(figure, left, top, "Overfitted features", "cannot be told without training samples of the same classes")
         return
@@ -90,7 +92,7 @@ COUNT_WIDTH = 2.35
 ENOUGH = 0.95
 
 
-def draw_selection(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
+def draw_selection(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw how much of the evidence the most important channels carry, and how much random ones do."""
     best, drawn = evidence_kept(report)
     enough = int(np.argmax(best >= ENOUGH)) + 1 if (best >= ENOUGH).any() else len(best)
@@ -107,7 +109,7 @@ def draw_selection(figure: Figure, report: FeatureReport, left: float, top: floa
     axes.legend(fontsize=8, frameon=False, loc="lower right", handlelength=1.5)
 
 
-def draw_spectrum(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
+def draw_spectrum(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw the share of the activations' variance in the first principal components."""
     variances = component_variances(report.tables["validation"].activations)
     reached = np.cumsum(variances) / max(float(variances.sum()), 1e-300)
@@ -130,9 +132,9 @@ def _count_axis(axes: Axes, xlabel: str, ylabel: str) -> None:
 MOST_CANDIDATES = 6
 
 
-def draw_candidates(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
+def draw_candidates(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw how much of the evidence runs through each candidate, and images at both ends of the strongest."""
-    frame = judged_candidates(report).head(MOST_CANDIDATES)
+    frame = judged_candidates(report.confounders).head(MOST_CANDIDATES)
     if frame.empty:
         head(figure, left, top, "Confounder candidates", "no metadata column and no plain background to test")
         return

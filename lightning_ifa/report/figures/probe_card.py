@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel, own_scale
 from lightning_ifa.report.figures.images import Pixels, fit_pixels, plane
 from lightning_ifa.report.figures.style import FAINT, QUIET, heat, typeface
 from lightning_ifa.report.labels import is_misclassified, probe_lines
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 CELL, GAP = 192, 6
@@ -35,7 +35,7 @@ class Box(NamedTuple):
 Placed = list[tuple[Box, Pixels]]
 
 
-def probe_picture(report: FeatureReport, row: int, stretched: bool = False) -> Image.Image:
+def probe_picture(report: AnalysisResult, row: int, stretched: bool = False) -> Image.Image:
     """Draw a probe: its input and the map of its label, what it was taken for, the colour bar of the scale.
 
     The fourth quarter shows the prediction's map, or the bare map where the prediction is right. A volume shows its
@@ -58,7 +58,7 @@ def probe_picture(report: FeatureReport, row: int, stretched: bool = False) -> I
     return picture
 
 
-def _image(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+def _image(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
     far = CELL + GAP
     return [
         *_pair(report, row, scale, Box(0, 0, CELL, CELL), Box(far, 0, CELL, CELL)),
@@ -66,7 +66,7 @@ def _image(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Plac
     ], Box(0, far, CELL, CELL)
 
 
-def _signal(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+def _signal(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
     top = 2 * (STRIP + GAP)
     panels = _pair(report, row, scale, Box(0, 0, EDGE, STRIP), Box(0, STRIP + GAP, EDGE, STRIP))
     if is_misclassified(report, row):
@@ -74,7 +74,7 @@ def _signal(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Pla
     return panels, Box(0, top, CELL, EDGE - top)
 
 
-def _volume(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
+def _volume(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
     probes = report.probes
     step, cam = THIRD + GAP, probes.table.cams[row]
     panels: Placed = []
@@ -89,7 +89,7 @@ def _volume(report: FeatureReport, row: int, scale: IntensityScale) -> tuple[Pla
     return panels, Box(0, 2 * step, 2 * THIRD, THIRD)
 
 
-def _pair(report: FeatureReport, row: int, scale: IntensityScale, first: Box, second: Box) -> Placed:
+def _pair(report: AnalysisResult, row: int, scale: IntensityScale, first: Box, second: Box) -> Placed:
     """The input, if it may be shown, and the map over it."""
     images, cam = report.probes.images, report.probes.table.cams[row]
     image = None if images is None else images[row]
@@ -98,7 +98,7 @@ def _pair(report: FeatureReport, row: int, scale: IntensityScale, first: Box, se
     return [*plain_input, (second, shown)]
 
 
-def _second_map(report: FeatureReport, row: int, scale: IntensityScale, height: int, width: int) -> Pixels:
+def _second_map(report: AnalysisResult, row: int, scale: IntensityScale, height: int, width: int) -> Pixels:
     """The prediction's map over the input; the label's bare map if that is the same."""
     probes = report.probes
     if is_misclassified(report, row):

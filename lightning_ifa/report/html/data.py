@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.examples import MOST_FEATURES, duplicate_row, outlier_rows, rank_features, strongest_rows
 from lightning_ifa.report.feature_views import center_contributions
 from lightning_ifa.report.figures.cam_overlay import Place, sample_panels
 from lightning_ifa.report.figures.images import Pixels
+from lightning_ifa.report.result import AnalysisResult
 
 MOST_ROWS = 48
 BINS = 30
@@ -23,15 +23,15 @@ THUMB = 80
 QUALITY = 85
 
 
-def shown_features(report: FeatureReport) -> list[int]:
+def shown_features(report: AnalysisResult) -> list[int]:
     """The channels of the page's table: those that tell most, and those that overfit most."""
-    overfitted = [int(channel) for channel in report.overfitting_features["feature"].head(MOST_ROWS // 4)]
+    overfitted = [int(channel) for channel in report.table("overfitting_features")["feature"].head(MOST_ROWS // 4)]
     telling = [int(channel) for channel in rank_features(report)]
     ranked = dict.fromkeys(telling[: MOST_ROWS - len(overfitted)] + overfitted + telling)
     return list(ranked)[:MOST_ROWS]
 
 
-def page_data(report: FeatureReport, features: list[int]) -> dict[str, Any]:
+def page_data(report: AnalysisResult, features: list[int]) -> dict[str, Any]:
     """Give ``features``, channel to its distribution and samples, and ``thumbs``, sample to its pictures."""
     pictured = set(rank_features(report)[:MOST_FEATURES].tolist())
     wanted: list[Place] = []

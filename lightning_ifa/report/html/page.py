@@ -16,14 +16,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.html import sections
 from lightning_ifa.report.html.data import data_uri, page_data, safe_json, shown_features
 from lightning_ifa.report.labels import describe_data
-from lightning_ifa.report.summary import headline
+from lightning_ifa.report.markdown import headline
+from lightning_ifa.report.result import AnalysisResult
 
 
-def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
+def write_html(report: AnalysisResult, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
     """Write the page.
 
     Args:

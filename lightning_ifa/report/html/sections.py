@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.indicators import registry
 from lightning_ifa.report.examples import candidate_groups, duplicate_row, leading_candidates, outlier_rows
 from lightning_ifa.report.figures.cam_overlay import own_scale, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
@@ -18,8 +18,8 @@ from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.figures.style import heat
 from lightning_ifa.report.html.data import key, picture, transparent
 from lightning_ifa.report.labels import is_misclassified, probe_caption, sample_label, strongest_class
-from lightning_ifa.report.summary import MEANING, verdict
-from lightning_ifa.report.told import explain
+from lightning_ifa.report.markdown import verdict
+from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 MOST_ROWS = 200
@@ -60,12 +60,12 @@ def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Ce
     )
 
 
-def verdicts(report: FeatureReport) -> str:
+def verdicts(report: AnalysisResult) -> str:
     """What each alarm means in full width, and below one card a family."""
     alarms = []
     for family in report.alarms:
-        words = explain(report, family)
-        lines = {"Found": words.found, "How sure": words.sure, "To try": words.advice}
+        words = report.explain(family)
+        lines = {"Found": words.found, "How sure": words.certainty, "To try": words.advice}
         alarms.append(
             f'<section class="card bad"><h3>{family}</h3>'
             + "".join(f"<p><b>{name}:</b> {escape(line)}</p>" for name, line in lines.items())
@@ -74,14 +74,14 @@ def verdicts(report: FeatureReport) -> str:
     return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
 
 
-def _cards(report: FeatureReport) -> str:
+def _cards(report: AnalysisResult) -> str:
     cards = []
     for family, finding in report.findings.items():
         kind = "bad" if finding.alarm else "" if finding.undecided else "good"
         word = verdict(finding)
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
-            f'<span class="quiet">{escape(MEANING[family])}</span>',
+            f'<span class="quiet">{escape(registry.indicator_of(family).meaning)}</span>',
             *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
         cards.append(
@@ -92,7 +92,7 @@ def _cards(report: FeatureReport) -> str:
     return "".join(cards)
 
 
-def probes(report: FeatureReport) -> str:
+def probes(report: AnalysisResult) -> str:
     """The pictured samples with their maps as a layer of adjustable strength."""
     ramp = picture(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (8, 1))))
     scale = report.scale
@@ -106,9 +106,9 @@ def probes(report: FeatureReport) -> str:
     )
 
 
-def features(report: FeatureReport, channels: Sequence[int]) -> str:
+def features(report: AnalysisResult, channels: Sequence[int]) -> str:
     """The table of features, and the place where the script draws the chosen one."""
-    gaps = {int(gap["feature"]): gap for gap in report.overfitting_features.to_dict("records")}
+    gaps = {int(gap["feature"]): gap for gap in report.table("overfitting_features").to_dict("records")}
     unknown = {"gap": math.nan, "z": math.nan, "share": math.nan}
     rows = []
     for channel in channels:
@@ -128,7 +128,7 @@ def features(report: FeatureReport, channels: Sequence[int]) -> str:
     return f'<div class="features">{table("features", heads, rows)}{side}</div>'
 
 
-def outliers(report: FeatureReport) -> str:
+def outliers(report: AnalysisResult) -> str:
     """The table of outliers, to be filtered by text and kind."""
     frame = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
     frame = frame[frame["kind"] != ""].sort_values("score", ascending=False, kind="stable").head(MOST_ROWS)
@@ -156,7 +156,7 @@ def outliers(report: FeatureReport) -> str:
     return (controls if rows else "") + table("outliers", heads, rows)
 
 
-def candidates(report: FeatureReport) -> str:
+def candidates(report: AnalysisResult) -> str:
     """The table of candidates, those that are judged first, and images at both ends of the leading ones."""
     is_content = report.confounders["origin"] == "content"
     frame = report.confounders.assign(later=is_content).sort_values("later", kind="stable")
@@ -171,7 +171,7 @@ def candidates(report: FeatureReport) -> str:
                 number(s["association"], ".2f"),
                 number(s["accuracy_aligned"], ".3f"),
                 number(s["accuracy_conflicting"], ".3f"),
-                text(s["features"]),
+                text(", ".join(map(str, s["features"]))),
                 Cell(escape(str(s["note"])), attributes=' class="words"'),
             ],
         )
@@ -191,7 +191,7 @@ def candidates(report: FeatureReport) -> str:
     return table("candidates", heads, rows) + "".join(_ends(report, source) for source in leading_candidates(report))
 
 
-def _ends(report: FeatureReport, source: str) -> str:
+def _ends(report: AnalysisResult, source: str) -> str:
     parts = []
     for group in candidate_groups(report, source):
         panels = [panel for row in group.rows for panel in sample_panels(report, ("validation", int(row)))]
@@ -199,7 +199,7 @@ def _ends(report: FeatureReport, source: str) -> str:
     return "".join(parts)
 
 
-def _probe(report: FeatureReport, row: int) -> str:
+def _probe(report: AnalysisResult, row: int) -> str:
     images, cam = report.probes.images, report.probes.table.cams[row]
     image = None if images is None else images[row]
     maps = [cam, *([report.probes.predicted.cams[row]] if is_misclassified(report, row) else [])]
@@ -244,7 +244,7 @@ def _heat_layer(level: NDArray[np.float32], scale: IntensityScale) -> str:
     return transparent(np.dstack([heat(shown), weight]))
 
 
-def _thumb(report: FeatureReport, split: str, row: int) -> Cell:
+def _thumb(report: AnalysisResult, split: str, row: int) -> Cell:
     duplicate = duplicate_row(report, split, row)
     places = [key(split, row), *([key("train", duplicate)] if duplicate is not None else [])]
     return Cell("", attributes=f' data-thumb="{" ".join(places)}"')
