@@ -16,8 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "gate"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tracking"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 import numpy as np
 from registries import Store, sound_metrics

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import requests
-from browser.chromium import browser
+from chromium import browser
 from mlflow import MlflowClient
 from PIL import Image
 

@@ -10,13 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from registries import FAMILIES, Store, sound_metrics
 
 from lightning_ifa.cli import main
 from lightning_ifa.tracking.job import Job
-
-sys.path.insert(0, str(Path(__file__).parent / "gate"))
-
-from registries import FAMILIES, Store, sound_metrics
 
 ROOT = Path(__file__).parents[1]
 GATE, STRICT = str(ROOT / "configs" / "gate.yaml"), str(ROOT / "configs" / "gate_strict.yaml")

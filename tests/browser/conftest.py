@@ -16,12 +16,12 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import requests
+from browser_names import EVIL, RUNS
+from chromium import browser, find_chromium
 from lightning_modules import Net
 from models import loader
 from pytorch_lightning.loggers import MLFlowLogger
 
-from browser.chromium import browser, find_chromium
-from browser.named import EVIL, RUNS
 from lightning_ifa.tracking.saved_view import address_of
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 

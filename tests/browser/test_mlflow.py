@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from browser.named import EVIL, RUNS
+from browser_names import EVIL, RUNS
 
 MLFLOWS_OWN = "mlflow/users/current"  # asked for by every page of a server without authentication
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from label_samples import sample
 
 from lightning_ifa.errors import MetadataError
 from lightning_ifa.indicators.confounding import confounding
@@ -11,8 +12,6 @@ from lightning_ifa.statistics.confounder_candidates import (
     find_candidates,
 )
 from lightning_ifa.statistics.metadata_columns import read_column
-
-from .test_reliance import sample
 
 
 def candidates(columns, association=0.9, use=2.0, **more):

@@ -20,9 +20,9 @@ from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 def run_job(folder, accelerator, processes):
     """Run ``torchrun`` on this file; the results lie in the folder then."""
-    tests = Path(__file__).parent
+    helpers, root = Path(__file__).parent, Path(__file__).parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(helpers), str(root)]), "OMP_NUM_THREADS": "1"}
     code, said = run_within(300, [*command, __file__, str(folder), accelerator], env=environment, cwd=folder)
     assert code == 0, said
 

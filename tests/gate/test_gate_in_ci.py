@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(Path(__file__).parent / "gate"), str(ROOT / "examples" / "gate_in_ci")]
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples" / "gate_in_ci"))
 
 import webhook  # noqa: E402
 from registries import Store, sound_metrics  # noqa: E402

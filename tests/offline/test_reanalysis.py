@@ -7,7 +7,6 @@ import mlflow
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_ifa.offline.checkpoint_analysis.reanalysis import load_data, load_registered, reanalyze
 from lightning_modules import Net
 from mlflow import MlflowClient
 from models import PoolNet, loader
@@ -20,6 +19,7 @@ from lightning_ifa.errors import DataError, FileError, IFAWarning, TrackingError
 from lightning_ifa.gate.model_metrics import find_model_metrics
 from lightning_ifa.gate.policy import Policy
 from lightning_ifa.gate.run import gate
+from lightning_ifa.offline.reanalysis import load_data, load_registered, reanalyze
 from lightning_ifa.tracking.checkpoint import KEY, load_checkpoint
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
