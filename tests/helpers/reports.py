@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.feature_report import FeatureReport
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators.base import Finding, undecided
 from lightning_ifa.statistics.importance import Importance
@@ -66,15 +66,15 @@ def small_confounders():
         "origin": ["content", "metadata", "background", "metadata"],
         "score": [0.9, 0.3, 0.1, np.nan],
         "z": [20.0, 9.0, 4.0, np.nan],
-        "features": ["1", "2, 0", "1", ""],
+        "features": [[1], [2, 0], [1], []],
         "worst_class": [0, 1, -1, -1],
         "worst_score": [0.95, 0.5, 0.1, np.nan],
         "association": [0.9, 0.4, 0.2, np.nan],
         "accuracy_aligned": [0.9, 0.8, 0.7, np.nan],
         "accuracy_conflicting": [0.9, 0.4, 0.6, np.nan],
         "conflicting": [3, 2, 2, 0],
-        "highest": ["", "validation0", "validation0", ""],
-        "lowest": ["", "validation3", "validation1", ""],
+        "highest": [[], ["validation0"], ["validation0"], []],
+        "lowest": [[], ["validation3"], ["validation1"], []],
         "note": ["", "site goes with the class", "", "too few values"],
     })  # fmt: skip
 
@@ -85,17 +85,17 @@ def small_report(**changes):
     validation = small_table("validation", [0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0], **columns)
     train = small_table("train", [0, 1, 0, -1], [0, 1, 0, 1])
     pictured = validation.take(np.array([0, 2]))
-    quiet = Finding(0.01, 0.5, 0.9)
+    quiet = Finding(0.01, 0.5, 0.9, limit=0.35)
     report = FeatureReport(
         findings={
             "overfitting": replace(quiet, details={"margin_gap": 0.01, "shift_auc": 0.5}),
-            "confounding": Finding(0.3, 9.0, 0.1, {}, "strongest candidate: site"),
-            "outliers": quiet,
+            "confounding": Finding(
+                0.3, 9.0, 0.1, subject="site", limit=0.02, tables={"confounders": small_confounders()}
+            ),
+            "outliers": replace(quiet, tables={"samples": small_samples()}),
             "redundancy": undecided("there are too few samples"),
             "consistency": quiet,
         },
-        samples=small_samples(),
-        confounders=small_confounders(),
         importance=Importance(
             classes=np.array([0, 1]),
             counts=np.array([2, 2]),
