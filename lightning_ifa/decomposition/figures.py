@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,18 +37,13 @@ SHOWN = {
     "components, joint, mean": ("principal components", GOOD, "-"),
     "channels per class, difference, zero": ("most important channels of each class, rest zero", VALIDATION, "-"),
 }
-"""Curve to its legend, colour and line; other curves are in the table only."""
+"""Curve to its legend, colour and line style; other curves are in the table only."""
 
 MOST_PROBES = 6
 
 
 def selection_figure(decomposition: Decomposition, title: str = "How many features are enough") -> Figure:
-    """Draw performance and map similarity against the share kept; bands hold 90 % of the random draws.
-
-    Args:
-        decomposition: The result of ``decompose``.
-        title: Shown on top.
-    """
+    """Draw performance and map similarity against the share kept; bands hold 90 % of the random draws."""
     figure = canvas(11, 4.4, title)
     left, right = figure.subplots(1, 2)
     for axes, what, full, limit in (
@@ -58,7 +52,10 @@ def selection_figure(decomposition: Decomposition, title: str = "How many featur
     ):
         for name, part in decomposition.curves.groupby("curve", sort=False):
             if name in SHOWN:
-                _draw_curve(axes, part, what, *SHOWN[str(name)])
+                label, colour, line = SHOWN[str(name)]
+                axes.plot(part["share"], part[what], color=colour, ls=line, lw=1.5, label=label)
+                band = part[f"{what}_low"], part[f"{what}_high"]
+                axes.fill_between(part["share"], *band, color=colour, alpha=0.15, lw=0)
         axes.axhline(limit, color=INK, lw=1, ls="--")
         axes.set_xscale("log")
         axes.set_ylim(min(0.0, 1.05 * full), 1.05 * full if full > 0 else 0.1)
@@ -93,23 +90,16 @@ def spectrum_figure(report: FeatureReport, title: str = "How many dimensions the
 def principal_figure(
     report: FeatureReport, decomposition: Decomposition, method: str = "pca", title: str = "Principal features"
 ) -> Figure:
-    """Draw one row a component: whom it serves, its own map of the probes, its strongest samples.
+    """Draw one row a component of ``"pca"`` or ``"nmf"``: its classes, its map of the probes, its strongest samples.
 
-    All maps share one symmetric colour scale, so that a component that does nothing looks like nothing.
-
-    Args:
-        report: The report that was decomposed.
-        decomposition: The result of ``decompose``.
-        method: ``"pca"`` or ``"nmf"``.
-        title: Shown on top.
+    All maps share one symmetric colour scale, so that a component without effect looks like nothing.
     """
     found = decomposition.principal[method]
     count, probes = len(found.serves), min(MOST_PROBES, len(found.maps))
     strongest = 0 if found.images is None else found.images.shape[1]
     figure = canvas(2.6 + 1.15 * (probes + strongest), 1.2 + 1.15 * count, f"{title} ({method.upper()})")
-    grid: Any = figure.subplots(
-        count, 1 + probes + strongest, squeeze=False, width_ratios=[2.0] + [1] * (probes + strongest)
-    )
+    ratios = [2.0] + [1.0] * (probes + strongest)
+    grid: Any = figure.subplots(count, len(ratios), squeeze=False, width_ratios=ratios)
     scale = common_scale(found.maps.reshape(-1, *found.maps.shape[2:]), "diverging")
     for j in range(count):
         _draw_label(grid[j, 0], report, found.components.shares[j], j, found.serves[j], found.strongest[j])
@@ -129,11 +119,6 @@ def principal_figure(
     bar.set_label("evidence a position", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     return figure
-
-
-def _draw_curve(axes: Axes, part: pd.DataFrame, what: str, label: str, colour: str, line: str) -> None:
-    axes.plot(part["share"], part[what], color=colour, ls=line, lw=1.5, label=label)
-    axes.fill_between(part["share"], part[f"{what}_low"], part[f"{what}_high"], color=colour, alpha=0.15, lw=0)
 
 
 def _draw_label(

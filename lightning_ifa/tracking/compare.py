@@ -10,11 +10,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from lightning_ifa.comparison.compare import Comparison, compare_tables
-from lightning_ifa.comparison.rendering import comparison_figure, comparison_html
+from lightning_ifa.comparison.rendering import comparison_html, comparison_png
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError, FileError, TrackingError
 from lightning_ifa.feature_report import FAMILIES
-from lightning_ifa.report.figures.style import png
 from lightning_ifa.statistics.significance import UNDECIDED
 from lightning_ifa.tracking.job import ARTIFACTS, Job, upload
 
@@ -94,7 +93,7 @@ def log_comparison(comparison: Comparison, client: MlflowClient, run_id: str) ->
         folder = Path(parent) / "job"
         files = folder / ARTIFACTS
         files.mkdir(parents=True)
-        picture = png(comparison_figure(comparison))
+        picture = comparison_png(comparison)
         comparison.changes.to_json(files / CHANGES_FILE, orient="split", index=False)
         (files / PICTURE_FILE).write_bytes(picture)
         (files / PAGE_FILE).write_text(comparison_html(comparison, picture), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page about features: which speak for which class, and how their contributions are distributed."""
+"""Draw the page about features: their importance for each class, and the distribution of their contributions."""
 
 from __future__ import annotations
 
@@ -35,12 +35,7 @@ VIOLINS = 4
 
 
 def feature_page(report: FeatureReport, title: str = "Features") -> Figure:
-    """Draw the importance matrix of the most telling channels, and violins of four of them by class and split.
-
-    Args:
-        report: The report.
-        title: Shown on top.
-    """
+    """Draw the importance matrix of the most important channels, and violins of four by class and split."""
     classes = min(len(report.importance.classes), MOST_CLASSES)
     high = max(0.9, 0.24 * classes)
     figure = sheet(WIDTH, high + 7.3, plain(title, 80))
@@ -49,7 +44,7 @@ def feature_page(report: FeatureReport, title: str = "Features") -> Figure:
          "mean contribution of a class less that of all, units of the score; blank where within two standard errors "
          f"of zero; the {min(MOST_CHANNELS, len(channels))} most telling of {len(channels)} channels")  # fmt: skip
     _draw_importance(figure, report, channels[:MOST_CHANNELS], high)
-    for number, channel in enumerate(_worth_a_violin(report)):
+    for number, channel in enumerate(_choose_violins(report)):
         left, top = 0.75 + (number % 2) * 6.3, high + 2.1 + (number // 2) * 2.7
         _draw_violins(figure, report, channel, left, top)
     return figure
@@ -58,7 +53,7 @@ def feature_page(report: FeatureReport, title: str = "Features") -> Figure:
 def draw_importance(
     axes: Axes, report: FeatureReport, channels: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> AxesImage:
-    """Draw the importance difference of some channels and classes; what is within two standard errors stays blank."""
+    """Draw the importance difference of some channels and classes; values within two standard errors stay blank."""
     found = report.importance
     values = (found.difference if len(found.classes) > 1 else found.matrix)[np.ix_(rows, channels)]
     error = np.nan_to_num(found.standard_error[np.ix_(rows, channels)])
@@ -89,31 +84,29 @@ def _draw_importance(figure: Figure, report: FeatureReport, channels: NDArray[np
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
 
 
-def _worth_a_violin(report: FeatureReport) -> list[int]:
-    """The channels that overfit most, then those that tell most."""
-    overfitted = [int(channel) for channel in report.overfitting_features["feature"].head(VIOLINS // 2)]
-    telling = [int(channel) for channel in rank_features(report) if channel not in overfitted]
-    return [*overfitted, *telling][:VIOLINS]
+def _choose_violins(report: FeatureReport) -> list[int]:
+    """Choose the channels that overfit most, then the most important ones."""
+    overfitted = report.overfitting_features["feature"].head(VIOLINS // 2).astype(int)
+    return list(dict.fromkeys([*overfitted.tolist(), *rank_features(report).tolist()]))[:VIOLINS]
 
 
 def _draw_violins(figure: Figure, report: FeatureReport, channel: int, left: float, top: float) -> None:
     served, strength = strongest_class(report, channel)
     head(figure, left - 0.45, top, f"Channel {channel}",
          f"{'speaks for' if strength >= 0 else 'speaks against'} {plain(served, 20)}" if served else "")  # fmt: skip
-    groups, names = _by_class(report, channel)
+    groups, names = _class_contributions(report, channel)
     axes = place(figure, left, top + 0.5, 5.55, 1.55)
     axes.axhline(0, color=FAINT, lw=0.8, zorder=0)
     draw_violins(axes, groups)
     dress(axes, "", "", "contribution to the label")
-    axes.set_xticks(
-        range(len(names)), names, parse_math=False, rotation=25 if max(map(len, names), default=0) > 5 else 0
-    )
+    rotation = 25 if max(map(len, names), default=0) > 5 else 0
+    axes.set_xticks(range(len(names)), names, parse_math=False, rotation=rotation)
     for number, (split, colour) in enumerate(SPLIT_COLOURS.items() if len(report.tables) > 1 else ()):
         write(figure, left + 4.2 + 0.55 * number, top + 0.21, split, 8.5, colour, weight="bold")
 
 
-def _by_class(report: FeatureReport, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
-    """Contributions of the classes with most samples, split by split, and the classes' names."""
+def _class_contributions(report: FeatureReport, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
+    """Give the contributions of the classes with most samples, split by split, and the classes' names."""
     labels = table_strata(report.tables)
     found, counts = np.unique(labels["validation"][labels["validation"] >= 0], return_counts=True)
     shown = np.sort(found[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])

@@ -1,4 +1,4 @@
-"""Panels that set the two splits against each other."""
+"""Panels of the overview: both splits compared, the strongest candidate, selection curves and the spectrum."""
 
 from __future__ import annotations
 
@@ -56,19 +56,16 @@ def draw_overfitted(figure: Figure, report: FeatureReport, left: float, top: flo
         head(figure, left, top, "Overfitted features", "cannot be told without training samples of the same classes")
         return
     worst = found.iloc[0]
-    told = (
-        f"carries {worst['share']:.0%} of the gap; within classes training lies {worst['gap']:+.2f} sd from validation"
-    )
-    head(figure, left, top, f"Most overfitted feature: channel {int(worst['feature'])}", told)
+    text = f"{worst['share']:.0%} of the gap; within classes training lies {worst['gap']:+.2f} sd from validation"
+    head(figure, left, top, f"Most overfitted feature: channel {int(worst['feature'])}", text)
     axes = place(figure, left, top + 0.55, WIDTH, 1.05)
     _draw_splits(axes, center_contributions(report, int(worst["feature"])))
-    axes.set_xlabel(
-        "contribution less the mean of its class, units of the score", fontsize=8, color=QUIET, family=FAMILY
-    )
+    label = "contribution less the mean of its class, units of the score"
+    axes.set_xlabel(label, fontsize=8, color=QUIET, family=FAMILY)
 
 
 def _draw_splits(axes: Axes, values: dict[str, NDArray[np.float64]]) -> None:
-    """Distributions of both splits over one range; the extreme thousandths are left out."""
+    """Draw the distributions of both splits over one range; the extreme thousandths are left out."""
     together = np.concatenate(list(values.values())) if values else np.empty(0)
     if not len(together):
         bare(axes)
@@ -94,16 +91,13 @@ def draw_selection(figure: Figure, report: FeatureReport, left: float, top: floa
     """Draw how much of the evidence the most important channels carry, and how much random ones do."""
     best, drawn = evidence_kept(report)
     enough = int(np.argmax(best >= ENOUGH)) + 1 if (best >= ENOUGH).any() else len(best)
-    head(
-        figure, left, top, "How many features are enough", f"{enough} of {len(best)} carry the evidence (r ≥ {ENOUGH})"
-    )
+    text = f"{enough} of {len(best)} carry the evidence (r ≥ {ENOUGH})"
+    head(figure, left, top, "How many features are enough", text)
     axes = place(figure, left + 0.4, top + 0.6, COUNT_WIDTH, 1.15)
     count = np.arange(1, len(best) + 1)
     axes.plot(count, best, color=TRAIN, lw=2, label="most important")
     axes.plot(count, drawn, color=UNKNOWN, lw=1.4, ls="--", label="random")
-    axes.axhline(ENOUGH, color=FAINT, lw=1)
-    axes.set_ylim(0, 1.04)
-    _count_axis(axes, "channels kept", "correlation")
+    _dress_counts(axes, "channels kept", "correlation")
     axes.legend(fontsize=8, frameon=False, loc="lower right", handlelength=1.5)
 
 
@@ -115,12 +109,13 @@ def draw_spectrum(figure: Figure, report: FeatureReport, left: float, top: float
     head(figure, left, top, "How many dimensions are used", f"{needed} of {len(reached)} hold 95 % of the variance")
     axes = place(figure, left + 0.4, top + 0.6, COUNT_WIDTH, 1.15)
     axes.plot(np.arange(1, len(reached) + 1), reached, color=TRAIN, lw=2)
+    _dress_counts(axes, "principal components", "variance")
+
+
+def _dress_counts(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Give axes of a share against a count a logarithmic scale, the line of what is enough, and labels."""
     axes.axhline(ENOUGH, color=FAINT, lw=1)
     axes.set_ylim(0, 1.04)
-    _count_axis(axes, "principal components", "variance")
-
-
-def _count_axis(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -131,7 +126,7 @@ MOST_CANDIDATES = 6
 
 
 def draw_candidates(figure: Figure, report: FeatureReport, left: float, top: float) -> None:
-    """Draw how much of the evidence runs through each candidate, and images at both ends of the strongest."""
+    """Draw the share of the evidence that follows each candidate, and images at both ends of the strongest."""
     frame = judged_candidates(report).head(MOST_CANDIDATES)
     if frame.empty:
         head(figure, left, top, "Confounder candidates", "no metadata column and no plain background to test")
@@ -149,7 +144,7 @@ def draw_candidates(figure: Figure, report: FeatureReport, left: float, top: flo
     dress(axes, "", "share of the evidence\n(gray: part of the object)")
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-    named = leading_candidates(report, 1)
-    for number, group in enumerate(candidate_groups(report, named[0]) if named else []):
+    leading = leading_candidates(report, 1)
+    for number, group in enumerate(candidate_groups(report, leading[0]) if leading else []):
         area = place(figure, left + 3.15, top + 0.72 + number * 0.78, 2.7, 0.52)
         draw_strip(area, report, [("validation", int(row)) for row in group.rows], plain(group.name, 40))
