@@ -13,25 +13,11 @@ from matplotlib.figure import Figure
 from lightning_ifa.comparison.changes import BETTER, NOISE, UNDECIDED_CHANGE, WORSE
 from lightning_ifa.comparison.compare import Comparison
 from lightning_ifa.indicators.limits import LIMITS
-from lightning_ifa.report.figures.style import (
-    BAD,
-    FAINT,
-    GOOD,
-    HEAT,
-    INK,
-    QUIET,
-    UNKNOWN,
-    canvas,
-    colour_bar,
-    dress,
-    flat_map,
-    plain,
-    png,
-)
+from lightning_ifa.report.figures import style
 from lightning_ifa.report.html.data import data_uri
 from lightning_ifa.report.told import join_words
 
-COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNDECIDED_CHANGE: FAINT}
+COLOURS = {BETTER: style.GOOD, WORSE: style.BAD, NOISE: style.UNKNOWN, UNDECIDED_CHANGE: style.FAINT}
 MOST_ROWS = 100
 LONGEST_NAME = 24
 
@@ -89,13 +75,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_png(comparison: Comparison) -> bytes:
     """Draw the comparison as a PNG file's content."""
-    return png(comparison_figure(comparison))
+    return style.png(comparison_figure(comparison))
 
 
 def comparison_figure(comparison: Comparison, title: str = "Runs compared") -> Figure:
     """Draw changes with their intervals, CKA of every pair, and the same probes' maps in every run."""
     runs = len(comparison.names)
-    figure = canvas(12, 3.6 + 0.4 * runs + 1.3 * runs, title)
+    figure = style.canvas(12, 3.6 + 0.4 * runs + 1.3 * runs, title)
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.2 + 0.4 * runs, 1.3 * runs + 0.4))
     left, right = parts[0].subplots(1, 2, width_ratios=(1.6, 1))
     _draw_changes(left, comparison)
@@ -184,20 +170,21 @@ def _draw_changes(axes: Axes, comparison: Comparison) -> None:
         axes.plot(change["change"] / limit, row, "o", color=colour, ms=5)
         run = f", {_short(change['run'])}" if len(comparison.names) > 2 else ""
         labels.append(f"{change['family']}{run}: {verdict}")
-    axes.axvline(0, color=INK, lw=1)
+    axes.axvline(0, color=style.INK, lw=1)
     axes.set_yticks(range(len(labels)), labels)
     _plain_labels(axes)
-    dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
+    style.dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
 
 
 def _draw_cka(axes: Axes, comparison: Comparison) -> None:
     axes.imshow(comparison.cka, cmap="viridis", vmin=0, vmax=1)
     names = [_short(name) for name in comparison.names]
     for (i, j), value in np.ndenumerate(comparison.cka):
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=INK if value > 0.6 else "white")
+        colour = style.INK if value > 0.6 else "white"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
     axes.set_yticks(range(len(names)), names)
-    dress(axes, "Features alike (linear CKA)")
+    style.dress(axes, "Similarity of the features (linear CKA)")
     _plain_labels(axes)
 
 
@@ -209,20 +196,20 @@ def _draw_maps(figure: Any, comparison: Comparison) -> None:
             axes.set_xticks([])
             axes.set_yticks([])
             if np.isfinite(found).all():
-                axes.imshow(comparison.scale.apply(flat_map(found)), cmap=HEAT, vmin=0, vmax=1)
+                axes.imshow(comparison.scale.apply(style.flat_map(found)), cmap=style.HEAT, vmin=0, vmax=1)
             else:
                 axes.set_frame_on(False)
-                axes.text(0.5, 0.5, "no such image\nin this run", fontsize=7, color=QUIET, ha="center", va="center",
-                          transform=axes.transAxes)  # fmt: skip
+                options = {"fontsize": 7, "ha": "center", "va": "center", "transform": axes.transAxes}
+                axes.text(0.5, 0.5, "no such image\nin this run", color=style.QUIET, **options)
             if number == 0:
                 name = f"sample {_short(comparison.probe_ids[column])}"
-                axes.set_title(name, fontsize=7, color=INK, parse_math=False)
+                axes.set_title(name, fontsize=7, color=style.INK, parse_math=False)
         name = _short(comparison.names[number]).replace(" (", "\n(")
-        grid[number, 0].set_ylabel(name, fontsize=7, color=INK, parse_math=False)
+        grid[number, 0].set_ylabel(name, fontsize=7, color=style.INK, parse_math=False)
     low, high = comparison.scale.low, comparison.scale.high
-    colour_bar(figure, low, high, 7, "evidence a position", ax=grid, fraction=0.02, pad=0.01)
+    style.colour_bar(figure, low, high, 7, "evidence a position", ax=grid, fraction=0.02, pad=0.01)
     figure.suptitle("The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
-                    fontweight="bold", color=INK)  # fmt: skip
+                    fontweight="bold", color=style.INK)  # fmt: skip
 
 
 def _plain_labels(axes: Axes) -> None:
@@ -232,4 +219,4 @@ def _plain_labels(axes: Axes) -> None:
 
 def _short(name: str) -> str:
     """Keep both ends of a name, since a run's id is the second one."""
-    return plain(name if len(name) <= LONGEST_NAME else f"{name[:10]}…{name[-12:]}")
+    return style.plain(name if len(name) <= LONGEST_NAME else f"{name[:10]}…{name[-12:]}")

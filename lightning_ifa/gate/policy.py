@@ -86,7 +86,7 @@ class Limit(_Strict):
         if not given and self.vs_champion is None:
             raise ValueError(f"no limit; expected one of {', '.join(LIMITS)} or vs_champion")
         if given and self.better:
-            raise ValueError(f"better: is told by {given[0]}: leave it out")
+            raise ValueError(f"better: follows from {given[0]}: leave it out")
         if not given and not self.better:
             raise ValueError("vs_champion without a limit needs better: lower or better: higher")
         return self

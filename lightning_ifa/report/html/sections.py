@@ -154,13 +154,6 @@ def candidates(report: FeatureReport) -> str:
     frame = report.confounders.assign(later=is_content).sort_values("later", kind="stable")
     rows = []
     for candidate in frame.head(MOST_ROWS).to_dict("records"):
-        forms = {
-            "score": ".1%",
-            "z": ".1f",
-            "association": ".2f",
-            "accuracy_aligned": ".3f",
-            "accuracy_conflicting": ".3f",
-        }
         cells = [
             *(text(candidate[name]) for name in ("source", "origin")),
             *(number(candidate[name], form) for name, form in CANDIDATE_NUMBERS.items()),
@@ -168,21 +161,12 @@ def candidates(report: FeatureReport) -> str:
             Cell(escape(str(candidate["note"])), attributes=' class="words"'),
         ]
         rows.append(("", cells))
-    heads = (
-        "candidate",
-        "origin",
-        "share",
-        "z",
-        "class explains",
-        "accuracy: agrees",
-        "conflicts",
-        "channels",
-        "in words",
-    )
-    return table("candidates", heads, rows) + "".join(_ends(report, source) for source in leading_candidates(report))
+    heads = ("class explains", "accuracy: agrees", "conflicts", "channels", "in words")
+    examples = "".join(_examples(report, source) for source in leading_candidates(report))
+    return table("candidates", ("candidate", "origin", "share", "z", *heads), rows) + examples
 
 
-def _ends(report: FeatureReport, source: str) -> str:
+def _examples(report: FeatureReport, source: str) -> str:
     parts = []
     for group in candidate_groups(report, source):
         panels = [panel for row in group.rows for panel in sample_panels(report, ("validation", int(row)))]
