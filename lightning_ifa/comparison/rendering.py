@@ -171,8 +171,7 @@ def _draw_changes(axes: Axes, comparison: Comparison) -> None:
         run = f", {_short(change['run'])}" if len(comparison.names) > 2 else ""
         labels.append(f"{change['family']}{run}: {verdict}")
     axes.axvline(0, color=style.INK, lw=1)
-    axes.set_yticks(range(len(labels)), labels)
-    _plain_labels(axes)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
     style.dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
 
 
@@ -182,10 +181,9 @@ def _draw_cka(axes: Axes, comparison: Comparison) -> None:
     for (i, j), value in np.ndenumerate(comparison.cka):
         colour = style.INK if value > 0.6 else "white"
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     style.dress(axes, "Similarity of the features (linear CKA)")
-    _plain_labels(axes)
 
 
 def _draw_maps(figure: Any, comparison: Comparison) -> None:
@@ -210,11 +208,6 @@ def _draw_maps(figure: Any, comparison: Comparison) -> None:
     style.colour_bar(figure, low, high, 7, "evidence a position", ax=grid, fraction=0.02, pad=0.01)
     figure.suptitle("The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
                     fontweight="bold", color=style.INK)  # fmt: skip
-
-
-def _plain_labels(axes: Axes) -> None:
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)
 
 
 def _short(name: str) -> str:

@@ -16,7 +16,7 @@ from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import reference_indices
-from lightning_ifa.evaluation.cam_check import MapCheck, check_table
+from lightning_ifa.evaluation.cam_check import MapCheck, check_maps
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.masking import MaskedRun, make_baseline, run_masked
 from lightning_ifa.model.outputs import ScoreFunction
@@ -153,7 +153,7 @@ def evaluate_maps(
     frame = pd.DataFrame(curves)[["map", "mode", "share", "score", "performance"]]
     check = None
     if sanity_check:
-        check = check_table(model, loader, table, methods=(method,), task=known, batch_fn=batch_fn, seed=seed)
+        check = check_maps(model, loader, table, methods=(method,), task=known, batch_fn=batch_fn, seed=seed)
     return MapEvaluation(
         method=table.cam,
         layer=table.layer,
