@@ -44,7 +44,7 @@ def resample_scores(report: FeatureReport, seed: int = 0) -> Draws:
 
     Args:
         report: The run's report.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
     labels = _labels(report)
     rows = [bootstrap_draws(labels[split], seed + number) for number, split in enumerate(("validation", "train"))]

@@ -64,12 +64,12 @@ class Trial:
     def refill(self, refills: Sequence[Refill]) -> Measured:
         """Measure refills."""
         reduce = mix_channels([one.into @ one.out for one in refills], [one.offset for one in refills])
-        return self.performance(reduce), self.maps.refilled(refills).mean(1)
+        return self.performance(reduce), self.maps.refill_similarity(refills).mean(1)
 
     def mask(self, masks: NDArray[np.bool_], rule: str) -> Measured:
         """Measure masks ``(r, c)``, the same for every class."""
         fill = selection.fill_value(self.fit, rule)
-        return self.performance(keep_channels(masks, fill)), self.maps.masked(masks, fill).mean(1)
+        return self.performance(keep_channels(masks, fill)), self.maps.mask_similarity(masks, fill).mean(1)
 
 
 def start_trial(tail: Head, held: StoredActivations, table: FeatureTable, train: FeatureTable | None) -> Trial:
@@ -140,12 +140,10 @@ def selection_curves(
 
 def enough(curves: pd.DataFrame, full: float) -> pd.DataFrame:
     """Read the smallest sufficient shares off every curve; see ``Decomposition.enough``."""
-    rows = {
-        name: selection.enough(
-            part["share"].to_numpy(), part["performance"].to_numpy(), part["similarity"].to_numpy(), full
-        )
-        for name, part in curves.groupby("curve", sort=False)
-    }
+    rows = {}
+    for name, part in curves.groupby("curve", sort=False):
+        share, performance, similar = (part[column].to_numpy() for column in ("share", "performance", "similarity"))
+        rows[name] = selection.enough(share, performance, similar, full)
     return pd.DataFrame(rows, index=pd.Index(["performance", "both"])).T.rename_axis("curve")
 
 
@@ -153,7 +151,7 @@ def component_curve(trial: Trial, counts: NDArray[np.int64]) -> Measured:
     """Measure the network on its first principal components alone, for rising counts."""
     axes = selection.principal_axes(trial.fit)
     kept = counts.tolist()
-    similar = trial.maps.nested(trial.fit.mean, axes, kept).mean(1)
+    similar = trial.maps.component_similarity(trial.fit.mean, axes, kept).mean(1)
     return trial.performance(keep_components(trial.fit.mean, axes, kept)), similar
 
 
@@ -174,7 +172,7 @@ def _per_class(
     masks = np.stack([channel_masks(order(wanted, row_of.get(k)), counts) for k in range(classes)], axis=1)  # (r, k, c)
     fill = np.zeros(masks.shape[2])
     own = trial.table.explained[trial.few]
-    similar = trial.maps.masked(masks[:, own], fill).mean(1)
+    similar = trial.maps.mask_similarity(masks[:, own], fill).mean(1)
     versions = masks.reshape(-1, masks.shape[2])
     logits, predictions = run_reduced(trial.tail, trial.held, keep_channels(versions, fill))
     logits = logits.reshape(len(counts), classes, len(trial.held.A), classes)

@@ -56,7 +56,7 @@ class Decomposition:
         measure: Name of the measure of performance.
         full: Performance of the whole network.
         reach: What was run again: ``"means"``, ``"tail"`` or ``"network"``; see ``features.tail``.
-        evaluated: How many samples performance was measured on.
+        evaluated: Number of samples that performance was measured on.
         principal: ``"pca"`` and ``"nmf"`` of the contributions.
     """
 

@@ -29,7 +29,7 @@ class ReducedMaps:
         self._P = self._A * self._G
         self._full = self._P.sum(1).numpy()
 
-    def masked(self, masks: NDArray[np.bool_], fill: NDArray[np.float64]) -> NDArray[np.float64]:
+    def mask_similarity(self, masks: NDArray[np.bool_], fill: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the similarity, ``(r, n)``, if some channels are kept and the others constant.
 
         Args:
@@ -44,16 +44,16 @@ class ReducedMaps:
             maps += torch.einsum(f"{axes},ncs->rns", 1 - kept, constant)
         return similarity(maps.numpy(), self._full)
 
-    def refilled(self, refills: Sequence[Refill]) -> NDArray[np.float64]:
+    def refill_similarity(self, refills: Sequence[Refill]) -> NDArray[np.float64]:
         """Compute the similarity, ``(r, n)``, if every channel is predicted from few numbers."""
-        return np.stack([similarity(self._refilled(refill).numpy(), self._full) for refill in refills])
+        return np.stack([similarity(self._refilled_maps(refill).numpy(), self._full) for refill in refills])
 
-    def _refilled(self, refill: Refill) -> Tensor:
+    def _refilled_maps(self, refill: Refill) -> Tensor:
         into, out, offset = (torch.from_numpy(np.ascontiguousarray(part)).to(self._A) for part in refill)
         inside = torch.matmul(into.T, self._A) * torch.matmul(out, self._G)
         return inside.sum(1) + torch.einsum("c,ncs->ns", offset, self._G)
 
-    def nested(
+    def component_similarity(
         self, mean: NDArray[np.float64], axes: NDArray[np.float64], counts: Sequence[int]
     ) -> NDArray[np.float64]:
         """Compute the similarity, ``(r, n)``, if the first components are kept.

@@ -62,8 +62,8 @@ class MapEvaluation:
         curves: One row a map, mode and share of the positions: ``mode`` ``"insertion"`` (only the top share is
             shown) or ``"deletion"`` (the top share is hidden), ``share`` from 0 to 1, mean ``score``, and
             ``performance``: in mode ``"insertion"`` the accuracy after masking all but the top share.
-        check: How the maps' sum follows the logit, by display transform, and what randomised weights do to the
-            maps; see ``MapCheck``. None if it was not asked for.
+        check: Agreement of the maps' sum with the logit, by display transform, and similarity to the maps of networks
+            with random weights; see ``MapCheck``. None if it was not asked for.
     """
 
     method: str

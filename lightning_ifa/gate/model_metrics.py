@@ -27,7 +27,7 @@ class ModelMetrics:
         metrics: MLflow key to value; whatever could not be attributed without doubt is left out.
         dataset_digest: Digest of the validation data, or None if it was not recorded.
         step: Training step, or None.
-        origin: Where the numbers come from, in words.
+        origin: Source of the numbers, in words.
         problem: Why numbers are missing, in words; empty if none are.
     """
 

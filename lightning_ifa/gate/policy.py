@@ -66,7 +66,7 @@ class Limit(_Strict):
         above: Limit where higher is better; the limit itself fails.
         better: ``"lower"`` or ``"higher"``, where no absolute limit says it.
         bound: Judge the confidence bound on the unfavourable side instead of the value.
-        vs_champion: How much worse than the champion the value may be.
+        vs_champion: Allowed worsening against the champion.
     """
 
     metric: Metric

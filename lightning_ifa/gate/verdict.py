@@ -36,7 +36,7 @@ class Verdict:
         champion: The version it was compared with, or None.
         dataset_digest: Digest of the validation data behind the numbers, or None.
         step: Training step of the numbers, or None.
-        origin: Where the numbers come from, in words.
+        origin: Source of the numbers, in words.
         checks: The checks, in the policy's order.
     """
 

@@ -52,7 +52,7 @@ def compare(
         for run_id in runs:
             run = client.get_run(run_id)
             name = f"{run.info.run_name or 'run'} ({run_id[:8]})"  # runs of one name stay apart
-            tables[name] = archived_tables(client, run_id)
+            tables[name] = load_archived_tables(client, run_id)
             health = {family: run.data.metrics.get(f"ifa/health/{family}") for family in FAMILIES}
             undecided[name] = [family for family, value in health.items() if value == UNDECIDED]
         found = compare_tables(tables, undecided, force=force, seed=seed)
@@ -64,7 +64,7 @@ def compare(
     return found
 
 
-def archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable]:
+def load_archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable]:
     """Load the FeatureTables of the latest epoch that a run archived.
 
     Raises:

@@ -117,10 +117,9 @@ class Publisher:
             best: Path of the best checkpoint.
         """
         self._note_best(best)
-        if self._run is not None:
-            self._spool.put("pictures", self._draw_last)
-        elif self._last_name:
-            self._spool.put(self._last_name, self._draw_last_locally)
+        name = self._last_name if self._run is None else "pictures"
+        if name:
+            self._spool.put(name, self._draw_last)
         self._spool.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
 
@@ -147,11 +146,14 @@ class Publisher:
 
     def _draw_last(self, folder: Path) -> None:
         """Draw the last analysis, if it was not; runs in the rendering thread, after all else."""
-        assert self._run is not None
         if self._undrawn is None:
-            folder.rmdir()
+            if self._run is not None:
+                folder.rmdir()
+        elif self._run is None:
+            self._draw_locally(*self._undrawn, folder)
         else:
-            write_picture_job(self._undrawn[0], folder, self._run, self._undrawn[1], prefix=self._prefix)
+            report, moment = self._undrawn
+            write_picture_job(report, folder, self._run, moment, prefix=self._prefix)
 
     def _hold_back(self, report: FeatureReport, moment: Moment, folder: Path, keep: set[str]) -> None:
         assert self._run is not None
@@ -170,10 +172,6 @@ class Publisher:
             with self._drawing.spending():
                 self._draw_locally(report, moment, folder)
 
-    def _draw_last_locally(self, folder: Path) -> None:
-        if self._undrawn is not None:
-            self._draw_locally(*self._undrawn, folder)
-
     def _draw_locally(self, report: FeatureReport, moment: Moment, folder: Path) -> None:
         write_pictures(report, folder, moment.epoch)
         self._drawn.append((folder / OVERVIEW_FILE, moment.step))
@@ -182,16 +180,14 @@ class Publisher:
         """Hand what is drawn to the loggers, from the thread that they are used to."""
         while self._drawn:
             file, step = self._drawn.pop(0)
-            if self._shows and file.exists():
-                self._show(file, step)
-
-    def _show(self, file: Path, step: int) -> None:
-        try:
-            with Image.open(file) as image:
-                for show in self._shows:
-                    show(f"ifa/{file.stem.removeprefix('ifa_')}", image.convert("RGB"), step)
-        except Exception:  # whatever a logger throws: the picture lies in the folder
-            log.warning("a logger did not take %s", file, exc_info=True)
+            if not self._shows or not file.exists():
+                continue
+            try:
+                with Image.open(file) as image:
+                    for show in self._shows:
+                        show(f"ifa/{file.stem.removeprefix('ifa_')}", image.convert("RGB"), step)
+            except Exception:  # whatever a logger throws: the picture lies in the folder
+                log.warning("a logger did not take %s", file, exc_info=True)
 
     def _install_view(self) -> None:
         self._change_view(lambda run: install_view_once(run, self._keys, self._first_epoch))

@@ -168,7 +168,7 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
     scores = [f"ifa/{family}/score" for family in FAMILIES]
     charts = [_chart("BAR", "health", key, metricKey=key) for key in health]
     charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
-    charts += [_line(key) for key in scores]
+    charts += [_line_chart(key) for key in scores]
     return {
         "searchFilter": "",
         "orderByKey": "attributes.start_time",
@@ -208,7 +208,7 @@ def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]
     } | options
 
 
-def _line(key: str) -> dict[str, Any]:
+def _line_chart(key: str) -> dict[str, Any]:
     return _chart(
         "LINE", "scores", key, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
         scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",

@@ -23,7 +23,7 @@ THUMB = 80
 QUALITY = 85
 
 
-def shown_features(report: FeatureReport) -> list[int]:
+def choose_features(report: FeatureReport) -> list[int]:
     """Choose the channels of the page's table: the most important ones, and those that overfit most."""
     overfitted = report.overfitting_features["feature"].head(MOST_ROWS // 4).astype(int).tolist()
     important = rank_features(report).tolist()

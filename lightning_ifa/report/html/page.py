@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.report.html import sections
-from lightning_ifa.report.html.data import data_uri, encode, page_data, safe_json, shown_features
+from lightning_ifa.report.html.data import choose_features, data_uri, encode, page_data, safe_json
 from lightning_ifa.report.labels import describe_data
 from lightning_ifa.report.summary import headline
 
@@ -32,12 +32,12 @@ def write_html(report: FeatureReport, path: Path, picture: bytes, title: str = "
         picture: Overview of the report, a PNG file's content.
         title: Title of the page.
     """
-    channels = shown_features(report)
+    channels = choose_features(report)
     warnings = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
     parts = [
         f'<h1>{escape(headline(report))}</h1><p class="quiet">{escape(title)} · {escape(describe_data(report))}</p>',
         sections.verdicts(report) + warnings,
-        f'<img alt="overview" src="{_smaller(picture)}">',
+        f'<img alt="overview" src="{_encode_overview(picture)}">',
         "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "
         "same evidence, in every image and every run that uses this scale.</p>",
         sections.probes(report),
@@ -68,7 +68,7 @@ def _page(title: str, body: str, data: str) -> str:
     )
 
 
-def _smaller(picture: bytes) -> str:
+def _encode_overview(picture: bytes) -> str:
     """Encode the overview as a data URI: photographs make a PNG larger than a JPEG."""
     with Image.open(io.BytesIO(picture)) as image:
         as_jpeg = encode(image.convert("RGB"), "jpeg", 90)
