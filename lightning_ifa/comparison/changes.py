@@ -48,7 +48,7 @@ def resample_scores(report: AnalysisResult, seed: int = 0) -> Draws:
 
 
 def changes(
-    first: AnalysisResult, other: AnalysisResult, draws: tuple[Draws, Draws], untold: Collection[str] = ()
+    first: AnalysisResult, other: AnalysisResult, draws: tuple[Draws, Draws], undecided: Collection[str] = ()
 ) -> pd.DataFrame:
     """Tabulate the change of every family's score from one run to another.
 
@@ -60,8 +60,8 @@ def changes(
     Args:
         first: Report of the run compared to.
         other: Report of the other run.
-        draws: Resampled scores of both.
-        untold: Families of which one of the runs could tell nothing.
+        draws: Resampled scores of both runs.
+        undecided: Families that were undecided in one of the runs.
 
     Returns:
         One row a family: ``family``, ``first``, ``other``, ``change``, ``low``, ``high``, ``interval``, ``verdict``;
@@ -75,7 +75,7 @@ def changes(
         pair = first.findings[family], other.findings[family]
         change = pair[1].score - pair[0].score
         error, how = float("nan"), "none"
-        if family not in untold and not any(finding.undecided for finding in pair):
+        if family not in undecided and not any(finding.undecided for finding in pair):
             error, how = _error((first, other), draws, family)
         low, high = change - SIGNIFICANT * error, change + SIGNIFICANT * error
         inside = low <= 0 <= high or abs(change) < NEGLIGIBLE * registry.indicator_of(family).limit

@@ -15,9 +15,9 @@ from lightning_ifa.comparison.changes import changes, resample_scores
 from lightning_ifa.comparison.similarity import (
     cka_matrix,
     feature_similarity,
-    maps_of,
     outlier_changes,
     probe_similarity,
+    take_maps,
 )
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
@@ -32,19 +32,19 @@ PROBES = 8
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What tells each run from the first.
+    """How each run differs from the first one.
 
     Attributes:
-        names: One a run; the first is the one that the others are compared to.
+        names: Names of the runs; the others are compared to the first.
         changes: One row a run and family, as ``comparison.changes.changes``, with ``run``.
-        likeness: One row a run, as ``comparison.feature_similarity.feature_similarity``, with ``run``.
-        cka: ``(r, r)`` linear CKA of the features of every pair of runs.
+        feature_similarity: One row a run, as ``comparison.similarity.feature_similarity``, with ``run``.
+        cka: Linear CKA of the features of every pair of runs, ``(r, r)``.
         outliers: One row a run and outlier, as ``outlier_changes``, with ``run``.
         probes: One row a run and probe, as ``probe_similarity``, with ``run``.
-        probe_ids: The probes.
-        maps: One a run, ``(p, *space)`` maps of the probes; NaN where the run lacks the sample.
+        probe_ids: Sample ids of the probes.
+        maps: Maps of the probes in each run, ``(p, *space)``; NaN where the run lacks the sample.
         scale: The first run's intensity scale, for all of ``maps``.
-        notes: What a reader should know, plain sentences.
+        notes: Remarks on how far the runs compare, plain sentences.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Comparison:
 
 def compare_tables(
     runs: Mapping[str, Tables],
-    untold: Mapping[str, Collection[str]] | None = None,
+    undecided: Mapping[str, Collection[str]] | None = None,
     *,
     force: bool = False,
     seed: int = 0,
@@ -70,10 +70,10 @@ def compare_tables(
 
     Args:
         runs: Name of each run to its tables, ``"validation"`` and perhaps ``"train"``.
-        untold: Name of a run to the families of which its own analysis could tell nothing for a reason that the
-            tables do not show, such as random augmentation.
-        force: Compare runs on different validation data, by the samples that they share.
-        seed: Of the resampling.
+        undecided: Name of a run to the families that its own analysis left undecided for a reason that the tables do
+            not show, such as random augmentation.
+        force: Whether to compare runs on different validation data, by the samples that they share.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: There are fewer than two runs, or their validation data differ and ``force`` is not set.
@@ -82,23 +82,23 @@ def compare_tables(
         raise DataError(f"{len(runs)} run to compare; at least two different ones are needed")
     first, *others = runs
     notes = [note for name in others for note in _differences(first, runs[first], name, runs[name], force)]
-    untold = untold or {}
+    undecided = undecided or {}
     reports = {name: _report(tables, seed) for name, tables in runs.items()}
     validation = {name: tables["validation"] for name, tables in runs.items()}
     probes = validation[first].take(probe_rows(validation[first], PROBES))
     draws = {name: resample_scores(report, seed) for name, report in reports.items()}
-    unknown = {name: {*untold.get(first, ()), *untold.get(name, ())} for name in others}
+    unknown = {name: {*undecided.get(first, ()), *undecided.get(name, ())} for name in others}
     return Comparison(
         names=tuple(runs),
-        changes=_joined({n: changes(reports[first], reports[n], (draws[first], draws[n]), unknown[n]) for n in others}),
+        changes=_join({n: changes(reports[first], reports[n], (draws[first], draws[n]), unknown[n]) for n in others}),
         feature_similarity=pd.DataFrame(
             [{"run": name} | feature_similarity(validation[first], validation[name]) for name in others]
         ),
         cka=cka_matrix(list(validation.values())),
-        outliers=_joined({name: outlier_changes(reports[first].samples, reports[name].samples) for name in others}),
-        probes=_joined({name: probe_similarity(probes, validation[name]) for name in others}),
+        outliers=_join({name: outlier_changes(reports[first].samples, reports[name].samples) for name in others}),
+        probes=_join({name: probe_similarity(probes, validation[name]) for name in others}),
         probe_ids=tuple(map(str, probes.sample_ids)),
-        maps=tuple(maps_of(probes, table) for table in validation.values()),
+        maps=tuple(take_maps(probes, table) for table in validation.values()),
         scale=reports[first].scale,
         notes=tuple(notes),
     )
@@ -126,6 +126,6 @@ def _report(tables: Tables, seed: int) -> AnalysisResult:
     return analyze_tables(AnalysisContext(tables, name_classes(table, None), seed), Probes(rows, rows, None))
 
 
-def _joined(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _join(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     joined = pd.concat([frame.assign(run=name) for name, frame in frames.items()], ignore_index=True)
     return joined[["run", *joined.columns.drop("run")]]

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.comparison.changes import BETTER, NOISE, UNDECIDED_CHANGE, WORSE
 from lightning_ifa.comparison.compare import Comparison
 from lightning_ifa.indicators import registry
-from lightning_ifa.report.figures.style import (
-    BAD,
-    FAINT,
-    GOOD,
-    HEAT,
-    INK,
-    QUIET,
-    UNKNOWN,
-    canvas,
-    dress,
-    flat_map,
-    plain,
-    png,
-)
+from lightning_ifa.report.figures import style
+from lightning_ifa.report.html.data import data_uri
 from lightning_ifa.text import join_words
 
-COLOURS = {BETTER: GOOD, WORSE: BAD, NOISE: UNKNOWN, UNDECIDED_CHANGE: FAINT}
+COLOURS = {BETTER: style.GOOD, WORSE: style.BAD, NOISE: style.UNKNOWN, UNDECIDED_CHANGE: style.FAINT}
 MOST_ROWS = 100
 LONGEST_NAME = 24
 
@@ -50,7 +35,7 @@ COLUMNS = {
     "maps_high": "to ",
     "maps_chance": "between different samples",
 }
-"""Heads of the page's tables."""
+"""Column heads of the page's tables."""
 
 HEADS = "  family       first     this    change [99 % interval]"
 
@@ -72,7 +57,7 @@ def comparison_text(comparison: Comparison) -> str:
     """Write the comparison as plain text, a few lines a run."""
     lines: list[str] = []
     for row in _rows(comparison.feature_similarity):
-        lines += [f"{row['run']} compared to {comparison.names[0]}: {_told(comparison, row['run'])}.", "", HEADS]
+        lines += [f"{row['run']} compared to {comparison.names[0]}: {_summarize(comparison, row['run'])}.", "", HEADS]
         lines += [_change_line(change) for change in _rows(_of(comparison.changes, row["run"]))]
         statuses = _of(comparison.outliers, row["run"])["status"].value_counts()
         counts = ", ".join(f"{statuses.get(status, 0)} {status}" for status in ("shared", "new", "gone"))
@@ -90,18 +75,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_png(comparison: Comparison) -> bytes:
     """Draw the comparison as a PNG file's content."""
-    return png(comparison_figure(comparison))
+    return style.png(comparison_figure(comparison))
 
 
 def comparison_figure(comparison: Comparison, title: str = "Runs compared") -> Figure:
-    """Draw changes with their intervals, CKA of every pair, and the same probes' maps in every run.
-
-    Args:
-        comparison: The comparison.
-        title: Shown on top.
-    """
+    """Draw changes with their intervals, CKA of every pair, and the same probes' maps in every run."""
     runs = len(comparison.names)
-    figure = canvas(12, 3.6 + 0.4 * runs + 1.3 * runs, title)
+    figure = style.canvas(12, 3.6 + 0.4 * runs + 1.3 * runs, title)
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.2 + 0.4 * runs, 1.3 * runs + 0.4))
     left, right = parts[0].subplots(1, 2, width_ratios=(1.6, 1))
     _draw_changes(left, comparison)
@@ -111,12 +91,9 @@ def comparison_figure(comparison: Comparison, title: str = "Runs compared") -> F
 
 
 def comparison_html(comparison: Comparison, picture: bytes, title: str = "Runs compared") -> str:
-    """Write the comparison as one self-contained page: no script, no network, everything from the user escaped.
+    """Write the comparison and its figure, a PNG file's content, as one self-contained page.
 
-    Args:
-        comparison: The comparison.
-        picture: Its figure, a PNG file's content.
-        title: The heading.
+    There is no script, no network, and everything from the user is escaped.
     """
     tables = {
         "Scores": comparison.changes,
@@ -127,12 +104,12 @@ def comparison_html(comparison: Comparison, picture: bytes, title: str = "Runs c
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(
-            f"<p><b>{escape(name)}</b> compared to {escape(comparison.names[0])}: {_told(comparison, name)}.</p>"
+            f"<p><b>{escape(name)}</b> compared to {escape(comparison.names[0])}: {_summarize(comparison, name)}.</p>"
             for name in comparison.names[1:]
         ),
         f"<p>{escape(EXPLANATION)}</p>",
         *(f"<p>Note: {escape(note)}.</p>" for note in comparison.notes),
-        f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(picture).decode("ascii")}">',
+        f'<img alt="figure" src="{data_uri(picture, "png")}">',
         *(f"<h2>{name}</h2>{_table(frame)}" for name, frame in tables.items()),
     ]
     return (
@@ -149,28 +126,27 @@ def _of(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     return frame[frame["run"] == run]
 
 
-def _told(comparison: Comparison, run: str) -> str:
-    """What changed, in one sentence without names of the user's."""
+def _summarize(comparison: Comparison, run: str) -> str:
+    """Say what changed, in one sentence without names of the user's."""
     frame = _of(comparison.changes, run)
     families = {word: frame["family"][frame["verdict"] == word].tolist() for word in (WORSE, BETTER, UNDECIDED_CHANGE)}
-    told = [f"{word} in {join_words(families[word])}" for word in (WORSE, BETTER) if families[word]]
-    told += [f"{join_words(families[UNDECIDED_CHANGE])} cannot be told"] if families[UNDECIDED_CHANGE] else []
+    clauses = [f"{word} in {join_words(families[word])}" for word in (WORSE, BETTER) if families[word]]
+    clauses += [f"{join_words(families[UNDECIDED_CHANGE])} cannot be told"] if families[UNDECIDED_CHANGE] else []
     if (frame["verdict"] == NOISE).any():
-        told.append(f"{'the rest' if told else 'everything'} is inside the noise")
-    return "; ".join(told)
+        clauses.append(f"{'the rest' if clauses else 'everything'} is inside the noise")
+    return "; ".join(clauses)
 
 
-def _rounded(value: float) -> str:
-    """Three decimals, and no minus before zero."""
-    return f"{round(value, 3) + 0.0:.3f}"
+def _format(value: float, sign: str = "") -> str:
+    """Format with three decimals, and no minus before zero."""
+    return f"{round(value, 3) + 0.0:{sign}.3f}"
 
 
 def _change_line(change: dict[str, Any]) -> str:
-    untold = change["verdict"] == UNDECIDED_CHANGE
-    low, high, moved = (f"{round(change[name], 3) + 0.0:+.3f}" for name in ("low", "high", "change"))
-    span = "" if untold else f"[{low}, {high}]"
+    low, high, moved = (_format(change[name], "+") for name in ("low", "high", "change"))
+    span = "" if change["verdict"] == UNDECIDED_CHANGE else f"[{low}, {high}]"
     return (
-        f"  {change['family']:<12}{_rounded(change['first']):>6}   {_rounded(change['other']):>6}   {moved:>7} "
+        f"  {change['family']:<12}{_format(change['first']):>6}   {_format(change['other']):>6}   {moved:>7} "
         f"{span:<18}  {change['verdict']}"
     )
 
@@ -180,11 +156,11 @@ def _table(frame: pd.DataFrame) -> str:
         return "<p>None.</p>"
     more = f"<p>{len(frame) - MOST_ROWS} more rows.</p>" if len(frame) > MOST_ROWS else ""
     shown = frame.head(MOST_ROWS).rename(columns=COLUMNS)
-    return shown.to_html(index=False, border=0, escape=True, float_format=_rounded) + more
+    return shown.to_html(index=False, border=0, escape=True, float_format=_format) + more
 
 
 def _draw_changes(axes: Axes, comparison: Comparison) -> None:
-    """Changes in units of the family's alarm line, since the scores' own units differ."""
+    """Draw changes in units of the family's alarm line, since the scores' own units differ."""
     labels = []
     for row, change in enumerate(_rows(comparison.changes)[::-1]):
         limit, verdict = registry.indicator_of(change["family"]).limit, change["verdict"]
@@ -194,21 +170,20 @@ def _draw_changes(axes: Axes, comparison: Comparison) -> None:
         axes.plot(change["change"] / limit, row, "o", color=colour, ms=5)
         run = f", {_short(change['run'])}" if len(comparison.names) > 2 else ""
         labels.append(f"{change['family']}{run}: {verdict}")
-    axes.axvline(0, color=INK, lw=1)
-    axes.set_yticks(range(len(labels)), labels)
-    _plain_labels(axes)
-    dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
+    axes.axvline(0, color=style.INK, lw=1)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    style.dress(axes, "Change of the scores", "in units of the alarm line; right = worse than the first run")
 
 
 def _draw_cka(axes: Axes, comparison: Comparison) -> None:
     axes.imshow(comparison.cka, cmap="viridis", vmin=0, vmax=1)
     names = [_short(name) for name in comparison.names]
     for (i, j), value in np.ndenumerate(comparison.cka):
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=INK if value > 0.6 else "white")
-    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    dress(axes, "Features alike (linear CKA)")
-    _plain_labels(axes)
+        colour = style.INK if value > 0.6 else "white"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    style.dress(axes, "Similarity of the features (linear CKA)")
 
 
 def _draw_maps(figure: Any, comparison: Comparison) -> None:
@@ -219,30 +194,22 @@ def _draw_maps(figure: Any, comparison: Comparison) -> None:
             axes.set_xticks([])
             axes.set_yticks([])
             if np.isfinite(found).all():
-                axes.imshow(comparison.scale.apply(flat_map(found)), cmap=HEAT, vmin=0, vmax=1)
+                axes.imshow(comparison.scale.apply(style.flat_map(found)), cmap=style.HEAT, vmin=0, vmax=1)
             else:
                 axes.set_frame_on(False)
-                axes.text(0.5, 0.5, "no such image\nin this run", fontsize=7, color=QUIET, ha="center", va="center",
-                          transform=axes.transAxes)  # fmt: skip
+                options = {"fontsize": 7, "ha": "center", "va": "center", "transform": axes.transAxes}
+                axes.text(0.5, 0.5, "no such image\nin this run", color=style.QUIET, **options)
             if number == 0:
                 name = f"sample {_short(comparison.probe_ids[column])}"
-                axes.set_title(name, fontsize=7, color=INK, parse_math=False)
+                axes.set_title(name, fontsize=7, color=style.INK, parse_math=False)
         name = _short(comparison.names[number]).replace(" (", "\n(")
-        grid[number, 0].set_ylabel(name, fontsize=7, color=INK, parse_math=False)
+        grid[number, 0].set_ylabel(name, fontsize=7, color=style.INK, parse_math=False)
     low, high = comparison.scale.low, comparison.scale.high
-    bar = figure.colorbar(ScalarMappable(Normalize(low, high), HEAT), ax=grid, fraction=0.02, pad=0.01)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, colors=INK, length=2)
-    bar.set_label("evidence a position", fontsize=7, color=QUIET)
+    style.colour_bar(figure, low, high, 7, "evidence a position", ax=grid, fraction=0.02, pad=0.01)
     figure.suptitle("The same samples' maps in every run, on the first run's scale", fontsize=10, x=0.01, ha="left",
-                    fontweight="bold", color=INK)  # fmt: skip
-
-
-def _plain_labels(axes: Axes) -> None:
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)
+                    fontweight="bold", color=style.INK)  # fmt: skip
 
 
 def _short(name: str) -> str:
-    """Both ends of a name, since a run's id is the second one."""
-    return plain(name if len(name) <= LONGEST_NAME else f"{name[:10]}…{name[-12:]}")
+    """Keep both ends of a name, since a run's id is the second one."""
+    return style.plain(name if len(name) <= LONGEST_NAME else f"{name[:10]}…{name[-12:]}")

@@ -1,4 +1,4 @@
-"""How alike two runs see the samples that both have."""
+"""Compare the features, maps and outliers of two runs on the samples that both have."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lightning_ifa.statistics.similarity import linear_cka, map_correlations
 
 
 def shared_rows(first: FeatureTable, other: FeatureTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of both tables that hold the same sample with the same input, in the first table's order, ``(m,)`` each."""
-    place = {key: row for row, key in enumerate(zip(other.sample_ids, other.fingerprints, strict=True))}
+    """Find the rows of both tables that hold the same sample and input, in the first one's order, ``(m,)`` each."""
+    row_of = {key: row for row, key in enumerate(zip(other.sample_ids, other.fingerprints, strict=True))}
     keys = enumerate(zip(first.sample_ids, first.fingerprints, strict=True))
-    pairs = np.array([(row, place[key]) for row, key in keys if key in place], dtype=np.int64).reshape(-1, 2)
+    pairs = np.array([(row, row_of[key]) for row, key in keys if key in row_of], dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -50,7 +50,7 @@ def feature_similarity(first: FeatureTable, other: FeatureTable) -> dict[str, fl
 
 
 def cka_matrix(tables: list[FeatureTable]) -> NDArray[np.float64]:
-    """Linear CKA of every pair on the samples that it shares, ``(r, r)``; the diagonal is 1."""
+    """Compute the linear CKA of every pair on the samples that it shares, ``(r, r)``; the diagonal is 1."""
     matrix = np.eye(len(tables))
     for i, j in combinations(range(len(tables)), 2):
         rows = shared_rows(tables[i], tables[j])
@@ -60,11 +60,11 @@ def cka_matrix(tables: list[FeatureTable]) -> NDArray[np.float64]:
 
 
 def probe_similarity(probes: FeatureTable, other: FeatureTable) -> pd.DataFrame:
-    """One row a probe that the other run has: ``sample_id``, ``target``, predictions ``first`` and ``other``, ``maps``.
+    """Compare predictions and maps of the probes, the first run's rows, with the other run's table.
 
-    Args:
-        probes: The first run's rows of the probes.
-        other: The other run's table.
+    Returns:
+        One row a probe that the other run has: ``sample_id``, ``target``, predictions ``first`` and ``other``, and
+        ``maps``, the correlation of the two maps.
     """
     mine, theirs = shared_rows(probes, other)
     a, b = probes.take(mine), other.take(theirs)
@@ -78,8 +78,8 @@ def probe_similarity(probes: FeatureTable, other: FeatureTable) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def maps_of(probes: FeatureTable, other: FeatureTable) -> NDArray[Any]:
-    """The other run's maps of the probes, ``(p, *space)``; NaN where it lacks the sample."""
+def take_maps(probes: FeatureTable, other: FeatureTable) -> NDArray[Any]:
+    """Take the other run's maps of the probes, ``(p, *space)``; NaN where it lacks the sample."""
     mine, theirs = shared_rows(probes, other)
     maps = np.full((len(probes), *other.cams.shape[1:]), np.nan, dtype=np.float32)
     maps[mine] = other.cams[theirs]
@@ -87,11 +87,7 @@ def maps_of(probes: FeatureTable, other: FeatureTable) -> NDArray[Any]:
 
 
 def outlier_changes(first: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """Say which validation samples are outliers in both runs, in the second only, or no longer.
-
-    Args:
-        first: ``FeatureReport.samples`` of the run compared to.
-        other: The same of the other run.
+    """Tell from ``FeatureReport.samples`` which validation samples are outliers in both runs, or in one of them.
 
     Returns:
         ``sample_id``, ``status`` (``"shared"``, ``"new"``, ``"gone"``), kinds ``first`` and ``other``, highest score
@@ -104,13 +100,12 @@ def outlier_changes(first: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     both["status"] = np.select([was & remains, remains, was], ["shared", "new", "gone"], "")
     both["worst"] = both[["score_first", "score_other"]].max(axis=1)
     both = both[both["status"] != ""].sort_values("worst", ascending=False, ignore_index=True)
-    return both.rename(columns={"kind_first": "first", "kind_other": "other"})[
-        ["sample_id", "status", "first", "other"]
-    ]
+    both = both.rename(columns={"kind_first": "first", "kind_other": "other"})
+    return both[["sample_id", "status", "first", "other"]]
 
 
 def _next_of_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each row another of its class; itself where it is the only one, ``(n,)``."""
+    """Find for each row another of its class, or itself where it is the only one, ``(n,)``."""
     follower = np.arange(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

@@ -42,10 +42,10 @@ class Trial:
         held: The samples to measure on.
         table: The same samples' features.
         fit: Moments of other samples, to which refills are fitted.
-        maps: Compares maps of a few of the samples.
-        few: Which ones.
-        perform: The measure.
-        full: The full network's performance.
+        maps: Comparison of the maps of a few of the samples.
+        few: Rows of these few.
+        perform: The measure of performance.
+        full: Performance of the full network.
     """
 
     tail: Head
@@ -64,12 +64,12 @@ class Trial:
     def refill(self, refills: Sequence[Refill]) -> Measured:
         """Measure refills."""
         reduce = mix_channels([one.into @ one.out for one in refills], [one.offset for one in refills])
-        return self.performance(reduce), self.maps.refilled(refills).mean(1)
+        return self.performance(reduce), self.maps.refill_similarity(refills).mean(1)
 
     def mask(self, masks: NDArray[np.bool_], rule: str) -> Measured:
         """Measure masks ``(r, c)``, the same for every class."""
         fill = selection.fill_value(self.fit, rule)
-        return self.performance(keep_channels(masks, fill)), self.maps.masked(masks, fill).mean(1)
+        return self.performance(keep_channels(masks, fill)), self.maps.mask_similarity(masks, fill).mean(1)
 
 
 def start_trial(tail: Head, held: StoredActivations, table: FeatureTable, train: FeatureTable | None) -> Trial:
@@ -100,17 +100,17 @@ def selection_curves(
     """Measure every curve; see ``Decomposition.curves``.
 
     Args:
-        trial: What to measure with.
-        ranked: The samples that rank the channels.
-        included: Which of them count.
-        shares: ``(r,)`` rising.
+        trial: The samples and the measures.
+        ranked: Features of the samples that rank the channels.
+        included: Mask of the samples that count for that, ``(n,)``.
+        shares: Shares to keep, rising, ``(r,)``.
         modes: Rankings beside the random control.
-        draws: Of the control.
-        seed: Of the draws.
+        draws: Number of draws of the control.
+        seed: Seed of the draws.
     """
     counts = selection.kept_counts(shares, len(trial.fit.mean))
 
-    def wanted(mode: str, draw: int = 0) -> NDArray[np.float64]:
+    def prefer(mode: str, draw: int = 0) -> NDArray[np.float64]:
         return preference(mode, ranked.contributions, ranked.explained, included, seed + draw)
 
     frames = []
@@ -119,11 +119,11 @@ def selection_curves(
         frames.append(_frame(name, shares, counts, measured))
 
     for mode in modes:
-        taken = order(wanted(mode))
+        taken = order(prefer(mode))
         for rule in ("zero", "mean"):
             add(f"channels, {mode}, {rule}", trial.mask(channel_masks(taken, counts), rule))
         add(f"channels, {mode}, refill", trial.refill(_refills(trial.fit, taken, counts)))
-    draws_taken = [order(wanted("random", draw)) for draw in range(draws)]
+    draws_taken = [order(prefer("random", draw)) for draw in range(draws)]
     for rule in ("zero", "mean"):
         add(f"channels, random, {rule}", *(trial.mask(channel_masks(taken, counts), rule) for taken in draws_taken))
     add("channels, random, refill", *(trial.refill(_refills(trial.fit, taken, counts)) for taken in draws_taken))
@@ -131,29 +131,27 @@ def selection_curves(
     add("channels, greedy, refill", trial.refill(_refills(trial.fit, selection.greedy_order(trial.fit), counts)))
     add("components, joint, mean", component_curve(trial, counts))
     for mode in modes:
-        add(f"channels per class, {mode}, zero", _per_class(trial, wanted(mode), ranked, included, counts))
+        add(f"channels per class, {mode}, zero", _per_class(trial, prefer(mode), ranked, included, counts))
     chance = range(draws if trial.tail.reach == "means" else 1)  # the tail runs once a class here
-    per_class = [_per_class(trial, wanted("random", draw), ranked, included, counts) for draw in chance]
+    per_class = [_per_class(trial, prefer("random", draw), ranked, included, counts) for draw in chance]
     add("channels per class, random, zero", *per_class)
     return pd.concat(frames, ignore_index=True)
 
 
 def enough(curves: pd.DataFrame, full: float) -> pd.DataFrame:
     """Read the smallest sufficient shares off every curve; see ``Decomposition.enough``."""
-    rows = {
-        name: selection.enough(
-            part["share"].to_numpy(), part["performance"].to_numpy(), part["similarity"].to_numpy(), full
-        )
-        for name, part in curves.groupby("curve", sort=False)
-    }
+    rows = {}
+    for name, part in curves.groupby("curve", sort=False):
+        share, performance, similar = (part[column].to_numpy() for column in ("share", "performance", "similarity"))
+        rows[name] = selection.enough(share, performance, similar, full)
     return pd.DataFrame(rows, index=pd.Index(["performance", "both"])).T.rename_axis("curve")
 
 
 def component_curve(trial: Trial, counts: NDArray[np.int64]) -> Measured:
-    """Measure what the first principal components keep, for rising counts."""
+    """Measure the network on its first principal components alone, for rising counts."""
     axes = selection.principal_axes(trial.fit)
     kept = counts.tolist()
-    similar = trial.maps.nested(trial.fit.mean, axes, kept).mean(1)
+    similar = trial.maps.component_similarity(trial.fit.mean, axes, kept).mean(1)
     return trial.performance(keep_components(trial.fit.mean, axes, kept)), similar
 
 
@@ -174,7 +172,7 @@ def _per_class(
     masks = np.stack([channel_masks(order(wanted, row_of.get(k)), counts) for k in range(classes)], axis=1)  # (r, k, c)
     fill = np.zeros(masks.shape[2])
     own = trial.table.explained[trial.few]
-    similar = trial.maps.masked(masks[:, own], fill).mean(1)
+    similar = trial.maps.mask_similarity(masks[:, own], fill).mean(1)
     versions = masks.reshape(-1, masks.shape[2])
     logits, predictions = run_reduced(trial.tail, trial.held, keep_channels(versions, fill))
     logits = logits.reshape(len(counts), classes, len(trial.held.A), classes)
@@ -185,10 +183,10 @@ def _per_class(
 
 
 def channel_masks(taken: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Keep the first channels of an order, one mask a count, ``(r, c)``."""
-    place = np.empty_like(taken)
-    place[taken] = np.arange(len(taken))
-    return place[None, :] < counts[:, None]
+    """Build masks ``(r, c)`` that keep the first channels of an order, one a count."""
+    rank = np.empty_like(taken)
+    rank[taken] = np.arange(len(taken))
+    return rank[None, :] < counts[:, None]
 
 
 def _refills(fit: Moments, taken: NDArray[np.int64], counts: NDArray[np.int64]) -> list[Refill]:

@@ -30,27 +30,8 @@ from lightning_ifa.statistics.channel_redundancy import channel_groups, needed_c
 from lightning_ifa.statistics.strata import bin_edges, strata
 
 SHARES = (
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.125,
-    0.15,
-    0.2,
-    0.25,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.75,
-    0.8,
-    0.9,
-    0.95,
-    1.0,
-)
+    0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 1.0,
+)  # fmt: skip
 """Shares of the features that are kept, by default."""
 
 DRAWS = 10
@@ -72,10 +53,10 @@ class Decomposition:
         pruning: One row a pruning tried: ``advice``, ``kept``, ``removed_share``, ``performance`` if what was
             removed is predicted linearly from what was kept, as the next layer's weights can do for good,
             ``without_refill`` if it is replaced by its mean, ``random`` for as many channels at random with refill.
-        measure: What ``performance`` is.
-        full: The whole network's.
+        measure: Name of the measure of performance.
+        full: Performance of the whole network.
         reach: What was run again: ``"means"``, ``"tail"`` or ``"network"``; see ``features.tail``.
-        evaluated: How many samples performance was measured on.
+        evaluated: Number of samples that performance was measured on.
         principal: ``"pca"`` and ``"nmf"`` of the contributions.
     """
 
@@ -110,14 +91,14 @@ def decompose(
     Args:
         model: The network that the report was made from; stays as it is.
         loader: The report's validation loader.
-        report: Names the layer, the samples and the classes.
-        task: Needed only if the report was made with a task function: that function.
-        batch_fn: As given to ``analyze``.
-        shares: Of the features kept, rising, in (0, 1].
-        modes: Rankings to try besides the random control; see ``indicators.importance.MODES``.
-        draws: Of the random control.
-        components: How many principal features.
-        seed: Of every random draw.
+        report: The report, which names the layer, the samples and the classes.
+        task: The task function, if the report was made with one.
+        batch_fn: Function that takes a batch apart, as given to ``analyze``.
+        shares: Shares of the features that are kept, rising, in (0, 1].
+        modes: Rankings to try besides the random control; see ``statistics.importance.MODES``.
+        draws: Number of draws of the random control.
+        components: Number of principal features.
+        seed: Seed of every random draw.
 
     Raises:
         OutputError: The report was made with a task function, and it is not given.
@@ -127,7 +108,7 @@ def decompose(
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
     extraction = FeatureExtractor(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
-    table = table.take(_that_fit(table))
+    table = table.take(_rows_that_fit(table))
     ranked = train or table.take(np.arange(0, len(table), 2))
     if not importance_mask(ranked).any():
         raise DataError("no sample is classified correctly, so no feature can be ranked by class")
@@ -180,8 +161,8 @@ def _pruning(trial: Trial, ranked: FeatureTable, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _that_fit(table: FeatureTable) -> NDArray[np.int64]:
-    """Rows whose activations and gradients fit into memory, evenly spread."""
+def _rows_that_fit(table: FeatureTable) -> NDArray[np.int64]:
+    """Choose rows, evenly spread, whose activations and gradients fit into memory."""
     a_sample = 8 * table.contributions.shape[1] * int(np.prod(table.cams.shape[1:]))
     count = max(min(len(table), MEMORY // a_sample), min(len(table), 4))
     return np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Principal features of a report's validation samples, with what is needed to look at them."""
+"""Principal features of a report's validation samples, with their maps and their strongest samples."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LISTED, SHOWN = 5, 3
 
 @dataclass(frozen=True, eq=False)
 class PrincipalFeatures:
-    """Components of contributions, and where they can be seen.
+    """Components of the contributions, and where they can be seen.
 
     Attributes:
         components: The decomposition, q components.
-        serves: Classes that each component serves, best first; of q lists. Empty lists for regression.
-        maps: ``(p, q, *space)`` each component's own map of each of the report's probes; sums to its score.
-        strongest: ``(q, 5)`` sample ids with the largest scores, largest first.
-        images: ``(q, 3, channels, *space)`` inputs of the first three; None if the report keeps no pixel.
+        serves: Classes that each component serves, best first; q lists, which are empty for regression.
+        maps: Map of each component of each of the report's probes, ``(p, q, *space)``; sums to its score.
+        strongest: Ids of the samples with the largest scores, largest first, ``(q, 5)``.
+        images: Inputs of the first three, ``(q, 3, channels, *space)``; None if the report keeps no pixel.
     """
 
     components: Components
@@ -43,8 +43,8 @@ def principal_features(
         held: The same samples' inputs.
         probes: Activations and gradients of the pictured samples.
         keep_images: Whether inputs may be kept.
-        count: How many components.
-        seed: Of NMF's solver.
+        count: Number of components.
+        seed: Seed of NMF's solver.
     """
     contributions = (probes.A * probes.G).numpy()
     found = {}

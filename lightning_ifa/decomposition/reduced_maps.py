@@ -1,4 +1,4 @@
-"""Maps of reduced activations, and how much they resemble the full ones.
+"""Maps of reduced activations, and their similarity to the full ones.
 
 The map is HiResCAM's, ``sum_c G * A``, with the gradient of the full network and the reduced activation in A's place:
 dropping channels then leaves their maps out of the sum, and dropping components theirs.
@@ -21,7 +21,7 @@ class ReducedMaps:
 
     Args:
         A: Activations, ``(n, c, *space)``.
-        G: Gradients of the explained logits, same shape.
+        G: Gradients of the explained logits, of the same shape.
     """
 
     def __init__(self, A: Tensor, G: Tensor) -> None:
@@ -29,15 +29,12 @@ class ReducedMaps:
         self._P = self._A * self._G
         self._full = self._P.sum(1).numpy()
 
-    def masked(self, masks: NDArray[np.bool_], fill: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Similarity if some channels are kept and the others constant.
+    def mask_similarity(self, masks: NDArray[np.bool_], fill: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the similarity, ``(r, n)``, if some channels are kept and the others constant.
 
         Args:
-            masks: ``(r, c)``, or ``(r, n, c)`` if each sample keeps its own.
-            fill: ``(c,)`` constants.
-
-        Returns:
-            ``(r, n)`` correlation over positions.
+            masks: Masks of the channels to keep, ``(r, c)``, or ``(r, n, c)`` if each sample keeps its own.
+            fill: Constants in place of the others, ``(c,)``.
         """
         kept = torch.from_numpy(masks).to(self._P)
         axes = "rc" if kept.dim() == 2 else "rnc"
@@ -47,24 +44,24 @@ class ReducedMaps:
             maps += torch.einsum(f"{axes},ncs->rns", 1 - kept, constant)
         return similarity(maps.numpy(), self._full)
 
-    def refilled(self, refills: Sequence[Refill]) -> NDArray[np.float64]:
-        """Similarity if every channel is predicted from few numbers, ``(r, n)``."""
-        return np.stack([similarity(self._refilled(refill).numpy(), self._full) for refill in refills])
+    def refill_similarity(self, refills: Sequence[Refill]) -> NDArray[np.float64]:
+        """Compute the similarity, ``(r, n)``, if every channel is predicted from few numbers."""
+        return np.stack([similarity(self._refilled_maps(refill).numpy(), self._full) for refill in refills])
 
-    def _refilled(self, refill: Refill) -> Tensor:
+    def _refilled_maps(self, refill: Refill) -> Tensor:
         into, out, offset = (torch.from_numpy(np.ascontiguousarray(part)).to(self._A) for part in refill)
         inside = torch.matmul(into.T, self._A) * torch.matmul(out, self._G)
         return inside.sum(1) + torch.einsum("c,ncs->ns", offset, self._G)
 
-    def nested(
+    def component_similarity(
         self, mean: NDArray[np.float64], axes: NDArray[np.float64], counts: Sequence[int]
     ) -> NDArray[np.float64]:
-        """Similarity if the first components are kept, for rising counts, ``(r, n)``.
+        """Compute the similarity, ``(r, n)``, if the first components are kept.
 
         Args:
-            mean: ``(c,)``.
-            axes: ``(c, c)`` components as columns.
-            counts: How many are kept.
+            mean: Mean activations, ``(c,)``.
+            axes: Components as columns, ``(c, c)``.
+            counts: Numbers of components to keep, rising, r of them.
         """
         centre, directions = (torch.from_numpy(np.ascontiguousarray(part)).to(self._A) for part in (mean, axes))
         parts = torch.matmul(directions.T, self._A - centre[:, None]) * torch.matmul(directions.T, self._G)

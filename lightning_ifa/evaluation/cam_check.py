@@ -55,10 +55,10 @@ class MapCheck:
 def check_maps(
     model: nn.Module,
     loader: DataLoader[Any],
-    report: AnalysisResult,
+    report: AnalysisResult | FeatureTable,
     *,
     layers: Sequence[str] | None = None,
-    methods: Sequence[str] = ONE_PASS,
+    methods: Sequence[str | Method] = ONE_PASS,
     task: str | ScoreFunction | None = None,
     batch_fn: BatchFunction | None = None,
     samples: int = SAMPLES,
@@ -75,57 +75,30 @@ def check_maps(
     Args:
         model: The network that the report was made from; stays as it is.
         loader: The report's validation loader.
-        report: Names the layer, the samples and the classes.
-        layers: Layers to compare; by default the report's.
-        methods: Names of CAM methods; by default those that need no further forward pass.
-        task: Needed only if the report was made with a task function: that function.
-        batch_fn: As given to ``analyze``.
-        samples: At most that many, each explained for each of the ten most frequent classes.
-        seed: Of the fresh weights.
+        report: The report, or its FeatureTable, which names the layer, the samples and the classes.
+        layers: Names of the layers to compare; by default the report's.
+        methods: CAM methods; by default those that need no further forward pass.
+        task: The task function, if the report was made with one.
+        batch_fn: Function that takes a batch apart, as given to ``analyze``.
+        samples: Largest number of samples; each is explained for each of the ten most frequent classes.
+        seed: Seed of the fresh weights.
 
     Raises:
         OutputError: The report was made with a task function, and it is not given.
     """
-    table = report.tables["validation"]
+    table = report if isinstance(report, FeatureTable) else report.tables["validation"]
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
-    return check_table(
-        model,
-        loader,
-        table,
-        layers=layers,
-        methods=methods,
-        task=task or table.task,
-        batch_fn=batch_fn,
-        samples=samples,
-        seed=seed,
-    )
-
-
-def check_table(
-    model: nn.Module,
-    loader: DataLoader[Any],
-    table: FeatureTable,
-    *,
-    layers: Sequence[str] | None = None,
-    methods: Sequence[str | Method],
-    task: str | ScoreFunction,
-    batch_fn: BatchFunction | None = None,
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> MapCheck:
-    """Do the same from a FeatureTable of the loader's samples; arguments as for ``check_maps``."""
     names, counts = np.unique(table.explained, return_counts=True)
     classes = np.sort(names[np.argsort(-counts, kind="stable")][:MOST_CLASSES])
     chosen = table.take(np.unique(np.linspace(0, len(table) - 1, min(samples, len(table))).astype(np.int64)))
     agreements, trust, randomised = [], [], []
     for layer in layers or (table.layer,):
-        extraction = FeatureExtractor(model, layer, task, batch_fn=batch_fn, seed=seed)
+        extraction = FeatureExtractor(model, layer, task or table.task, batch_fn=batch_fn, seed=seed)
         found = _class_maps(extraction, loader, chosen.indices, classes, methods)
-        own = _column(chosen.explained, classes)
-        columns = {} if table.targets.dtype.kind == "f" else {
-            "predictions": _column(chosen.predictions, classes), "targets": _column(chosen.targets, classes)
-        }  # fmt: skip
+        own = _class_positions(chosen.explained, classes)
+        read = () if table.targets.dtype.kind == "f" else ("predictions", "targets")
+        columns = {name: _class_positions(getattr(chosen, name), classes) for name in read}
         fresh = [
             _class_maps(extraction, loader, chosen.indices, classes, methods, fresh_weights(model, seed + draw))
             for draw in range(RANDOM_NETWORKS)
@@ -216,7 +189,7 @@ def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str | Me
     }
 
 
-def _column(values: NDArray[Any], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each value among the classes, -1 where it is none of them."""
-    place = np.clip(np.searchsorted(classes, values), 0, len(classes) - 1)
-    return np.where(classes[place] == values, place, -1)
+def _class_positions(values: NDArray[Any], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the position of each value among the classes, -1 where it is none of them."""
+    position = np.clip(np.searchsorted(classes, values), 0, len(classes) - 1)
+    return np.where(classes[position] == values, position, -1)

@@ -1,4 +1,4 @@
-"""How good are the maps: the evaluation of the IFA paper, each number beside that of a control."""
+"""The evaluation of maps of the IFA paper, each number beside that of a control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import reference_indices
-from lightning_ifa.evaluation.cam_check import MapCheck, check_table
+from lightning_ifa.evaluation.cam_check import MapCheck, check_maps
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.masking import MaskedRun, make_baseline, run_masked
 from lightning_ifa.model.outputs import ScoreFunction
@@ -33,7 +33,7 @@ from lightning_ifa.statistics.intensity_scale import common_scale
 from lightning_ifa.statistics.performance import Performance
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of the positions shown or hidden; none and all are added. Close at the start, where a good map decides."""
+"""Shares of the positions shown or hidden; none and all are added. Dense at the start, where a good map decides."""
 
 MASKS = ("own maximum", "common scale")
 
@@ -46,13 +46,13 @@ class MapEvaluation:
     positions of the layer. A map is worth something as far as the two differ.
 
     Attributes:
-        method: CAM method.
-        layer: Target layer.
-        task: One of the package's tasks.
-        baseline: What took the place of masked positions: ``"mean"``, ``"blur"`` or a number.
-        samples: How many were evaluated.
-        measure: What ``performance`` is: accuracy, R2, ...; see ``indicators.performance``.
-        full: Performance on the inputs as they are.
+        method: Name of the CAM method.
+        layer: Name of the target layer.
+        task: Name of the task.
+        baseline: Value of masked positions: ``"mean"``, ``"blur"`` or a number.
+        samples: Number of samples that were evaluated.
+        measure: Name of the measure of performance: accuracy, R2, ...; see ``statistics.performance``.
+        full: Performance on the unmasked inputs.
         masking: One row a map and soft mask. ``mask``: ``"own maximum"`` (positive part over the image's own
             maximum, as in the literature) or ``"common scale"`` (one range for all images, as in the IFA paper).
             ``average_drop`` (less is better) and ``average_increase`` (more is better), fractions in [0, 1], NaN
@@ -62,8 +62,8 @@ class MapEvaluation:
         curves: One row a map, mode and share of the positions: ``mode`` ``"insertion"`` (only the top share is
             shown) or ``"deletion"`` (the top share is hidden), ``share`` from 0 to 1, mean ``score``, and
             ``performance``: in mode ``"insertion"`` the accuracy after masking all but the top share.
-        check: How the maps' sum follows the logit, by display transform, and what randomised weights do to the
-            maps; see ``MapCheck``. None if it was not asked for.
+        check: Agreement of the maps' sum with the logit, by display transform, and similarity to the maps of networks
+            with random weights; see ``MapCheck``. None if it was not asked for.
     """
 
     method: str
@@ -83,8 +83,7 @@ class MapEvaluation:
         """Every single number under a flat name, as ``"shuffled/deletion"`` or ``"cam/common scale/average_drop"``."""
         found = {f"{row['map']}/{name}": float(row[name]) for _, row in self.areas.iterrows() for name in _AREAS}
         for _, row in self.masking.iterrows():
-            place = f"{row['map']}/{row['mask']}"
-            found |= {f"{place}/{name}": float(row[name]) for name in _MASKING}
+            found |= {f"{row['map']}/{row['mask']}/{name}": float(row[name]) for name in _MASKING}
         if self.check is not None:
             means = self.check.agreement.query("reading == 'mean'")
             found |= {f"correlation/{row['transform']}": float(row["pearson"]) for _, row in means.iterrows()}
@@ -122,16 +121,16 @@ def evaluate_maps(
         model: The network; weights, modes, hooks and random states stay as they are.
         loader: Loader over a map-style data set of 1-D, 2-D or 3-D inputs.
         method: Name of a CAM method, or a function ``(A, G) -> weights``.
-        layer: Target layer; by default the last one with spatial output.
-        task: As for ``analyze``.
-        explain: ``"prediction"``: the map must show what made the network decide; ``"target"``, or a class.
-        baseline: ``"mean"``, ``"blur"``, or a number in the unit of the (normalised) input.
-        shares: Of the positions at which the curves are measured, in (0, 1); each costs four forward passes.
-        max_samples: At most that many, a fixed random subset.
-        sanity_check: Also follow the maps' sum over the ten most frequent classes, and compare maps of three
-            networks with random weights: up to ten maps a sample and network.
-        batch_fn: As for ``analyze``.
-        seed: Of the subset, the controls and the random weights.
+        layer: Name of the target layer; by default the last one with spatial output.
+        task: Task or score function, as for ``analyze``.
+        explain: Class whose map is made: each sample's ``"prediction"`` or ``"target"``, or a class number.
+        baseline: Value of masked positions: ``"mean"``, ``"blur"``, or a number in the unit of the (normalised) input.
+        shares: Shares of the positions at which the curves are measured, in (0, 1); each costs four forward passes.
+        max_samples: Largest number of samples; of more, a fixed random subset is taken.
+        sanity_check: Whether to compare the maps' sums with the logits of the ten most frequent classes, and the maps
+            with those of three networks with random weights, which costs up to ten maps a sample and network.
+        batch_fn: Function that takes a batch apart, as for ``analyze``.
+        seed: Seed of the subset, the controls and the random weights.
 
     Raises:
         IFAError: Layer, batch, output or data do not allow it; the message says what would.
@@ -152,6 +151,9 @@ def evaluate_maps(
         masking += [{"map": name, "mask": mask} | _masking(table, performance, rerun[mask]) for mask in MASKS]
         curves += [row | {"map": name} for row in _curves(table, performance, rerun, grid)]
     frame = pd.DataFrame(curves)[["map", "mode", "share", "score", "performance"]]
+    check = None
+    if sanity_check:
+        check = check_maps(model, loader, table, methods=(method,), task=known, batch_fn=batch_fn, seed=seed)
     return MapEvaluation(
         method=table.cam,
         layer=table.layer,
@@ -163,7 +165,7 @@ def evaluate_maps(
         masking=pd.DataFrame(masking),
         areas=_areas(frame),
         curves=frame,
-        check=_check(model, loader, table, method, known, batch_fn, seed) if sanity_check else None,
+        check=check,
     )
 
 
@@ -200,15 +202,3 @@ def _areas(curves: pd.DataFrame) -> pd.DataFrame:
     for (name, mode), part in curves.groupby(["map", "mode"], sort=False):
         found.setdefault(str(name), {"map": name})[str(mode)] = area(part["share"].to_numpy(), part["score"].to_numpy())
     return pd.DataFrame(list(found.values()))
-
-
-def _check(
-    model: nn.Module,
-    loader: DataLoader[Any],
-    table: FeatureTable,
-    method: str | Method,
-    task: str | ScoreFunction,
-    batch_fn: BatchFunction | None,
-    seed: int,
-) -> MapCheck:
-    return check_table(model, loader, table, methods=(method,), task=task, batch_fn=batch_fn, seed=seed)

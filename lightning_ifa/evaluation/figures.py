@@ -1,4 +1,4 @@
-"""Pictures about maps as such: what the common scale changes, and which maps can be trusted."""
+"""Figures about maps: the effect of the common scale, the importance matrix, and which maps can be trusted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.evaluation.cam_check import MapCheck
-from lightning_ifa.report.figures.style import DIVERGING, HEAT, INK, canvas, dress, flat_map
+from lightning_ifa.report.examples import rank_features
+from lightning_ifa.report.figures.feature_page import draw_importance
+from lightning_ifa.report.figures.style import DIVERGING, HEAT, INK, canvas, colour_bar, dress, flat_map
 from lightning_ifa.report.result import AnalysisResult
 
 
@@ -21,10 +21,6 @@ def scale_figure(
     """Draw each probe's map on its own range above the same map on the common scale, with the colour bar.
 
     Stretched one by one, an image without evidence glows like any other; on the common scale it stays dark.
-
-    Args:
-        report: The report.
-        title: Shown on top.
     """
     table, scale = report.probes.table, report.scale
     figure = canvas(1.5 * len(table) + 1.4, 3.9, title)
@@ -40,39 +36,27 @@ def scale_figure(
         axes.set_yticks([])
     grid[0, 0].set_ylabel("each its own", fontsize=8)
     grid[1, 0].set_ylabel("common scale", fontsize=8)
-    for row, (low, high) in enumerate(((np.nan, np.nan), (scale.low, scale.high))):
-        norm = Normalize(low, high) if row else Normalize(0, 1)
-        bar = figure.colorbar(ScalarMappable(norm, HEAT), ax=grid[row].tolist(), fraction=0.02, pad=0.01)
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label("evidence a position" if row else "own minimum to maximum", fontsize=7)
+    bars = ((0, 1, "own minimum to maximum"), (scale.low, scale.high, "evidence a position"))
+    for row, (low, high, label) in enumerate(bars):
+        colour_bar(figure, low, high, 7, label, ax=grid[row].tolist(), fraction=0.02, pad=0.01)
     return figure
 
 
 def importance_figure(report: AnalysisResult, title: str = "Importance of every channel for every class") -> Figure:
     """Draw the whole importance difference; entries within two standard errors of zero are left blank."""
-    found = report.importance
-    figure = canvas(min(3 + 0.12 * found.matrix.shape[1], 16), 1.6 + 0.25 * max(len(found.classes), 1), title)
+    classes, channels = report.importance.classes, rank_features(report)
+    figure = canvas(min(3 + 0.12 * len(channels), 16), 1.6 + 0.25 * max(len(classes), 1), title)
     axes = figure.subplots()
-    if len(found.classes):
-        values = found.difference if len(found.classes) > 1 else found.matrix
-        unsure = ~(np.abs(values) > 2 * np.nan_to_num(found.standard_error))
-        ranked = np.argsort(-np.abs(values).max(0), kind="stable")
-        names = [report.class_names[k] for k in found.classes]
-        limit = float(np.abs(values).max()) or 1.0
-        sns.heatmap(values[:, ranked], mask=unsure[:, ranked], ax=axes, vmin=-limit, vmax=limit, cmap=DIVERGING,
-                    yticklabels=names, xticklabels=False, cbar_kws={"label": "logits"})  # fmt: skip
-        axes.tick_params(axis="y", labelrotation=0)
-    dress(axes, "blank: within two standard errors of zero", "channels, most telling first", "class")
+    if len(classes):
+        image = draw_importance(axes, report, channels, np.arange(len(classes)))
+        figure.colorbar(image, ax=axes, label="logits")
+    dress(axes, "blank: within two standard errors of zero", "channels, most important first", "class")
+    axes.set_xticks([])
     return figure
 
 
 def trust_figure(check: MapCheck, title: str = "Which maps follow the logit") -> Figure:
-    """Draw, for each layer, the correlation of map sum and logit by CAM method and display transform.
-
-    Args:
-        check: The result of ``check_maps``.
-        title: Shown on top.
-    """
+    """Draw, for each layer, the correlation of map sum and logit by CAM method and display transform."""
     mean = check.agreement[check.agreement["reading"] == "mean"]
     layers = list(dict.fromkeys(mean["layer"]))
     figure = canvas(4.6 * len(layers) + 0.6, 3.8, title)

@@ -8,22 +8,15 @@ from statistics import NormalDist
 from lightning_ifa.gate.model_metrics import ModelMetrics
 from lightning_ifa.gate.policy import Limit, Policy, family_keys, health_key
 from lightning_ifa.gate.verdict import Check, Verdict
+from lightning_ifa.statistics.significance import UNDECIDED
 
-UNDECIDED = 0.5  # a health of exactly this says "cannot be told", see indicators/finding.py
 _LARGEST = 1.7e308  # SQL stores give infinity back as 1.797e308
-_WORDS = {"at_most": "at most", "below": "below", "at_least": "at least", "above": "above"}
 
 
 def decide(policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Verdict:
-    """Judge a candidate.
+    """Judge a candidate by a policy, against the metrics of the champion if there is one.
 
-    Args:
-        policy: What it must satisfy.
-        candidate: What is known of it.
-        champion: What is known of the alias' holder; None if there is none.
-
-    Returns:
-        The verdict; a missing, NaN or infinite number fails its check, as does one measured on other data.
+    A missing, NaN or infinite number fails its check, and so does one that was measured on other data.
     """
     checks = [_data_set(policy, candidate)]
     checks += [_family(family, candidate) for family in policy.families]
@@ -75,23 +68,23 @@ def _family(family: str, candidate: ModelMetrics) -> Check:
 
 def _absolute(limit: Limit, operator: str, candidate: ModelMetrics) -> Check:
     bar = float(getattr(limit, operator))
-    words = _WORDS[operator] + f" {bar:g}" + _bound_words(limit)
+    words = f"{operator.replace('_', ' ')} {bar:g}" + _describe_bound(limit)
     value, problem = _value(limit, candidate)
     if value is None or problem:
         return Check(limit.metric, False, value, words, problem)
-    slack = _slack(value)
+    tolerance = _tolerance(value)
     met = {
-        "at_most": value <= bar + slack,
-        "below": value < bar - slack,
-        "at_least": value >= bar - slack,
-        "above": value > bar + slack,
+        "at_most": value <= bar + tolerance,
+        "below": value < bar - tolerance,
+        "at_least": value >= bar - tolerance,
+        "above": value > bar + tolerance,
     }[operator]
     return Check(limit.metric, met, value, words, "" if met else f"{value:.6g} is not {words}")
 
 
 def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Check:
     assert limit.vs_champion is not None
-    words = _worsening_words(limit)
+    words = _describe_worsening(limit)
     value, problem = _value(limit, candidate)
     if value is None or problem:
         return Check(limit.metric, False, value, words, problem)
@@ -109,12 +102,12 @@ def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: M
     worse = value - other if limit.lower_is_better else other - value
     shares = (limit.vs_champion.abs, None if limit.vs_champion.rel is None else limit.vs_champion.rel * abs(other))
     allowed = max(share for share in shares if share is not None)
-    met = worse <= allowed + _slack(value)
+    met = worse <= allowed + _tolerance(value)
     return Check(limit.metric, met, value, words, f"champion {other:.6g}, worse by {worse:.6g}, allowed {allowed:.6g}")
 
 
 def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:
-    """The number to judge and, if it must not be used, why."""
+    """Give the number to judge and, if it must not be used, the reason."""
     value, health = numbers.metrics.get(limit.metric), numbers.metrics.get(health_key(limit.metric))
     if value is None or not is_usable(value):
         return value, _why(numbers, limit.metric, value)
@@ -130,8 +123,8 @@ def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:
     return value + margin if limit.lower_is_better else value - margin, ""
 
 
-def _slack(value: float) -> float:
-    """Room for float32: Lightning logs 0.1 as 0.10000000149. Depends on the value only, never on the limit."""
+def _tolerance(value: float) -> float:
+    """Tolerance for float32: Lightning logs 0.1 as 0.10000000149. Depends on the value only, never on the limit."""
     return 1e-6 * abs(value) + 1e-9
 
 
@@ -141,13 +134,13 @@ def _why(numbers: ModelMetrics, what: str, value: float | None = None) -> str:
     return f"{what} is {'not a number' if math.isnan(value) else 'infinite'}"
 
 
-def _bound_words(limit: Limit) -> str:
+def _describe_bound(limit: Limit) -> str:
     side = "upper" if limit.lower_is_better else "lower"
     return f" ({side} {limit.bound.level:.0%} bound)" if limit.bound else ""
 
 
-def _worsening_words(limit: Limit) -> str:
+def _describe_worsening(limit: Limit) -> str:
     assert limit.vs_champion is not None
     parts = [] if limit.vs_champion.abs is None else [f"{limit.vs_champion.abs:g}"]
     parts += [] if limit.vs_champion.rel is None else [f"{limit.vs_champion.rel:.3%}".replace(".000%", "%")]
-    return f"at most {' or '.join(parts)} worse than the champion" + _bound_words(limit)
+    return f"at most {' or '.join(parts)} worse than the champion" + _describe_bound(limit)

@@ -1,4 +1,4 @@
-"""The right numbers: those of the very checkpoint that was registered, never "latest of the run"."""
+"""Finds the metrics of the very checkpoint that was registered, never the latest ones of its run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ADVICE = "register it with lightning_ifa.log_model, or let the gate re-analyse i
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """What is known of one model version.
+    """The metrics of one model version, and what they were measured on.
 
     Attributes:
         subject: The registered version and the logged model behind it.
-        model: What tells its weights from any other: the logged model's id, else the version's source.
+        model: Identity of the weights: the logged model's id, else the version's source.
         metrics: MLflow key to value; whatever could not be attributed without doubt is left out.
-        dataset_digest: Of the validation data, or None if it was not recorded.
+        dataset_digest: Digest of the validation data, or None if it was not recorded.
         step: Training step, or None.
-        origin: Where the numbers come from, in words.
-        problem: Why numbers are missing, in words; empty if there is nothing to say.
+        origin: Source of the numbers, in words.
+        problem: Why numbers are missing, in words; empty if none are.
     """
 
     subject: str
@@ -56,16 +56,16 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
 def find_model_metrics(
     client: MlflowClient, version: ModelVersion, keys: Collection[str], digest: str | None = None
 ) -> ModelMetrics:
-    """Find the numbers of a version.
+    """Find the metrics of a version.
 
     Metrics attached to the logged model together with a data set come first. Then those at the step that the
     logged model is known to stem from: attached ones, else the history of its run.
 
     Args:
-        client: Of the store.
-        version: The version.
-        keys: Metrics of interest.
-        digest: The data the numbers should speak of; None: what the model was logged with.
+        client: Client of the tracking store.
+        version: The registered version.
+        keys: Keys of the metrics that the policy needs.
+        digest: Digest of the data that they must be measured on; None for those that the model was logged with.
 
     Raises:
         MlflowException: The server refused, or was not reached.
@@ -79,7 +79,7 @@ def find_model_metrics(
     attached = [metric for metric in model.metrics or [] if metric.key.startswith("ifa/")]
     with_data = [metric for metric in attached if metric.dataset_digest]
     if with_data:
-        return _of_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
+        return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
     step = _step(client, model, attached)
     if step is None:
         return replace(found, problem=f"it is not recorded which training step it stems from; {ADVICE}")
@@ -93,7 +93,7 @@ def find_model_metrics(
 
 
 def logged_model_id(client: MlflowClient, version: ModelVersion) -> str | None:
-    """Id of the logged model behind a version, also behind a copied one; None if there is none."""
+    """Give the id of the logged model behind a version, also behind a copied one; None if there is none."""
     for _ in range(10):  # a copy of a copy of a copy
         if version.model_id:
             return str(version.model_id)
@@ -107,11 +107,11 @@ def logged_model_id(client: MlflowClient, version: ModelVersion) -> str | None:
 
 
 def subject(version: ModelVersion, model: str) -> str:
-    """Name of what a verdict speaks of: this entry of the registry, with these weights."""
+    """Name the subject of a verdict: this entry of the registry, with these weights."""
     return f"models:/{version.name}/{version.version} ({model})"
 
 
-def _of_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric], digest: str | None) -> ModelMetrics:
+def _on_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric], digest: str | None) -> ModelMetrics:
     """Keep the newest value of each key on one data set: anyone may attach a nicer one on other data."""
     digests = sorted({str(metric.dataset_digest) for metric in metrics})
     if digest not in digests:
@@ -121,7 +121,7 @@ def _of_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric
     newest: dict[str, Metric] = {}
     for metric in metrics:
         old = newest.get(metric.key)
-        if metric.dataset_digest == digest and (not old or _age(metric) >= _age(old)):
+        if metric.dataset_digest == digest and (not old or _logged_at(metric) >= _logged_at(old)):
             newest[metric.key] = metric
     return replace(
         found,
@@ -132,12 +132,12 @@ def _of_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric
     )
 
 
-def _age(metric: Metric) -> tuple[int, int]:
+def _logged_at(metric: Metric) -> tuple[int, int]:
     return metric.step, metric.timestamp
 
 
 def _step(client: MlflowClient, model: LoggedModel, attached: list[Metric]) -> int | None:
-    """The step a logged model stems from: as tagged, or as given to MLflow's own ``log_model(step=)``.
+    """Find the step a logged model stems from: its tag, or what MLflow's own ``log_model(step=)`` was given.
 
     A step of 0 that no tag confirms is not believed: it is what MLflow records when no step was given.
     """
@@ -152,7 +152,7 @@ def _step(client: MlflowClient, model: LoggedModel, attached: list[Metric]) -> i
 
 
 def _digest(client: MlflowClient, model: LoggedModel, step: int) -> str | None:
-    """The data set of a step; the run's tag speaks of the run's latest analysis only."""
+    """Find the data set of a step; the run's tag names that of the run's latest analysis only."""
     if DIGEST_TAG in model.tags or not model.source_run_id:
         return model.tags.get(DIGEST_TAG)
     tags = client.get_run(model.source_run_id).data.tags
@@ -160,7 +160,7 @@ def _digest(client: MlflowClient, model: LoggedModel, step: int) -> str | None:
 
 
 def _true_value(client: MlflowClient, metric: Metric) -> float:
-    """The value that was logged: SQL stores give a logged model's NaN back as 0.0, only the run still knows."""
+    """Find the value that was logged: SQL stores give a logged model's NaN back as 0.0, only the run still knows."""
     if metric.value != 0.0:
         return float(metric.value)
     history = client.get_metric_history(metric.run_id, metric.key) if metric.run_id else []
@@ -177,7 +177,7 @@ def _at_step(found: ModelMetrics, metrics: list[tuple[str, float]], step: int, d
     values: dict[str, list[float]] = {}
     for key, value in metrics:
         values.setdefault(key, []).append(value)
-    doubtful = sorted(key for key, seen in values.items() if not _all_close(seen))
+    doubtful = sorted(key for key, seen in values.items() if not _are_close(seen))
     problem = f"several values at step {step}: {', '.join(doubtful)}; {ADVICE}" if doubtful else ""
     if not values:
         problem = f"nothing was logged at its step {step}; {ADVICE}"
@@ -185,5 +185,5 @@ def _at_step(found: ModelMetrics, metrics: list[tuple[str, float]], step: int, d
     return replace(found, metrics=sure, dataset_digest=digest, step=step, problem=problem)
 
 
-def _all_close(values: list[float]) -> bool:
+def _are_close(values: list[float]) -> bool:
     return all(abs(value - values[0]) <= 1e-6 * max(abs(value), 1e-3) for value in values[1:])

@@ -1,4 +1,4 @@
-"""The policy: what a model must satisfy, read from YAML; every error names its line."""
+"""The gate's policy: the requirements on a model version, read from YAML; every error names its line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bound(_Strict):
 
     Attributes:
         level: One-sided confidence, between 0.5 and 1.
-        z: Metric that says how many standard errors the value lies above 0; the standard error is value / z.
+        z: Key of the metric's z, its distance from 0 in standard errors; the standard error is value / z.
     """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -41,32 +41,32 @@ class Worsening(_Strict):
     """How much worse than the champion the candidate may be; if both are given, the larger allowance counts.
 
     Attributes:
-        abs: In the metric's own unit; negative: so much better it must be.
-        rel: As a share of the champion's absolute value; negative likewise.
+        abs: Allowance in the metric's own unit; where negative, the candidate must be better by that much.
+        rel: Allowance as a share of the champion's absolute value; negative likewise.
     """
 
     abs: Number | None = None
     rel: Number | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Worsening:
+    def _require_allowance(self) -> Worsening:
         if self.abs is None and self.rel is None:
             raise ValueError("expected abs, rel or both")
         return self
 
 
 class Limit(_Strict):
-    """One demand on one metric: an absolute limit, one relative to the champion, or both.
+    """One requirement on one metric: an absolute limit, one relative to the champion, or both.
 
     Attributes:
-        metric: Its MLflow key.
-        at_most: Lower is better, the limit itself passes.
-        below: Lower is better, the limit itself fails.
-        at_least: Higher is better, the limit itself passes.
-        above: Higher is better, the limit itself fails.
-        better: ``"lower"`` or ``"higher"``, where there is no absolute limit to tell it.
-        bound: Judge the confidence bound on the unfavourable side.
-        vs_champion: Allowed worsening.
+        metric: The metric's MLflow key.
+        at_most: Limit where lower is better; the limit itself passes.
+        below: Limit where lower is better; the limit itself fails.
+        at_least: Limit where higher is better; the limit itself passes.
+        above: Limit where higher is better; the limit itself fails.
+        better: ``"lower"`` or ``"higher"``, where no absolute limit says it.
+        bound: Judge the confidence bound on the unfavourable side instead of the value.
+        vs_champion: Allowed worsening against the champion.
     """
 
     metric: Metric
@@ -79,35 +79,35 @@ class Limit(_Strict):
     vs_champion: Worsening | None = None
 
     @model_validator(mode="after")
-    def _is_unambiguous(self) -> Limit:
+    def _require_one_limit(self) -> Limit:
         given = [name for name in LIMITS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} in one check; write one check for each limit")
         if not given and self.vs_champion is None:
             raise ValueError(f"no limit; expected one of {', '.join(LIMITS)} or vs_champion")
         if given and self.better:
-            raise ValueError(f"better: is told by {given[0]}: leave it out")
+            raise ValueError(f"better: follows from {given[0]}: leave it out")
         if not given and not self.better:
             raise ValueError("vs_champion without a limit needs better: lower or better: higher")
         return self
 
     @property
     def operator(self) -> str | None:
-        """Name of the absolute limit, or None."""
+        """The name of the absolute limit, or None."""
         return next((name for name in LIMITS if getattr(self, name) is not None), None)
 
     @property
     def lower_is_better(self) -> bool:
-        """Which way the metric improves."""
+        """Whether the metric improves as it falls."""
         return self.better == "lower" or self.operator in LOWER_IS_BETTER
 
 
 class Champion(_Strict):
-    """Whom candidates are compared with.
+    """The version that candidates are compared with.
 
     Attributes:
-        alias: Its holder is the champion, unless the gate is told to promote to another alias.
-        missing: ``"accept"``: with no holder yet, relative limits pass; ``"refuse"``: they fail.
+        alias: Alias of the champion, unless the gate promotes to another alias.
+        missing: ``"accept"``: where no version holds the alias, relative limits pass; ``"refuse"``: they fail.
     """
 
     alias: Annotated[str, Field(pattern=r"^[\w\-]+$")] = "champion"
@@ -115,15 +115,15 @@ class Champion(_Strict):
 
 
 class Policy(_Strict):
-    """What a model version must satisfy.
+    """The requirements on a model version.
 
     Attributes:
-        name: Ends up in the verdict.
-        version: Ends up in the verdict.
-        dataset_digest: The validation data the policy speaks of, as in the run's tag ``ifa.dataset_digest``; None:
-            any, but candidate and champion must have seen the same.
-        champion: Whom candidates are compared with.
-        families: Must have been analysed and must not be undecided.
+        name: Name of the policy, for the verdict.
+        version: Version of the policy, for the verdict.
+        dataset_digest: Digest of the validation data that is required, as in the run's tag ``ifa.dataset_digest``;
+            None for any, where candidate and champion must have been measured on the same.
+        champion: The version that candidates are compared with.
+        families: Families that must have been analysed and must not be undecided.
         checks: The limits.
     """
 
@@ -142,17 +142,17 @@ class Policy(_Strict):
 
     @property
     def label(self) -> str:
-        """Name, version and digest, as written to the verdict."""
+        """The name, version and digest, as written to the verdict."""
         return f"{self.name}@{self.version} {self.digest}"
 
     @property
     def compares(self) -> bool:
-        """Whether the champion's numbers matter."""
+        """Whether a check needs the champion's metrics."""
         return any(check.vs_champion for check in self.checks)
 
     @property
     def metrics(self) -> frozenset[str]:
-        """Every key that a decision needs."""
+        """The key of every metric that a decision needs."""
         keys = {key for family in self.families for key in family_keys(family)}
         for check in self.checks:
             keys |= {check.metric, health_key(check.metric)}
@@ -162,12 +162,12 @@ class Policy(_Strict):
 
 
 def family_keys(family: str) -> tuple[str, str]:
-    """The two numbers without which a family was not analysed: score and health."""
+    """Give the keys of a family's score and health; without both, the family was not analysed."""
     return f"ifa/{family}/score", f"ifa/health/{family}"
 
 
 def health_key(metric: str) -> str:
-    """Key of the health of a metric's family.
+    """Give the key of the health of a metric's family.
 
     >>> health_key("ifa/overfitting/z"), health_key("ifa/health/outliers")
     ('ifa/health/overfitting', 'ifa/health/outliers')
@@ -177,10 +177,7 @@ def health_key(metric: str) -> str:
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read and validate a policy.
-
-    Args:
-        path: YAML file.
+    """Read and validate a policy in a YAML file.
 
     Raises:
         PolicyError: The file cannot be read or is no policy; every fault is listed with its line.
@@ -195,26 +192,25 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise PolicyError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from error
-    repeated = [f"line {line}: {key}: given twice" for key, line in _repeated(root)]
+    faults = [f"line {line}: {key}: given twice" for key, line in _repeated_keys(root)]
     try:
         policy = Policy.model_validate(content)
     except ValidationError as error:
-        faults = [f"line {_line(root, e['loc'])}: {_fault(e)}" for e in error.errors(include_url=False)]
-        raise PolicyError(f"{path} is no gate policy:\n  " + "\n  ".join(repeated + faults)) from None
-    if repeated:
-        raise PolicyError(f"{path} is no gate policy:\n  " + "\n  ".join(repeated))
+        faults += [f"line {_line(root, e['loc'])}: {_describe(e)}" for e in error.errors(include_url=False)]
+    if faults:
+        raise PolicyError(f"{path} is no gate policy:\n  " + "\n  ".join(faults))
     return policy
 
 
-def _fault(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "the policy"
-    return f"{place}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
+def _describe(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "the policy"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
 
 
-def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
-    """Line of the deepest node on the way to a place; a missing key has the line of its parent."""
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Find the line of the deepest node on the way to a location; a missing key has the line of its parent."""
     line = node.start_mark.line + 1 if node else 1
-    for part in place:
+    for part in location:
         child: yaml.Node | None = None
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
@@ -229,15 +225,15 @@ def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
     return line
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Keys given twice in one mapping, of which YAML would silently drop the first."""
+def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
+    """Find keys given twice in one mapping, of which YAML would silently drop the first."""
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
                 yield key.value, key.start_mark.line + 1
             seen.add(key.value)
-            yield from _repeated(value)
+            yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _repeated(value)
+            yield from _repeated_keys(value)

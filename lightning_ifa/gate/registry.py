@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -20,19 +19,20 @@ from lightning_ifa.errors import IFAWarning, UndecidableError
 from lightning_ifa.gate.model_metrics import logged_model_id, subject
 from lightning_ifa.gate.render import markdown
 from lightning_ifa.gate.verdict import Verdict
+from lightning_ifa.tracking.description import split_at_section
 from lightning_ifa.tracking.names import slug
 
 VERDICT_TAG, POLICY_TAG, SUBJECT_TAG = "ifa.gate", "ifa.gate.policy", "ifa.gate.subject"
-HEAD, TAIL = "IFA gate: ", "<!-- end of the gate's verdict -->"
+BEGIN, END = "IFA gate: ", "<!-- end of the gate's verdict -->"
 LONGEST_WAIT = 600.0
 
 
 @contextmanager
 def hold_alias_lock(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
-    """Let one gate at a time work on a registered model; holds on one machine, for one user, and not across machines.
+    """Let one gate at a time work on a registered model; the lock holds on one machine, for one user.
 
     Args:
-        name: Of the registered model whose alias may move.
+        name: Name of the registered model whose alias may move.
         longest: Seconds to wait for another gate.
 
     Raises:
@@ -49,7 +49,7 @@ def hold_alias_lock(name: str, longest: float = LONGEST_WAIT) -> Iterator[None]:
 
 
 def alias_holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """The version that holds an alias; None if nobody does.
+    """Look up the version that holds an alias; None if none does.
 
     Raises:
         MlflowException: The registered model does not exist, or the server refused or was not reached.
@@ -59,10 +59,10 @@ def alias_holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | 
 
 
 def standing_verdict(client: MlflowClient, name: str, version: str) -> str | None:
-    """The verdict that a version carries, ``"pass"`` or ``"fail"``.
+    """Read the verdict on a version from its tags, ``"pass"`` or ``"fail"``.
 
     Returns:
-        None if there is none, or if it speaks of another subject: MLflow copies tags with a version.
+        The verdict; None if there is none, or it is on another subject: MLflow copies tags with a version.
 
     Raises:
         MlflowException: There is no such version, or no server.
@@ -73,16 +73,16 @@ def standing_verdict(client: MlflowClient, name: str, version: str) -> str | Non
 
 
 def write_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict, rewrite: bool = True) -> None:
-    """Write the verdict to its version: description, artifact, three tags; nothing where it stands already.
+    """Write the verdict to its version: description, artifact, three tags; nothing where it is written already.
 
     Whoever reads in between never finds a pass that is not meant: a fail is written first, a pass last.
 
     Args:
-        client: Of the store.
+        client: Client of the registry.
         version: The version.
-        verdict: Of this very version.
-        rewrite: False: a description under the same three tags stays; the champion, judged again, has nobody left
-            to be compared with, and its first verdict says more.
+        verdict: The verdict on this very version.
+        rewrite: Whether to replace the description where the three tags stay the same. Not for the champion: judged
+            again, it has no other version to be compared with, and its first verdict says more.
 
     Raises:
         MlflowException: The server refused, or was not reached.
@@ -90,8 +90,8 @@ def write_verdict(client: MlflowClient, version: ModelVersion, verdict: Verdict,
     name, number = str(version.name), str(version.version)
     tags = {POLICY_TAG: verdict.policy, SUBJECT_TAG: verdict.subject, VERDICT_TAG: verdict.word}
     description = describe_version(version.description or "", verdict)
-    standing = tags.items() <= version.tags.items()
-    if standing and (not rewrite or description == version.description):
+    written = tags.items() <= version.tags.items()
+    if written and (not rewrite or description == version.description):
         return
     if not verdict.passed:
         client.set_model_version_tag(name, number, VERDICT_TAG, verdict.word)
@@ -106,13 +106,12 @@ def describe_version(description: str, verdict: Verdict) -> str:
 
     Its first line is plain text, since lists show only the beginning.
     """
-    earlier = re.compile(re.escape(HEAD) + ".*?" + re.escape(TAIL) + r"\s*", re.DOTALL)
-    own = earlier.sub("", description)
-    return f"{HEAD}{markdown(verdict)}\n\n{TAIL}\n\n{own}".rstrip() + "\n"
+    before, after = split_at_section(description, BEGIN, END) or ("", description)
+    return f"{BEGIN}{markdown(verdict)}\n\n{END}\n\n{before}{after.lstrip()}".rstrip() + "\n"
 
 
-def destination(client: MlflowClient, version: ModelVersion, to: str) -> ModelVersion:
-    """The version that would hold the alias: itself, or its copy in the protected registered model.
+def version_to_promote(client: MlflowClient, version: ModelVersion, to: str) -> ModelVersion:
+    """Give the version that would hold the alias: itself, or its copy in the protected registered model.
 
     Raises:
         MlflowException: The protected model does not exist, or may not be written.
@@ -130,7 +129,7 @@ def same_version(a: ModelVersion | None, b: ModelVersion | None) -> bool:
 
 
 def _write_artifact(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
-    """Best effort: the run may belong to an experiment that the gate may only read."""
+    """Log the verdict to the version's run, if the gate may write there: it may be allowed to read only."""
     if not version.run_id:
         return
     path = f"ifa/gate/{slug(str(version.name))}-v{version.version}.json"

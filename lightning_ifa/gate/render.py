@@ -14,24 +14,22 @@ _MARKS = {True: "pass", False: "FAIL"}
 
 
 def markdown(verdict: Verdict) -> str:
-    """Write the verdict as Markdown: a first line of plain text, what it speaks of, a table of the checks."""
-    failed = len(verdict.failures)
-    total = len(verdict.checks)
+    """Write the verdict as Markdown: a first line of plain text, the subject and its data, a table of the checks."""
+    step = "unknown" if verdict.step is None else verdict.step
     lines = [
-        "PASS" if verdict.passed else f"FAIL, {failed} of {total} checks",
+        "PASS" if verdict.passed else f"FAIL, {len(verdict.failures)} of {len(verdict.checks)} checks",
         "",
         f"Subject {escape_markdown(verdict.subject)}; policy {escape_markdown(verdict.policy)}; "
         f"champion {escape_markdown(verdict.champion or 'none')}; "
         f"data {escape_markdown(verdict.dataset_digest or 'unknown')}; "
-        f"step {verdict.step if verdict.step is not None else 'unknown'}; "
-        f"numbers from {escape_markdown(verdict.origin)}.",
+        f"step {step}; numbers from {escape_markdown(verdict.origin)}.",
         "",
         "| check | verdict | value | limit | reason |",
         "|---|---|---|---|---|",
     ]
     for check in verdict.checks:
         cells = (check.name, _MARKS[check.passed], _value(check), check.limit, check.reason)
-        lines.append("| " + " | ".join(escape_markdown(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(escape_markdown, cells)) + " |")
     return "\n".join(lines)
 
 
@@ -42,33 +40,26 @@ def to_json(verdict: Verdict) -> str:
 
 def junit(verdict: Verdict) -> str:
     """Write the verdict as JUnit XML, one test case a check."""
-    suite = ElementTree.Element("testsuite", name=keep_legal_xml(f"lightning-ifa gate {verdict.subject}"))
-    suite.set("tests", str(len(verdict.checks)))
-    suite.set("failures", str(len(verdict.failures)))
-    suite.set("errors", "0")
+    suite = _suite(verdict.subject, len(verdict.checks), failures=len(verdict.failures))
     for check in verdict.checks:
-        name = f"{check.name} {check.limit}"
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=keep_legal_xml(verdict.policy), name=keep_legal_xml(name)
-        )
+        case = _add(suite, "testcase", classname=verdict.policy, name=f"{check.name} {check.limit}")
         if not check.passed:
-            message = keep_legal_xml(check.reason or "not met")
-            ElementTree.SubElement(case, "failure", message=message).text = f"value {keep_legal_xml(_value(check))}"
+            failure = _add(case, "failure", message=check.reason or "not met")
+            failure.text = keep_legal_xml(f"value {_value(check)}")
     return _document(suite)
 
 
 def junit_undecided(subject: str, reason: str) -> str:
     """Write JUnit XML for a gate that could not decide: one test case with an error."""
-    suite = ElementTree.Element("testsuite", name=keep_legal_xml(f"lightning-ifa gate {subject}"))
-    suite.attrib.update({"tests": "1", "failures": "0", "errors": "1"})
-    case = ElementTree.SubElement(suite, "testcase", classname="lightning-ifa gate", name="could decide")
-    ElementTree.SubElement(case, "error", message=keep_legal_xml(reason))
+    suite = _suite(subject, 1, errors=1)
+    case = _add(suite, "testcase", classname="lightning-ifa gate", name="could decide")
+    _add(case, "error", message=reason)
     return _document(suite)
 
 
 def terminal(verdict: Verdict) -> str:
     """Write the verdict as a coloured table."""
-    widths = [max(len(text) for text in column) for column in zip(*map(_cells, verdict.checks), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*map(_cells, verdict.checks), strict=True)]
     lines = []
     for check in verdict.checks:
         name, value, limit = (text.ljust(width) for text, width in zip(_cells(check), widths, strict=True))
@@ -86,6 +77,15 @@ def _value(check: Check) -> str:
     if check.value is None:
         return "-"
     return f"{check.value:.6g}" if isinstance(check.value, float) else str(check.value)
+
+
+def _suite(subject: str, tests: int, failures: int = 0, errors: int = 0) -> ElementTree.Element:
+    counts = {"tests": str(tests), "failures": str(failures), "errors": str(errors)}
+    return ElementTree.Element("testsuite", {"name": keep_legal_xml(f"lightning-ifa gate {subject}")} | counts)
+
+
+def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
+    return ElementTree.SubElement(parent, tag, {key: keep_legal_xml(text) for key, text in attributes.items()})
 
 
 def _document(suite: ElementTree.Element) -> str:

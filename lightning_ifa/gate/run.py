@@ -1,4 +1,4 @@
-"""The gate itself: a thin shell around the pure decision."""
+"""The gate: reads the metrics, decides, writes the verdict, and promotes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lightning_ifa.errors import IFAError, UndecidableError
 from lightning_ifa.gate.decide import decide
 from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics, find_version, logged_model_id, subject
 from lightning_ifa.gate.policy import Policy, load_policy
-from lightning_ifa.gate.registry import alias_holder, destination, hold_alias_lock, same_version, write_verdict
+from lightning_ifa.gate.registry import alias_holder, hold_alias_lock, same_version, version_to_promote, write_verdict
 from lightning_ifa.gate.verdict import Verdict
 from lightning_ifa.tracking.store import default_store
 
 log = logging.getLogger(__name__)
 
 Reanalysis = Callable[[str], tuple[dict[str, float], str]]
-"""Takes a model URI, analyses that model anew and gives its metrics and the digest of the validation data."""
+"""Analyses the model at a URI anew and gives its metrics and the digest of the validation data."""
 
 
 def gate(
@@ -38,20 +38,22 @@ def gate(
     """Judge a registered model version, write the verdict to it, and promote it if it passes.
 
     Args:
-        model: ``models:/NAME/VERSION``.
-        policy: A policy or its YAML file.
+        model: Address of the version, ``models:/NAME/VERSION``.
+        policy: A policy, or the path of its YAML file.
         promote: Alias to move to the version if it passes; its present holder is the champion.
         to: Protected registered model that a passing version is copied to; the alias is that model's.
-        dry_run: Write nothing to MLflow.
-        reanalyze: Analyses a model anew, in place of the numbers that were logged with it; the champion too.
-        tracking_uri: MLflow store; by default MLflow's own.
+        dry_run: Whether to write nothing to MLflow.
+        reanalyze: Function that analyses a model anew, in place of the metrics that were logged with it, for
+            candidate and champion alike.
+        tracking_uri: Address of the MLflow store; by default MLflow's own.
 
     Returns:
         The verdict. If it passed and ``promote`` was given, the alias has moved.
 
     Raises:
         PolicyError: The policy cannot be used.
-        UndecidableError: Server unreachable, version unknown, alias moved meanwhile, model cannot be analysed.
+        UndecidableError: The server is unreachable, the version unknown, the alias moved meanwhile, or the model
+            cannot be analysed.
     """
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
     if to and not promote:
@@ -59,9 +61,9 @@ def gate(
     try:
         client = MlflowClient(tracking_uri)
         version = find_version(client, model)
-        aim = _Aim(client, to or str(version.name), promote or rules.champion.alias)
-        with hold_alias_lock(aim.name), default_store(tracking_uri):
-            champion = aim.holder()
+        alias = _Alias(client, to or str(version.name), promote or rules.champion.alias)
+        with hold_alias_lock(alias.name), default_store(tracking_uri):
+            champion = alias.holder()
             candidate = _reanalyze(client, version, rules, rules.dataset_digest, reanalyze)
             other = None
             if champion is not None:
@@ -71,11 +73,11 @@ def gate(
             if dry_run:
                 return verdict
             if promote and verdict.passed:
-                aim.require(champion)
+                alias.require(champion)
             itself = other is not None and other.model == candidate.model
             write_verdict(client, version, verdict, rewrite=not itself)
             if promote and verdict.passed:
-                aim.promote(version, champion, verdict)
+                alias.promote(version, champion, verdict)
             return verdict
     except UndecidableError:
         raise
@@ -86,7 +88,7 @@ def gate(
 
 
 @dataclass(frozen=True)
-class _Aim:
+class _Alias:
     """The alias that a passing version is to hold."""
 
     client: MlflowClient
@@ -97,17 +99,17 @@ class _Aim:
         return alias_holder(self.client, self.name, self.alias)
 
     def require(self, expected: ModelVersion | None) -> None:
-        """Be sure that the alias is still where it was when the decision was made.
+        """Make sure that the alias has not moved since the decision.
 
         Raises:
-            UndecidableError: It moved; the registry has no compare-and-swap, so this narrows the gap only.
+            UndecidableError: It moved. The registry has no compare-and-swap, so this only narrows the gap.
         """
         if not same_version(self.holder(), expected):
             raise UndecidableError(f"the alias {self.alias} of {self.name} moved meanwhile; run the gate again")
 
     def promote(self, version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> None:
-        """Copy the version if it is to be promoted elsewhere, and move the alias."""
-        chosen = destination(self.client, version, self.name)
+        """Copy the version if the alias is another registered model's, and move the alias."""
+        chosen = version_to_promote(self.client, version, self.name)
         if chosen is not version:
             own = subject(chosen, logged_model_id(self.client, chosen) or str(chosen.source))
             known = same_version(chosen, champion)

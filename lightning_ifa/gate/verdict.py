@@ -1,4 +1,4 @@
-"""The verdict: every check with value, limit and reason."""
+"""The verdict on a model version: every check with its value, limit and reason."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """One demand and what became of it.
+    """One requirement of the policy, and whether the model meets it.
 
     Attributes:
-        name: What was checked: a metric's key, or ``data set``, ``family ...``, ``champion``.
-        passed: Whether it is met.
-        value: What was found; None if nothing was.
-        limit: What was demanded, in words.
-        reason: Why it passed or failed, in words.
+        name: The metric's key, or ``data set`` or ``family ...``.
+        passed: Whether the requirement is met.
+        value: The value that was found; None if there is none.
+        limit: The requirement, in words.
+        reason: Why the check passed or failed, in words.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Verdict:
 
     Attributes:
         policy: Name, version and digest of the policy.
-        subject: The version, and the logged model behind it: a copy elsewhere is another subject.
+        subject: The version, and the logged model behind it: a copy in another registered model is another subject.
         champion: The version it was compared with, or None.
-        dataset_digest: Of the validation data behind the numbers, or None.
+        dataset_digest: Digest of the validation data behind the numbers, or None.
         step: Training step of the numbers, or None.
-        origin: Where the numbers come from, in words.
-        checks: In the policy's order.
+        origin: Source of the numbers, in words.
+        checks: The checks, in the policy's order.
     """
 
     policy: str
@@ -64,7 +64,7 @@ class Verdict:
         return tuple(check for check in self.checks if not check.passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON, which knows no NaN: such a value is given in words."""
+        """Convert to plain values for JSON, which knows no NaN: such a value becomes a string."""
         content = asdict(self) | {"verdict": self.word}
         for check in content["checks"]:
             if isinstance(check["value"], float) and not math.isfinite(check["value"]):

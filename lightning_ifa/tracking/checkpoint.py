@@ -1,4 +1,4 @@
-"""What a Lightning checkpoint remembers of the analysis of its own weights. Plain Python values only.
+"""Keep the analysis of a checkpoint's own weights in the checkpoint, as plain Python values only.
 
 Anything else, be it a NumPy float or a path, would keep the user's checkpoint from loading with ``weights_only=True``.
 """
@@ -24,11 +24,11 @@ KEY = "lightning_ifa"
 
 @dataclass(frozen=True)
 class Moment:
-    """When an analysis was made.
+    """Epoch and step of an analysis.
 
     Attributes:
-        epoch: Zero-based; the step of images, since epochs compare between runs of different batch sizes.
-        step: At which Lightning logs the same analysis' metrics.
+        epoch: Epoch from 0; the step of images, since epochs compare between runs of different batch sizes.
+        step: Step at which Lightning logs the metrics of the same analysis.
     """
 
     epoch: int
@@ -40,13 +40,13 @@ class Record:
     """One analysis, as it is stored in the checkpoint of the weights that were analysed.
 
     Attributes:
-        run_id: The run it was logged to, or None.
-        step: At which its metrics were logged.
-        dataset_digest: Of the validation data.
-        layer: Target layer.
-        cam: CAM method.
-        metrics: As in ``FeatureReport.metrics``.
-        version: Of this package.
+        run_id: Id of the run that it was logged to, or None.
+        step: Step at which its metrics were logged.
+        dataset_digest: Digest of the validation data.
+        layer: Name of the target layer.
+        cam: Name of the CAM method.
+        metrics: The metrics, as in ``FeatureReport.metrics``.
+        version: Version of this package.
     """
 
     run_id: str | None
@@ -69,7 +69,7 @@ class Record:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, for the checkpoint."""
+        """Convert to plain values, for the checkpoint."""
         return asdict(self)
 
 
@@ -80,13 +80,7 @@ def record(report: AnalysisResult, step: int, run_id: str | None) -> Record:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Record]:
-    """Read the weights of a Lightning checkpoint and the record of their analysis; nothing is unpickled.
-
-    Args:
-        path: The checkpoint.
-
-    Returns:
-        The state dict on the CPU, and the record.
+    """Read the state dict of a Lightning checkpoint, on the CPU, and its record; nothing is unpickled.
 
     Raises:
         FileError: The file is no such checkpoint, or its weights were never analysed.
@@ -120,15 +114,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Put the weights of what ``read_checkpoint`` gave into a module.
+    """Load the weights that ``read_checkpoint`` read into a module.
 
     Args:
-        module: Receives them.
-        content: A Lightning checkpoint, or a bare state dict.
-        path: Named in the error.
+        module: The module.
+        content: Content of a Lightning checkpoint, or a bare state dict.
+        path: Path of the file, for the error.
 
     Raises:
-        FileError: They do not fit.
+        FileError: The weights do not fit the module.
     """
     try:
         module.load_state_dict(content.get("state_dict", content))

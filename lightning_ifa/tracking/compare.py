@@ -1,10 +1,9 @@
-"""Compare MLflow runs: fetch what they archived, and log what came out."""
+"""Compare MLflow runs: fetch the FeatureTables that they archived, and log the comparison."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -31,10 +30,10 @@ def compare(
 
     Args:
         runs: Ids of two runs or more.
-        tracking_uri: MLflow store; by default MLflow's own.
-        force: Compare runs on different validation data, features and maps by the samples that they share.
+        tracking_uri: Address of the MLflow store; by default MLflow's own.
+        force: Whether to compare runs on different validation data, features and maps by the samples that they share.
         log_to: Id of a run that receives table, figure and page.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         The comparison; ``.changes`` says per family whether a difference is more than noise.
@@ -49,12 +48,14 @@ def compare(
         raise DataError("a run is named twice; its comparison with itself says nothing")
     client = MlflowClient(tracking_uri)
     try:
-        tables, untold = {}, {}
+        tables, undecided = {}, {}
         for run_id in runs:
-            name = _name(client, run_id)
-            tables[name] = archived_tables(client, run_id)
-            untold[name] = _untold(client, run_id)
-        found = compare_tables(tables, untold, force=force, seed=seed)
+            run = client.get_run(run_id)
+            name = f"{run.info.run_name or 'run'} ({run_id[:8]})"  # runs of one name stay apart
+            tables[name] = load_archived_tables(client, run_id)
+            health = {family: run.data.metrics.get(f"ifa/health/{family}") for family in registry.families()}
+            undecided[name] = [family for family, value in health.items() if value == UNDECIDED]
+        found = compare_tables(tables, undecided, force=force, seed=seed)
         if log_to:
             log_comparison(found, client, log_to)
     except MlflowException as error:
@@ -63,7 +64,7 @@ def compare(
     return found
 
 
-def archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable]:
+def load_archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable]:
     """Load the FeatureTables of the latest epoch that a run archived.
 
     Raises:
@@ -73,21 +74,21 @@ def archived_tables(client: MlflowClient, run_id: str) -> dict[str, FeatureTable
     if not epochs:
         raise TrackingError(f"run {run_id} archived no FeatureTables; was it analysed by lightning_ifa?")
     latest = max(epochs, key=lambda path: int(path.rpartition("_")[2]))
+    archived = {file.path for file in client.list_artifacts(run_id, latest)}
+    paths = {split: f"{latest}/{split}.npz" for split in ("train", "validation")}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return dict(_loaded(client, run_id, latest, folder))
+            return {
+                split: FeatureTable.load(client.download_artifacts(run_id, path, folder))
+                for split, path in paths.items()
+                if path in archived
+            }
         except (FileError, OSError) as error:
             raise TrackingError(f"run {run_id}: {error}") from error
 
 
 def log_comparison(comparison: Comparison, client: MlflowClient, run_id: str) -> None:
-    """Put a comparison at the root of a run, in place of an earlier one: a table, a figure, a page.
-
-    Args:
-        comparison: The comparison.
-        client: Of the run's store.
-        run_id: The run.
-    """
+    """Log a comparison as a table, a figure and a page at the root of a run, in place of an earlier one."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "job"
         files = folder / ARTIFACTS
@@ -98,20 +99,3 @@ def log_comparison(comparison: Comparison, client: MlflowClient, run_id: str) ->
         (files / PAGE_FILE).write_text(comparison_html(comparison, picture), encoding="utf-8")
         Job(run_id, client.tracking_uri, tables=[CHANGES_FILE]).save(folder)
         upload(folder, client.tracking_uri)
-
-
-def _name(client: MlflowClient, run_id: str) -> str:
-    """The run's name with the start of its id, so that runs of one name stay apart."""
-    return f"{client.get_run(run_id).info.run_name or 'run'} ({run_id[:8]})"
-
-
-def _untold(client: MlflowClient, run_id: str) -> list[str]:
-    metrics = client.get_run(run_id).data.metrics
-    return [family for family in registry.families() if metrics.get(f"ifa/health/{family}") == UNDECIDED]
-
-
-def _loaded(client: MlflowClient, run_id: str, path: str, folder: str) -> Iterator[tuple[str, FeatureTable]]:
-    present = {file.path for file in client.list_artifacts(run_id, path)}
-    for split in ("train", "validation"):
-        if f"{path}/{split}.npz" in present:
-            yield split, FeatureTable.load(client.download_artifacts(run_id, f"{path}/{split}.npz", folder))

@@ -1,4 +1,4 @@
-"""Loggers other than MLflow's that take images, told by what they offer."""
+"""Find out which loggers beside MLflow's take images, by the methods that they offer."""
 
 from __future__ import annotations
 
@@ -22,18 +22,14 @@ class TakesImages(Protocol):
 
 @runtime_checkable
 class TakesArrays(Protocol):
-    """What a logger such as Lightning's ``TensorBoardLogger`` has for its ``experiment``."""
+    """The ``experiment`` of a logger such as Lightning's ``TensorBoardLogger``."""
 
     def add_image(self, tag: str, img_tensor: Any, global_step: int | None = None, *, dataformats: str = "CHW") -> None:
         """Log an array as an image."""
 
 
 def image_methods(loggers: Iterable[Any]) -> list[Show]:
-    """Find a way to log an image in each logger that has one.
-
-    Args:
-        loggers: The trainer's.
-    """
+    """Find a way to log an image in each of the trainer's loggers that has one."""
     return [show for logger in loggers if (show := _image_method(logger)) is not None]
 
 

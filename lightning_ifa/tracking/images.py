@@ -18,17 +18,17 @@ def write_image(folder: Path, image: Image.Image, key: str, step: int, timestamp
     """Write what ``MlflowClient.log_image`` would upload: the image and its thumbnail, under MLflow's own names.
 
     Args:
-        folder: Stands for the run's artifacts.
+        folder: Folder that stands for the run's artifacts.
         image: The image.
-        key: Of the image card; letters, digits and ``_-./``.
-        step: Of the slider.
-        timestamp: Milliseconds.
+        key: Key of the image card; letters, digits and ``_-./``.
+        step: Step of the card's slider.
+        timestamp: Time of the image, milliseconds.
     """
     _Folder(folder).log_image("", image, key=key, step=step, timestamp=timestamp, synchronous=True)
 
 
 class _Folder(MlflowClient):
-    """MLflow's client with a folder in place of a run: how it names image files is its own affair."""
+    """MLflow's client with a folder in place of a run, so that MLflow itself names the image files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""A job: what belongs in one run, on disk, complete in its folder, that can be uploaded now or later."""
+"""A job: a folder on disk with everything that belongs in one run, to be uploaded now or later."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ ANSWERS_WITHIN = 10.0  # seconds
 
 @dataclass
 class Job:
-    """What belongs in one run after one analysis.
+    """The description of what one analysis, or a batch of metrics, brings to a run.
 
     Attributes:
-        run_id: The run.
-        tracking_uri: Its store, without credentials.
-        tables: Root-level JSON tables that the UI should list.
+        run_id: Id of the run.
+        tracking_uri: Address of its store, without credentials.
+        tables: Names of the root-level JSON tables that MLflow's pages should list.
         tags: Run tags.
         verdict: Markdown for the package's own section of the run's description, or empty.
         metrics: Rows of key, value, timestamp, step; the store drops those that it has already.
-        params: Name to value.
-        status: That the run ends with, or empty.
-        timestamp: Of the job, milliseconds; jobs are uploaded in this order.
+        params: Parameters, name to value.
+        status: Status that the run ends with, or empty.
+        timestamp: Time of the job, milliseconds; jobs are uploaded in this order.
     """
 
     run_id: str
@@ -74,12 +74,12 @@ class Job:
 
 
 def list_pending(spool: Path) -> Iterator[Path]:
-    """Folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
-    return iter(sorted(hold_job(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
+    """List the folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
+    return iter(sorted(folders_with(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
 
 
-def hold_job(spool: Path, name: str) -> list[Path]:
-    """Folders below a spool folder that hold a file; another thread may remove folders meanwhile."""
+def folders_with(spool: Path, name: str) -> list[Path]:
+    """List the folders below a spool folder that hold a file; another thread may remove folders meanwhile."""
     return [Path(folder) for folder, _, files in os.walk(spool) if name in files]
 
 
@@ -88,7 +88,7 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
 
     Args:
         folder: The job's folder.
-        tracking_uri: Store to use instead of the recorded one, which carries no credentials.
+        tracking_uri: Address of the store, in place of the recorded one, which has no credentials.
 
     Raises:
         FileError: The folder holds no complete job.
@@ -102,7 +102,7 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
     _upload_files(client, job.run_id, folder / ARTIFACTS)
     tags = dict(job.tags)
     if job.tables or job.verdict:
-        tags |= _merged_tags(job, client.get_run(job.run_id).data.tags)
+        tags |= _merge_tags(job, client.get_run(job.run_id).data.tags)
     _log_batches(client, job, tags)
     if job.status:
         client.set_terminated(job.run_id, job.status, job.timestamp)
@@ -117,10 +117,10 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
 
     Args:
         spool: The folder.
-        tracking_uri: Store to use instead of the recorded ones.
+        tracking_uri: Address of the store, in place of the recorded ones.
 
     Yields:
-        Each job's folder, and what kept it from being uploaded.
+        Each job's folder, and the error that kept it from being uploaded, or None.
     """
     failed: dict[str, Exception] = {}
     for folder in list_pending(spool):
@@ -133,12 +133,12 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
                 upload(folder, tracking_uri)
         except Exception as failure:  # whatever a server or its client throws: the job stays in the spool
             error = failure
-            if not _refused(failure):
+            if not _is_refusal(failure):
                 failed[run_id] = failure
         yield folder, error
 
 
-def _refused(error: Exception) -> bool:
+def _is_refusal(error: Exception) -> bool:
     if isinstance(error, FileError):
         return True
     return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500  # type: ignore[no-untyped-call]
@@ -148,7 +148,7 @@ def require_answer(uri: str) -> None:
     """Ask a server for any answer at all; MLflow's own client tries a dead one for four minutes.
 
     Raises:
-        TrackingError: There was none.
+        TrackingError: The server gave none.
     """
     if uri.startswith(("http://", "https://")):
         try:
@@ -167,18 +167,18 @@ def _timestamp(folder: Path) -> float:
 def _upload_files(client: MlflowClient, run_id: str, root: Path) -> None:
     """Upload and remove one file after the other, so that an interrupted upload goes on where it stopped."""
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
-        place = file.parent.relative_to(root).as_posix()
-        client.log_artifact(run_id, str(file), None if place == "." else place)
+        path = file.parent.relative_to(root).as_posix()
+        client.log_artifact(run_id, str(file), None if path == "." else path)
         file.unlink(missing_ok=True)  # another process may be at it
 
 
-def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
-    """Tags that hold more than ours: the list of tables, and the description."""
+def _merge_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
+    """Merge ours into the tags that others write to as well: the list of tables, and the description."""
     merged = {}
     if job.tables:
-        listed = json.loads(present.get(LOGGED_TABLES, "[]"))
-        listed += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in listed]
-        merged[LOGGED_TABLES] = json.dumps(listed)
+        entries = json.loads(present.get(LOGGED_TABLES, "[]"))
+        entries += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in entries]
+        merged[LOGGED_TABLES] = json.dumps(entries)
     if job.verdict:
         merged[DESCRIPTION] = with_verdict(present.get(DESCRIPTION, ""), job.verdict)
     return merged
@@ -187,12 +187,12 @@ def _merged_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
 def _log_batches(client: MlflowClient, job: Job, tags: dict[str, str]) -> None:
     metrics = [Metric(*row) for row in job.metrics]
     params = [Param(key, value) for key, value in job.params.items()]
-    named = [RunTag(key, value) for key, value in tags.items()]
-    while metrics or params or named:
+    run_tags = [RunTag(key, value) for key, value in tags.items()]
+    while metrics or params or run_tags:
         batch: dict[str, Any] = {
             "metrics": metrics[: MOST_METRICS - 2 * MOST_TAGS],  # a request holds 1000 of all sorts together
             "params": params[:MOST_TAGS],
-            "tags": named[:MOST_TAGS],
+            "tags": run_tags[:MOST_TAGS],
         }
         client.log_batch(job.run_id, **batch, synchronous=True)
-        metrics, params, named = metrics[len(batch["metrics"]) :], params[MOST_TAGS:], named[MOST_TAGS:]
+        metrics, params, run_tags = metrics[len(batch["metrics"]) :], params[MOST_TAGS:], run_tags[MOST_TAGS:]

@@ -26,79 +26,74 @@ def write_job(
     run: Run,
     moment: Moment,
     *,
-    place: str = "",
+    prefix: str = "",
     pictures: bool = True,
-    singles: bool = False,
+    single_images: bool = False,
     unlogged: bool = False,
 ) -> None:
-    """Write a complete job for the sink: files, the contact sheet of the probes, tags, description.
+    """Write a complete job for the spool: files, the contact sheet of the probes, tags, description.
 
     Args:
         report: The report.
         folder: The job's folder.
-        run: Where it will be uploaded.
-        moment: When it was made.
-        place: Where in the run, for what is not its main analysis: such have no tags, tables or description.
-        pictures: Also write the pictures at the run's root.
-        singles: Also write each probe as an image of its own.
-        unlogged: The metrics did not reach the run by the logger, so they go with the job.
+        run: The run that the job will be uploaded to.
+        moment: Epoch and step of the analysis.
+        prefix: Prefix of keys and paths, for what is not the run's main analysis: such a job has no tags, tables or
+            description.
+        pictures: Whether to write the pictures at the run's root.
+        single_images: Whether to write each probe as an image of its own, too.
+        unlogged: Whether the metrics go with the job, since no logger brought them to the run.
     """
     files = folder / ARTIFACTS
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
-    root = _root(files, place)
+    root = _root(folder, prefix)
     write_data(report, root, moment.epoch)
     if pictures:
         write_pictures(report, root, moment.epoch)
-    if not place:
+    if not prefix:
         job.tables, job.tags = list(TABLES), record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
         job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
     if unlogged:
-        metrics = metrics_at(place, report.metrics)
+        metrics = metrics_at(prefix, report.metrics)
         job.metrics = [(key, value, job.timestamp, moment.step) for key, value in metrics.items()]
     with pictures_may_fail():
         probes = probe_pictures(report)
-        write_image(files, contact_sheet(probes), key_at(place, SHEET_KEY), moment.epoch, job.timestamp)
-        if singles:
-            _write_each(report, probes, files, moment, place, job.timestamp)
+        write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)
+        if single_images:
+            _write_each(report, probes, files, moment, prefix, job.timestamp)
     job.save(folder)
 
 
-def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, place: str = "") -> None:
+def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, prefix: str = "") -> None:
     """Write a job of the pictures that ``write_job`` left out; arguments as there."""
-    write_pictures(report, _root(folder / ARTIFACTS, place), moment.epoch)
+    write_pictures(report, _root(folder, prefix), moment.epoch)
     Job(run.run_id, run.tracking_uri).save(folder)
 
 
-def write_singles(
-    report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, place: str = "", name: str = JOB_FILE
+def write_single_images(
+    report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, prefix: str = "", name: str = JOB_FILE
 ) -> None:
-    """Write a job of each probe as an image of its own.
+    """Write a job of each probe as an image of its own; arguments as for ``write_job``.
 
-    Args:
-        report: The report.
-        folder: The job's folder.
-        run: Where it will be uploaded.
-        moment: When the report was made.
-        place: Where in the run.
-        name: Of the job's description; other than usual, and nothing is uploaded until the file is renamed.
+    Under another ``name`` for the job's description nothing is uploaded until that file is renamed.
     """
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
     with pictures_may_fail():
-        _write_each(report, probe_pictures(report), folder / ARTIFACTS, moment, place, job.timestamp)
+        _write_each(report, probe_pictures(report), folder / ARTIFACTS, moment, prefix, job.timestamp)
     job.save(folder, name)
 
 
-def _root(files: Path, place: str) -> Path:
-    return files / "ifa" / place if place else files
+def probe_keys(report: AnalysisResult, prefix: str = "") -> list[str]:
+    """Give the image keys of the probes."""
+    return [key_at(prefix, f"{PROBE_KEY}/{slug(str(sample_id))}") for sample_id in report.probes.table.sample_ids]
 
 
-def probe_keys(report: AnalysisResult, place: str = "") -> list[str]:
-    """Image keys of the probes."""
-    return [key_at(place, f"{PROBE_KEY}/{slug(str(sample_id))}") for sample_id in report.probes.table.sample_ids]
+def _root(folder: Path, prefix: str) -> Path:
+    return folder / ARTIFACTS / "ifa" / prefix if prefix else folder / ARTIFACTS
 
 
 def _write_each(
-    report: AnalysisResult, pictures: Sequence[Image.Image], files: Path, moment: Moment, place: str, timestamp: int
+    report: AnalysisResult, pictures: Sequence[Image.Image], files: Path, moment: Moment, prefix: str, timestamp: int
 ) -> None:
-    for key, picture in zip(probe_keys(report, place), pictures, strict=True):
+    for key, picture in zip(probe_keys(report, prefix), pictures, strict=True):
         write_image(files, picture, key, moment.epoch, timestamp)

@@ -1,4 +1,4 @@
-"""Register a checkpoint in MLflow together with the analysis of its very weights."""
+"""Register a checkpoint in MLflow together with the analysis of its own weights."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def log_model(
 ) -> ModelVersion:
     """Log a checkpoint as an MLflow model with its indicators attached, and register it.
 
-    The numbers come out of the checkpoint itself, where the callback put them when Lightning saved it, so they
-    are those of these weights and not of the run's last epoch. The version appears only when all of it is stored.
+    The metrics are read from the checkpoint, where the callback put them when Lightning saved it, so they are those
+    of these weights and not of the run's last epoch. The version appears only when all of it is stored.
 
     Args:
         model: A module of the checkpoint's architecture; it is copied, its own weights stay.
-        checkpoint: As in ``trainer.checkpoint_callback.best_model_path``.
-        registered_model_name: Of the registry; made if it does not exist.
-        name: Of the logged model.
-        run_id: MLflow run; by default the one that the training logged to.
-        tracking_uri: MLflow store; by default MLflow's own.
-        pip_requirements: Packages that loading the model takes; by default MLflow finds out by loading it, which
-            takes 10 s or more.
+        checkpoint: Path of the checkpoint, such as ``trainer.checkpoint_callback.best_model_path``.
+        registered_model_name: Name of the registered model, which is made if it does not exist.
+        name: Name of the logged model.
+        run_id: Id of the MLflow run; by default of the one that the training logged to.
+        tracking_uri: Address of the MLflow store; by default MLflow's own.
+        pip_requirements: Packages that are needed to load the model; by default MLflow finds out by loading it,
+            which takes 10 s or more.
 
     Returns:
         The registered version.
@@ -92,19 +92,13 @@ def _save(
     import mlflow.pytorch
     from mlflow.models import Model
 
-    about = Model(
-        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
-    )
+    model_id = logged.model_id
+    about = Model(artifact_path=logged.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
     # Only a pickled module keeps its named layers, which a re-analysis needs; MLflow without the choice pickles.
-    options = {"serialization_format": "pickle"}
     known = inspect.signature(mlflow.pytorch.save_model).parameters
-    mlflow.pytorch.save_model(
-        module,
-        str(folder),
-        mlflow_model=about,
-        pip_requirements=list(pip_requirements) if pip_requirements is not None else None,
-        **{key: value for key, value in options.items() if key in known},
-    )
+    options = {"serialization_format": "pickle"} if "serialization_format" in known else {}
+    requirements = None if pip_requirements is None else list(pip_requirements)
+    mlflow.pytorch.save_model(module, str(folder), mlflow_model=about, pip_requirements=requirements, **options)
 
 
 def _attach(client: MlflowClient, model_id: str, run_id: str, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Names from users, made fit for MLflow keys and for paths; the only place that decides it."""
+"""Make names from users fit for MLflow keys and for paths."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def slug(name: str) -> str:
     return f"{plain[:LONGEST]}-{mark}" if plain else mark
 
 
-def key_at(place: str, key: str) -> str:
-    """Put a metric or image of a further layer or validation loader into a family of its own.
+def key_at(prefix: str, key: str) -> str:
+    """Give the key of a metric or image under a prefix, which names a further layer or validation loader.
 
     >>> key_at("dataloader_1", "ifa/outliers/score"), key_at("", "ifa/outliers/score")
     ('ifa/dataloader_1/outliers/score', 'ifa/outliers/score')
     """
-    return f"ifa/{place}/{key.removeprefix('ifa/')}" if place else key
+    return f"ifa/{prefix}/{key.removeprefix('ifa/')}" if prefix else key
 
 
-def metrics_at(place: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def metrics_at(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Give metrics the keys that they are logged under; see ``key_at``."""
-    return {key_at(place, key): value for key, value in metrics.items()}
+    return {key_at(prefix, key): value for key, value in metrics.items()}
 
 
 def without_secret(uri: str) -> str:

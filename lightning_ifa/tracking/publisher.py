@@ -1,4 +1,4 @@
-"""Takes a training's reports to where its user looks: the MLflow run, another logger's images, or a folder."""
+"""Publish a training's reports: in its MLflow run, else as another logger's images and in a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, wr
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
-from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_singles
+from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_single_images
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.saved_view import install_view_once, refresh_view
@@ -27,35 +27,36 @@ from lightning_ifa.tracking.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
 
-SINGLES_EVERY = 10
-"""Of so many epochs the first analysed one has its probes logged one by one: 16 requests more than a contact sheet.
+SINGLE_IMAGES_EVERY = 10
+"""The first analysis in so many epochs has its probes logged one by one: 16 requests more than a contact sheet.
 
 Counted from epoch 0, not from a run's first analysis, so that runs of different length have such epochs in common.
 """
 
-DRAWING = 0.02
+DRAWING_SHARE = 0.02
 """Share of the other time that drawing the pictures at a run's root may take: they compete with the training."""
 
-DRAWN_IN = 2.0
+DRAWING_SECONDS = 2.0
 """Seconds that drawing them is expected to take, until it has been done once."""
 
 
 class Publisher:
-    """Hands the reports of one training and place to the background sink.
+    """Hands the reports of one training, layer and validation loader to the background threads.
 
     Each analysis brings its tables and a contact sheet of the probes. The pictures at the run's root, which the next
-    analysis replaces, are drawn for the last, and before it as often as two seconds of drawing come cheap: for the
+    analysis replaces, are drawn for the last one, and before it while drawing takes at most 2 % of the time: for the
     first time some two minutes after the start. Without a run they lie in the folder of their analysis. The probes
     one by one, as the saved view shows them, come with the first analysis of every ten epochs; those of the best and
     of the last analysis wait in the spool until the training ends and it is known which these are.
 
     Args:
         run: The MLflow run, or None.
-        folder: For the spool; without a run, for the results.
-        loggers: The trainer's; where there is no run, those that take images get the figures.
+        folder: Folder for the spool; without a run, for the results.
+        loggers: The trainer's loggers; where there is no run, those that take images get the figures.
         view: Whether to save a view in the run's experiment, once, and let it open on pictures that all runs have.
-        place: Where in the run: nothing for its main analysis, or the name of a further layer or validation loader.
-        began: From when on the time beside drawing counts, by ``time.monotonic``; by default now.
+        prefix: Prefix of keys and paths in the run: empty for its main analysis, else the name of a further layer or
+            validation loader.
+        began: Start of the time that drawing is compared with, by ``time.monotonic``; by default now.
     """
 
     def __init__(
@@ -64,22 +65,22 @@ class Publisher:
         folder: Path,
         loggers: Iterable[Any] = (),
         view: bool = True,
-        place: str = "",
+        prefix: str = "",
         began: float | None = None,
     ) -> None:
-        self._run, self._place = run, place
-        self._view = view and not place
+        self._run, self._prefix = run, prefix
+        self._view = view and not prefix
         self._keys: list[str] = []
         self._first_epoch, self._latest_ten = 0, -1
         if run is None:
-            self._sink = Spool(folder / place)
+            self._spool = Spool(folder / prefix)
         else:
-            spool = "-".join(filter(None, (run.run_id, slug(place) if place else "")))
-            self._sink = Spool(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
+            spool = f"{run.run_id}-{slug(prefix)}" if prefix else run.run_id
+            self._spool = Spool(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
-        self._drawing = TimeBudget(DRAWING, time.monotonic, DRAWN_IN, began)
+        self._drawing = TimeBudget(DRAWING_SHARE, time.monotonic, DRAWING_SECONDS, began)
         self._undrawn: tuple[AnalysisResult, Moment] | None = None
 
     def put(self, report: AnalysisResult, moment: Moment, best: str = "", unlogged: bool = False) -> None:
@@ -87,40 +88,39 @@ class Publisher:
 
         Args:
             report: The report.
-            moment: When it was made.
-            best: The best checkpoint until now, of whatever analysis before this one; empty where there is none.
-            unlogged: Its metrics did not reach the run by the logger.
+            moment: Epoch and step of the analysis.
+            best: Path of the best checkpoint before this analysis; empty where there is none.
+            unlogged: Whether its metrics are still to be logged, since no logger brought them to the run.
         """
         name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
         if self._run is None:
             self._show_drawn()
             self._last_name = name
-            self._sink.put(name, partial(self._write_locally, report, moment))
+            self._spool.put(name, partial(self._write_locally, report, moment))
             return
         self._note_best(best)
         if not self._keys:
-            self._keys, self._first_epoch = probe_keys(report, self._place), moment.epoch
-        ten = moment.epoch // SINGLES_EVERY
-        singles, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
-        self._sink.put(name, partial(self._write, report, moment, singles=singles, unlogged=unlogged))
-        self._last_name = "" if singles else f"{name}-probes"
-        if not singles:
+            self._keys, self._first_epoch = probe_keys(report, self._prefix), moment.epoch
+        ten = moment.epoch // SINGLE_IMAGES_EVERY
+        single_images, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
+        self._spool.put(name, partial(self._write, report, moment, single_images=single_images, unlogged=unlogged))
+        self._last_name = "" if single_images else f"{name}-probes"
+        if not single_images:
             keep = {self._best_name, self._last_name}
-            self._sink.put(self._last_name, partial(self._hold, report, moment, keep=keep))
+            self._spool.put(self._last_name, partial(self._hold_back, report, moment, keep=keep))
 
     def close(self, timeout: float, best: str = "") -> None:
         """Finish what waits, as far as the time allows.
 
         Args:
-            timeout: Seconds.
-            best: The best checkpoint.
+            timeout: Seconds to wait at most.
+            best: Path of the best checkpoint.
         """
         self._note_best(best)
-        if self._run is not None:
-            self._sink.put("pictures", self._draw_last)
-        elif self._last_name:
-            self._sink.put(self._last_name, self._draw_last_locally)
-        self._sink.close(timeout, {self._best_name, self._last_name} - {""})
+        name = self._last_name if self._run is None else "pictures"
+        if name:
+            self._spool.put(name, self._draw_last)
+        self._spool.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
 
     def _note_best(self, best: str) -> None:
@@ -128,50 +128,49 @@ class Publisher:
         if best != self._best:
             self._best, self._best_name = best, self._last_name
 
-    def _write(self, report: AnalysisResult, moment: Moment, folder: Path, singles: bool, unlogged: bool) -> None:
-        """In the rendering thread: what an analysis brings, with pictures if they come cheap."""
+    def _write(self, report: AnalysisResult, moment: Moment, folder: Path, single_images: bool, unlogged: bool) -> None:
+        """Write an analysis, with pictures if there is time for them; runs in the rendering thread."""
         assert self._run is not None
-        draws = self._draws(report, moment)
+        draws = self._allow_drawing(report, moment)
         with self._drawing.spending() if draws else nullcontext():
             write_job(
                 report, folder, self._run, moment,
-                place=self._place, pictures=draws, singles=singles, unlogged=unlogged,
+                prefix=self._prefix, pictures=draws, single_images=single_images, unlogged=unlogged,
             )  # fmt: skip
 
-    def _draws(self, report: AnalysisResult, moment: Moment) -> bool:
-        """Whether a report's pictures come cheap now; if not, they are owed to it, and to none before it."""
+    def _allow_drawing(self, report: AnalysisResult, moment: Moment) -> bool:
+        """Whether there is time for a report's pictures; if not, it alone is kept, to be drawn at the end."""
         draws = self._drawing.allows()
         self._undrawn = None if draws else (report, moment)
         return draws
 
     def _draw_last(self, folder: Path) -> None:
-        """In the rendering thread, after all else: the pictures that the last analysis is owed."""
-        assert self._run is not None
+        """Draw the last analysis, if it was not; runs in the rendering thread, after all else."""
         if self._undrawn is None:
-            folder.rmdir()
+            if self._run is not None:
+                folder.rmdir()
+        elif self._run is None:
+            self._draw_locally(*self._undrawn, folder)
         else:
-            write_picture_job(self._undrawn[0], folder, self._run, self._undrawn[1], place=self._place)
+            report, moment = self._undrawn
+            write_picture_job(report, folder, self._run, moment, prefix=self._prefix)
 
-    def _hold(self, report: AnalysisResult, moment: Moment, folder: Path, keep: set[str]) -> None:
+    def _hold_back(self, report: AnalysisResult, moment: Moment, folder: Path, keep: set[str]) -> None:
         assert self._run is not None
-        write_singles(report, folder, self._run, moment, place=self._place, name=HELD_FILE)
+        write_single_images(report, folder, self._run, moment, prefix=self._prefix, name=HELD_FILE)
         for other in folder.parent.glob(f"*/{HELD_FILE}"):
             if other.parent.name not in keep:
                 release(other.parent, ())
 
     def _write_locally(self, report: AnalysisResult, moment: Moment, folder: Path) -> None:
-        """In the rendering thread: the same without a run."""
-        draws = self._draws(report, moment)
+        """Write an analysis where there is no run; runs in the rendering thread."""
+        draws = self._allow_drawing(report, moment)
         write_data(report, folder, moment.epoch)
         write_sheet(report, folder)
         self._drawn.append((folder / SHEET_FILE, moment.step))
         if draws:
             with self._drawing.spending():
                 self._draw_locally(report, moment, folder)
-
-    def _draw_last_locally(self, folder: Path) -> None:
-        if self._undrawn is not None:
-            self._draw_locally(*self._undrawn, folder)
 
     def _draw_locally(self, report: AnalysisResult, moment: Moment, folder: Path) -> None:
         write_pictures(report, folder, moment.epoch)
@@ -181,24 +180,22 @@ class Publisher:
         """Hand what is drawn to the loggers, from the thread that they are used to."""
         while self._drawn:
             file, step = self._drawn.pop(0)
-            if self._shows and file.exists():
-                self._show(file, step)
-
-    def _show(self, file: Path, step: int) -> None:
-        try:
-            with Image.open(file) as image:
-                for show in self._shows:
-                    show(f"ifa/{file.stem.removeprefix('ifa_')}", image.convert("RGB"), step)
-        except Exception:  # whatever a logger throws: the picture lies in the folder
-            log.warning("a logger did not take %s", file, exc_info=True)
+            if not self._shows or not file.exists():
+                continue
+            try:
+                with Image.open(file) as image:
+                    for show in self._shows:
+                        show(f"ifa/{file.stem.removeprefix('ifa_')}", image.convert("RGB"), step)
+            except Exception:  # whatever a logger throws: the picture lies in the folder
+                log.warning("a logger did not take %s", file, exc_info=True)
 
     def _install_view(self) -> None:
-        self._on_view(lambda run: install_view_once(run, self._keys, self._first_epoch))
+        self._change_view(lambda run: install_view_once(run, self._keys, self._first_epoch))
 
     def _refresh_view(self) -> None:
-        self._on_view(refresh_view)
+        self._change_view(refresh_view)
 
-    def _on_view(self, act: Callable[[Run], object]) -> None:
+    def _change_view(self, act: Callable[[Run], object]) -> None:
         if not self._view or self._run is None or not self._keys:
             return
         try:

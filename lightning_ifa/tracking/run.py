@@ -1,4 +1,4 @@
-"""Find the MLflow run that the user already has; never open one."""
+"""Find the MLflow run that the user already has; none is ever started."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Run:
     """An MLflow run and the server it lives on.
 
     Attributes:
-        run_id: Its id.
-        tracking_uri: Its store; may carry credentials and must not be printed.
+        run_id: Id of the run.
+        tracking_uri: Address of its store; may hold credentials and must not be printed.
     """
 
     run_id: str
@@ -40,10 +40,10 @@ def find_run(loggers: Iterable[Any], run_id: str | None = None, tracking_uri: st
     """Find the run to log to: the given one, the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
 
     Args:
-        loggers: The trainer's loggers. Those of MLflow are told by what they offer, not by class: the two
+        loggers: The trainer's loggers. Those of MLflow are recognised by their methods, not by class: the two
             Lightning packages have unrelated ones, and a dummy logger answers every attribute with a function.
-        run_id: Given by the user, or None.
-        tracking_uri: Given by the user, or None.
+        run_id: Id of the run that the user asked for, or None.
+        tracking_uri: Address of the store that the user asked for, or None.
 
     Returns:
         The run, or None if there is none. Must be called from the main thread: the active run is thread-local.
@@ -63,7 +63,7 @@ def find_run(loggers: Iterable[Any], run_id: str | None = None, tracking_uri: st
 
 
 def other_active_run(run: Run) -> str | None:
-    """The id of an active run that is not ``run``: two runs for one training, as with autolog beside a logger."""
+    """Give the id of an active run beside ``run``: two runs for one training, as with autolog beside a logger."""
     active = mlflow.active_run()
     return active.info.run_id if active is not None and active.info.run_id != run.run_id else None
 

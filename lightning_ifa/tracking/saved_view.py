@@ -18,6 +18,7 @@ from typing import Any
 import requests
 from mlflow import MlflowClient
 from mlflow import __version__ as installed
+from mlflow.entities import Experiment
 from packaging.version import Version
 
 from lightning_ifa.errors import TrackingError
@@ -32,20 +33,13 @@ MOST_PROBES, MOST_RUNS = 8, 10
 
 
 def install_view(client: MlflowClient, experiment_id: str) -> str:
-    """Save the view in an experiment; an earlier one is replaced.
-
-    Args:
-        client: Of the experiment's store.
-        experiment_id: The experiment.
-
-    Returns:
-        The view's address, to be put behind the server's.
+    """Save the view in an experiment, in place of an earlier one, and give its address, as ``address_of`` does.
 
     Raises:
         TrackingError: The server's MLflow keeps saved views in a form that is not known.
     """
     _require_known_version(client)
-    _save(client, experiment_id, *_probes(client, experiment_id))
+    _save(client, experiment_id, *_find_probes(client, experiment_id))
     return address_of(experiment_id)
 
 
@@ -55,26 +49,25 @@ def address_of(experiment_id: str) -> str:
 
 
 def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
-    """Save the view in a run's experiment unless it has one already, whoever changed it since.
+    """Save the view in a run's experiment unless it has one already, be it one that a user changed.
 
     Args:
         run: The run.
         probes: Image keys of its probes.
-        epoch: That the image grid opens on.
+        epoch: Epoch that the image grid opens on.
 
     Returns:
-        Whether it was saved.
+        Whether the view was saved.
 
     Raises:
         TrackingError: The server's MLflow keeps saved views in a form that is not known.
         MlflowException: The server refused, or was not reached.
     """
-    client = run.client()
-    experiment = client.get_experiment(client.get_run(run.run_id).info.experiment_id)
+    client, experiment = _experiment_of(run)
     if TAG in experiment.tags:
         return False
     _require_known_version(client)
-    _save(client, experiment.experiment_id, _in_order(probes), epoch)
+    _save(client, experiment.experiment_id, _sort_probes(probes), epoch)
     return True
 
 
@@ -83,24 +76,25 @@ def refresh_view(run: Run) -> bool:
 
     To be called when a training ends; the last epoch's pictures are there then. A view that a user changed stays.
 
-    Args:
-        run: The run that ends.
-
     Returns:
-        Whether there was a view of ours.
+        Whether there was a view that no user changed.
 
     Raises:
         MlflowException: The server refused, or was not reached.
     """
-    client = run.client()
-    experiment = client.get_experiment(client.get_run(run.run_id).info.experiment_id)
-    shown = _shown(experiment.tags.get(TAG, ""))
+    client, experiment = _experiment_of(run)
+    shown = _unpack(experiment.tags.get(TAG, ""))
     if shown is None:
         return False
-    found = _probes(client, experiment.experiment_id, run.run_id)
+    found = _find_probes(client, experiment.experiment_id, run.run_id)
     if found != shown:
         _save(client, experiment.experiment_id, *found)
     return True
+
+
+def _experiment_of(run: Run) -> tuple[MlflowClient, Experiment]:
+    client = run.client()
+    return client, client.get_experiment(client.get_run(run.run_id).info.experiment_id)
 
 
 def _require_known_version(client: MlflowClient) -> None:
@@ -113,7 +107,10 @@ def _require_known_version(client: MlflowClient) -> None:
 
 
 def _save(client: MlflowClient, experiment_id: str, probes: list[str], epoch: int) -> None:
-    client.set_experiment_tag(experiment_id, TAG, _packed("Feature analysis", _state(probes, epoch)))
+    now = int(time.time() * 1000)
+    packed = base64.b64encode(zlib.compress(json.dumps(_state(probes, epoch)).encode())).decode()
+    view = {"name": "Feature analysis", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+    client.set_experiment_tag(experiment_id, TAG, json.dumps(view))
 
 
 def _server_version(uri: str) -> Version:
@@ -127,8 +124,8 @@ def _server_version(uri: str) -> Version:
         raise TrackingError(f"the tracking server does not tell its version: {type(error).__name__}") from error
 
 
-def _probes(client: MlflowClient, experiment_id: str, ending: str = "") -> tuple[list[str], int]:
-    """Image keys of the probes, and the latest epoch that most of the newest ended runs have pictures of."""
+def _find_probes(client: MlflowClient, experiment_id: str, ending: str = "") -> tuple[list[str], int]:
+    """Find the probes' image keys, and the latest epoch that most of the newest ended runs have pictures of."""
     keys: set[str] = set()
     epochs: Counter[int] = Counter()
     for run_id in _newest_runs(client, experiment_id, ending):
@@ -137,11 +134,11 @@ def _probes(client: MlflowClient, experiment_id: str, ending: str = "") -> tuple
         keys |= {match["key"].replace("~", "/") for match in found}
         epochs.update({int(match["epoch"]) for match in found})
     shared = [epoch for epoch, count in epochs.items() if count == max(epochs.values())]
-    return _in_order(keys), max(shared, default=0)
+    return _sort_probes(keys), max(shared, default=0)
 
 
 def _newest_runs(client: MlflowClient, experiment_id: str, ending: str) -> list[str]:
-    """Runs that came to their end, or are about to; one that broke off would keep all others at its last epoch."""
+    """Find runs that have ended, or are about to; one that broke off would keep all others at its last epoch."""
     found = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=MOST_RUNS)
     ended = [run.info.run_id for run in found if run.info.run_id != ending]
     if ending or ended:
@@ -149,19 +146,13 @@ def _newest_runs(client: MlflowClient, experiment_id: str, ending: str) -> list[
     return [run.info.run_id for run in client.search_runs([experiment_id], max_results=MOST_RUNS)]
 
 
-def _in_order(keys: Iterable[str]) -> list[str]:
-    """The first probes, 2 before 10."""
+def _sort_probes(keys: Iterable[str]) -> list[str]:
+    """Give the first probes, 2 before 10."""
     return sorted(keys, key=lambda key: [(len(part), part) for part in re.split(r"(\d+)", key)])[:MOST_PROBES]
 
 
-def _packed(name: str, state: dict[str, Any]) -> str:
-    now = int(time.time() * 1000)
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
-
-
-def _shown(tag: str) -> tuple[list[str], int] | None:
-    """What a saved view of ours shows: image keys and epoch; None for no view, or one that a user changed."""
+def _unpack(tag: str) -> tuple[list[str], int] | None:
+    """Read image keys and epoch from our saved view; None where there is none, or a user changed it."""
     try:
         kind, _, packed = json.loads(tag)["state"].partition(";")
         state = json.loads(zlib.decompress(base64.b64decode(packed))) if kind == "deflate" else {}
@@ -177,7 +168,7 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
     scores = [f"ifa/{family}/score" for family in registry.families()]
     charts = [_chart("BAR", "health", key, metricKey=key) for key in health]
     charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
-    charts += [_line(key) for key in scores]
+    charts += [_line_chart(key) for key in scores]
     return {
         "searchFilter": "",
         "orderByKey": "attributes.start_time",
@@ -217,7 +208,7 @@ def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]
     } | options
 
 
-def _line(key: str) -> dict[str, Any]:
+def _line_chart(key: str) -> dict[str, Any]:
     return _chart(
         "LINE", "scores", key, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
         scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",

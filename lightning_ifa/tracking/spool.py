@@ -1,4 +1,4 @@
-"""The background sink: whatever the tracking server does, training does not notice and nothing is lost."""
+"""Render and upload jobs in the background: the training does not wait for the server, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lightning_ifa.errors import IFAWarning
-from lightning_ifa.tracking.job import JOB_FILE, hold_job, list_pending, replay
+from lightning_ifa.tracking.job import JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
@@ -20,7 +20,7 @@ LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
 
 HELD_FILE = "held.json"
-"""A job's description as long as it is not known whether the job is wanted."""
+"""Name of a job's description while the job is held back: it is not known yet whether the job is wanted."""
 
 
 class Spool:
@@ -32,9 +32,9 @@ class Spool:
 
     Args:
         spool: Folder for the jobs of one run.
-        tracking_uri: The run's store; None where there is no run, then the folders are the result.
-        when_uploaded: Called once, in the uploading thread, after the first upload.
-        when_complete: Called at the end, in the uploading thread, if everything is uploaded.
+        tracking_uri: Address of the run's store; None where there is no run, then the folders are the result.
+        when_uploaded: Function to call once, in the uploading thread, after the first upload.
+        when_complete: Function to call at the end, in the uploading thread, if everything is uploaded.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Spool:
         """Hand over a job; returns at once unless the rendering is 16 jobs behind, then it is rendered here.
 
         Args:
-            name: Of the job's folder.
-            render: Writes the files and, last, the job's description into the folder it is given.
+            name: Name of the job's folder.
+            render: Function that writes the files and, last, the job's description into the folder it is given.
         """
         folder = self.spool / name
         try:
@@ -70,11 +70,11 @@ class Spool:
             _render(folder, render)
 
     def close(self, timeout: float, held: Collection[str] = ()) -> None:
-        """Finish what waits, as far as the time allows, and say where the rest lies.
+        """Finish what waits, as far as the time allows, and warn where the rest lies.
 
         Args:
-            timeout: Seconds.
-            held: Jobs held back until now that shall be uploaded; the others are removed.
+            timeout: Seconds to wait at most.
+            held: Names of the jobs held back until now that are wanted; the others are removed.
         """
         deadline = time.monotonic() + timeout
         self._held = held
@@ -120,13 +120,13 @@ class Spool:
                 return
 
     def _send_pending(self) -> bool:
-        """Upload what is written; whether all of it went."""
+        """Upload what is written, and say whether all of it was uploaded."""
         complete = True
         for folder, error in replay(self.spool, self._uri):
             if error is None:
-                tell, self._when_uploaded = self._when_uploaded, None
-                if tell is not None:
-                    tell()
+                notify, self._when_uploaded = self._when_uploaded, None
+                if notify is not None:
+                    notify()
             elif complete:
                 complete = False
                 log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
@@ -135,13 +135,13 @@ class Spool:
 
 
 def release(spool: Path, names: Collection[str] | None = None) -> None:
-    """Make held jobs ready for upload.
+    """Make jobs that were held back ready for upload.
 
     Args:
-        spool: Their folder.
-        names: Which ones; the others are removed. None releases all.
+        spool: Folder of the jobs.
+        names: Names of the jobs that are wanted, the others are removed; None for all.
     """
-    for folder in hold_job(spool, HELD_FILE):
+    for folder in folders_with(spool, HELD_FILE):
         if names is None or folder.name in names:
             (folder / HELD_FILE).replace(folder / JOB_FILE)
         else:

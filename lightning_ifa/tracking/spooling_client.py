@@ -1,4 +1,4 @@
-"""Lightning's ``MLFlowLogger``, made to survive its server.
+"""Make Lightning's ``MLFlowLogger`` independent of its server.
 
 By itself the logger raises into the training when the server is gone (``synchronous=False``: at its end), and holds the
 training up for as long as a slow server takes to answer.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +36,12 @@ def outage_proof(logger: Logger, spool: str | Path = "ifa") -> Logger:
     ``logger.experiment``, and checkpoints logged by ``log_model=``, go to the server directly as before.
 
     Args:
-        logger: The logger of either Lightning package; it is changed and handed back. The server must be there when
+        logger: The logger of either Lightning package; it is changed and returned. The server must be there when
             the training starts, since only it can make a run.
-        spool: Folder for what waits.
+        spool: Folder for what waits to be uploaded.
 
     Raises:
-        TrackingError: It is no ``MLFlowLogger``.
+        TrackingError: The logger is no ``MLFlowLogger``.
 
     Example::
 
@@ -53,21 +54,16 @@ def outage_proof(logger: Logger, spool: str | Path = "ifa") -> Logger:
 
 
 class SpoolingClient(MlflowClient):
-    """MLflow's client, with batches and the end of a run going through a spool.
-
-    Args:
-        tracking_uri: The store.
-        spool: Folder for the runs' spools.
-    """
+    """MLflow's client, with batches and the end of a run going through a spool folder for each run."""
 
     def __init__(self, tracking_uri: str, spool: Path) -> None:
         super().__init__(tracking_uri)
         self._spool = spool
-        self._outboxes: dict[str, _Backlog] = {}
+        self._backlogs: dict[str, _Backlog] = {}
         self._seen: dict[str, RunEntity] = {}
 
     def get_run(self, run_id: str) -> RunEntity:
-        """Fetch a run; where the server is away, as it was when last fetched."""
+        """Fetch a run; while the server is away, as it was when last fetched."""
         try:
             require_answer(self.tracking_uri)
             self._seen[run_id] = super().get_run(run_id)
@@ -91,21 +87,21 @@ class SpoolingClient(MlflowClient):
         synchronous: bool | None = None,
     ) -> None:
         """Hand a batch to the background thread; returns at once."""
-        self._run_logger(run_id).add(
+        self._backlog(run_id).add(
             [(m.key, float(m.value), int(m.timestamp), int(m.step)) for m in metrics],
             {p.key: str(p.value) for p in params},
             {t.key: str(t.value) for t in tags},
         )
 
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
-        """End a run behind everything that was logged to it; waits a minute at most."""
-        self._run_logger(run_id).finish(status or "FINISHED")
-        del self._outboxes[run_id]
+        """End a run after everything that was logged to it is uploaded; waits a minute at most."""
+        self._backlog(run_id).finish(status or "FINISHED")
+        del self._backlogs[run_id]
 
-    def _run_logger(self, run_id: str) -> _Backlog:
-        if run_id not in self._outboxes:
-            self._outboxes[run_id] = _Backlog(run_id, self.tracking_uri, self._spool / f"{run_id}-metrics")
-        return self._outboxes[run_id]
+    def _backlog(self, run_id: str) -> _Backlog:
+        if run_id not in self._backlogs:
+            self._backlogs[run_id] = _Backlog(run_id, self.tracking_uri, self._spool / f"{run_id}-metrics")
+        return self._backlogs[run_id]
 
 
 class _Backlog:
@@ -113,7 +109,7 @@ class _Backlog:
 
     def __init__(self, run_id: str, tracking_uri: str, spool: Path) -> None:
         self._run_id, self._uri = run_id, tracking_uri
-        self._sink = Spool(spool, tracking_uri)
+        self._spool = Spool(spool, tracking_uri)
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: Job | None = None
@@ -122,28 +118,27 @@ class _Backlog:
         self, metrics: list[tuple[str, float, int, int]], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         """Add a batch to the job that is not written yet, or to a new one."""
-        with self._lock:
-            new = self._waiting is None
-            job = self._waiting = self._waiting or Job(self._run_id, self._uri)
+        with self._open_job() as job:
             job.metrics += metrics
             job.params |= params
             job.tags |= tags
-        if new:
-            self._put()
 
     def finish(self, status: str) -> None:
         """Write the run's end, and upload what can be uploaded now."""
+        with self._open_job() as job:
+            job.status = status
+        self._spool.close(PATIENCE)
+
+    @contextmanager
+    def _open_job(self) -> Iterator[Job]:
+        """Give the job that is not written yet, or begin a new one and hand it to the spool."""
         with self._lock:
             new = self._waiting is None
-            job = self._waiting = self._waiting or Job(self._run_id, self._uri)
-            job.status = status
+            self._waiting = self._waiting or Job(self._run_id, self._uri)
+            yield self._waiting
         if new:
-            self._put()
-        self._sink.close(PATIENCE)
-
-    def _put(self) -> None:
-        self._number += 1
-        self._sink.put(f"{time.time_ns()}-{self._number:06d}", self._write)
+            self._number += 1
+            self._spool.put(f"{time.time_ns()}-{self._number:06d}", self._write)
 
     def _write(self, folder: Path) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""MLflow's process-wide default store, borrowed for a moment."""
+"""Set MLflow's process-wide default store within a block."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ def default_store(uri: str | None) -> Iterator[None]:
 
     An SQL store looks up logged models through a client of its own, which knows the default store only: without
     this, registering or copying a version in any other store fails.
-
-    Args:
-        uri: The store.
     """
     if uri is None:
         yield

@@ -1,4 +1,4 @@
-"""How much of the training time the analysis may take."""
+"""Limit the share of the training time that the analysis may take."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 class TimeBudget:
     """Allows an analysis as long as all of them together stay below a share of the other time.
 
-    One is expected to cost what the last one did. Only the moments of analyses depend on the clock, never their
+    Each is expected to cost what the last one did. Only when an analysis is made depends on the clock, never its
     numbers.
 
     Args:
-        share: Of the time spent otherwise, as 0.05.
-        clock: Gives seconds.
-        expected: What the first one costs, in seconds; by default that is not known, and the first is allowed.
-        began: The clock's time from which on time counts; by default now.
+        share: Largest share of the time spent otherwise, such as 0.05.
+        clock: Function that gives the time in seconds.
+        expected: Cost of the first one in seconds; by default it is not known, and the first is allowed.
+        began: Start of the time that counts, by the clock; by default now.
 
     Example::
 
@@ -40,12 +40,12 @@ class TimeBudget:
 
     @property
     def overhead(self) -> float:
-        """Time spent so far as a share of the other time."""
+        """The time spent so far as a share of the other time."""
         other = self._clock() - self._began - self._spent
         return self._spent / other if other > 0 else 0.0
 
     def allows(self) -> bool:
-        """Whether one more fits in."""
+        """Whether one more analysis fits in."""
         other = self._clock() - self._began - self._spent
         return self._last == 0.0 or self._spent + self._last <= self._share * other
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators.base import Finding, undecided
+from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 

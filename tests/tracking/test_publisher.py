@@ -18,8 +18,8 @@ class NotedSink:
         self.singles = []
 
     def put(self, name, render):
-        if "singles" in render.keywords:
-            self.singles.append(render.keywords["singles"])
+        if "single_images" in render.keywords:
+            self.singles.append(render.keywords["single_images"])
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def epochs_of_singles(report, epochs, folder):
     found = publisher.Publisher(Run("run", "sqlite:///never_opened.db"), folder)
     for epoch in epochs:
         found.put(report, Moment(epoch, 8 * epoch))
-    return [epoch for epoch, single in zip(epochs, found._sink.singles, strict=True) if single]
+    return [epoch for epoch, single in zip(epochs, found._spool.singles, strict=True) if single]
 
 
 def test_runs_of_different_length_have_epochs_in_common(report, monkeypatch, tmp_path):
-    monkeypatch.setattr(publisher, "Sink", NotedSink)
+    monkeypatch.setattr(publisher, "Spool", NotedSink)
     assert epochs_of_singles(report, [3, 7, 11], tmp_path) == [3, 11]
     assert epochs_of_singles(report, range(3, 40, 4), tmp_path) == [3, 11, 23, 31]
     assert epochs_of_singles(report, [25, 26, 30, 12], tmp_path) == [25, 30]  # resumed; then an older one validated
@@ -71,7 +71,7 @@ FILES = ("ifa_probes.png", "ifa_report.html", "ifa_overview.png")
 def test_the_last_analysis_is_drawn_and_others_as_they_come_cheap(report, monkeypatch, tmp_path, wait):
     clock = iter(range(0, 10**6, 1))  # a second passes whenever the time is asked
     late = [0.0]
-    monkeypatch.setattr(publisher, "Sink", DrawingSink)
+    monkeypatch.setattr(publisher, "Spool", DrawingSink)
     monkeypatch.setattr(publisher.time, "monotonic", lambda: next(clock) + late[0])
     found = publisher.Publisher(Run("run", "sqlite:///never_opened.db"), tmp_path, began=0.0)
     for epoch in range(10, 13):
@@ -86,7 +86,7 @@ def test_the_last_analysis_is_drawn_and_others_as_they_come_cheap(report, monkey
 
 def test_without_a_run_they_are_drawn_in_the_folders_of_their_analyses(report, monkeypatch, tmp_path):
     clock = iter(range(104, 10**6, 3))  # the first comes cheap and takes three seconds, too long for a second one
-    monkeypatch.setattr(publisher, "Sink", LocalSink)
+    monkeypatch.setattr(publisher, "Spool", LocalSink)
     monkeypatch.setattr(publisher.time, "monotonic", lambda: next(clock))
     found = publisher.Publisher(None, tmp_path, began=0.0)
     for epoch in range(10, 14):

@@ -78,7 +78,7 @@ def test_a_view_that_a_user_changed_stays(experiment, store):
 
 
 def test_probes_stand_in_their_order():
-    assert view._in_order(["x/10", "x/2", "x/1"]) == ["x/1", "x/2", "x/10"]
+    assert view._sort_probes(["x/10", "x/2", "x/1"]) == ["x/1", "x/2", "x/10"]
 
 
 def test_an_experiment_without_pictures_gets_no_grid(store):

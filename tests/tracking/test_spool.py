@@ -77,7 +77,7 @@ def assert_complete(run, moments):
 def put(sink, report, run, moment, begins=None):
     def render(folder):
         assert begins is None or begins.wait(30)
-        write_job(report, folder, run, moment, singles=True)
+        write_job(report, folder, run, moment, single_images=True)
 
     sink.put(f"job-{moment.step}", render)
 
@@ -108,7 +108,7 @@ def test_nothing_is_lost_where_the_server_is_away(report, run, tmp_path, nowhere
 
 
 def test_an_interrupted_upload_goes_on_where_it_stopped(report, run, tmp_path, monkeypatch):
-    write_job(report, tmp_path / "job", run, MOMENTS[0], singles=True)
+    write_job(report, tmp_path / "job", run, MOMENTS[0], single_images=True)
     log_artifact, calls = mlflow.MlflowClient.log_artifact, []
 
     def dies_at_every_third(*args):

@@ -1,4 +1,4 @@
-"""Maps over their inputs, on the common intensity scale."""
+"""Draw maps over their inputs, on the common intensity scale."""
 
 from __future__ import annotations
 
@@ -22,15 +22,11 @@ SIDE = 192
 def probe_panels(report: AnalysisResult, row: int) -> list[Pixels]:
     """Draw one probe: its input if it may be shown, the label's map and, if misclassified, the prediction's map.
 
-    Args:
-        report: The report.
-        row: Row of ``report.probes.table``.
-
     Returns:
         RGB panels of one size, ``(SIDE, SIDE, 3)``.
     """
-    probes = report.probes
-    panels = [] if probes.images is None else [input_panel(probes.images[row], probes.table.cams[row])]
+    probes, image = report.probes, probe_image(report, row)
+    panels = [] if image is None else [input_panel(image, probes.table.cams[row])]
     panels.append(overlay(report, row, probes.table.cams[row]))
     if is_misclassified(report, row):
         panels.append(overlay(report, row, probes.predicted.cams[row]))
@@ -39,12 +35,16 @@ def probe_panels(report: AnalysisResult, row: int) -> list[Pixels]:
 
 def overlay(report: AnalysisResult, row: int, cam: NDArray[Any]) -> Pixels:
     """Lay a map over the input of a probe, ``(SIDE, SIDE, 3)``."""
-    images = report.probes.images
-    return map_panel(None if images is None else images[row], cam, report.scale)
+    return map_panel(probe_image(report, row), cam, report.scale)
+
+
+def probe_image(report: AnalysisResult, row: int) -> NDArray[Any] | None:
+    """Give the input of a probe, ``(channels, *space)``; None where it may not be shown."""
+    return None if report.probes.images is None else np.asarray(report.probes.images[row])
 
 
 def input_panel(image: NDArray[Any], cam: NDArray[Any], height: int = SIDE, width: int = SIDE) -> Pixels:
-    """An input ``(channels, *space)`` alone, ``(height, width, 3)``; a volume's slice through its map's maximum."""
+    """Draw an input ``(channels, *space)``, ``(height, width, 3)``; a volume's slice through its map's maximum."""
     if image.ndim == 2:
         return curve(image, height, width)
     return fit_pixels(gray_plane(image, cam), height, width)
@@ -53,7 +53,7 @@ def input_panel(image: NDArray[Any], cam: NDArray[Any], height: int = SIDE, widt
 def map_panel(
     image: NDArray[Any] | None, cam: NDArray[Any], scale: IntensityScale, height: int = SIDE, width: int = SIDE
 ) -> Pixels:
-    """A map over its input, ``(height, width, 3)``; over gray where the input may not be shown."""
+    """Draw a map over its input, ``(height, width, 3)``; over gray where the input may not be shown."""
     if cam.ndim == 1:
         return curve(image, height, width, cam, scale)
     level = plane(cam, cam)
@@ -65,7 +65,7 @@ def map_panel(
 
 
 def own_scale(cam: NDArray[Any]) -> IntensityScale:
-    """A map's own range, for those who want it; such maps do not compare."""
+    """Make a scale of a map's own range; maps on such scales do not compare."""
     low, high = float(cam.min()), float(cam.max())
     return IntensityScale(low, high if high > low else low + 1e-6)
 
@@ -77,7 +77,7 @@ Place = tuple[str, int]
 
 
 def sample_panels(report: AnalysisResult, found: Place, side: int = STRIP_SIDE) -> list[Pixels]:
-    """A sample's input, if it may be shown, and its map on the common scale, ``(side, side, 3)`` each."""
+    """Draw a sample's input, if it may be shown, and its map on the common scale, ``(side, side, 3)`` each."""
     split, row = found
     image, cam = report.gallery.get(found), report.tables[split].cams[row]
     shown = map_panel(image, cam, report.scale, side, side)
@@ -92,7 +92,7 @@ def strip(panels: Sequence[Pixels], space: int = SPACE) -> Pixels:
 
 
 def picture_layer(figure: Figure) -> Axes:
-    """Axes over a whole sheet, in inches from its top left corner: dozens of axes would cost more than the pictures."""
+    """Make axes over a whole sheet, in inches from its top left corner: one for each picture would be slow."""
     across, down = figure.get_size_inches()
     axes = place(figure, 0, 0, across, down)
     bare(axes)

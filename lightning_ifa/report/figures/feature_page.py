@@ -1,4 +1,4 @@
-"""The page about features: which speak for which class, and how their contributions are distributed."""
+"""Draw the page about features: their importance for each class, and the distribution of their contributions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.indicators.context import table_strata
 from lightning_ifa.report.examples import rank_features
-from lightning_ifa.report.figures.style import (
-    DIVERGING,
-    FAINT,
-    FAMILY,
-    INK,
-    SPLIT_COLOURS,
-    bare,
-    dress,
-    head,
-    place,
-    plain,
-    sheet,
-    write,
-)
+from lightning_ifa.report.figures import style
 from lightning_ifa.report.figures.violins import draw_violins
 from lightning_ifa.report.labels import class_label, strongest_class
 from lightning_ifa.report.result import AnalysisResult
@@ -35,21 +22,18 @@ VIOLINS = 4
 
 
 def feature_page(report: AnalysisResult, title: str = "Features") -> Figure:
-    """Draw the importance matrix of the most telling channels, and violins of four of them by class and split.
-
-    Args:
-        report: The report.
-        title: Shown on top.
-    """
+    """Draw the importance matrix of the most important channels, and violins of four by class and split."""
     classes = min(len(report.importance.classes), MOST_CLASSES)
     high = max(0.9, 0.24 * classes)
-    figure = sheet(WIDTH, high + 7.3, plain(title, 80))
+    figure = style.sheet(WIDTH, high + 7.3, style.plain(title, 80))
     channels = rank_features(report)
-    head(figure, 0.3, 0.75, "Importance: which feature speaks for which class",
-         "mean contribution of a class less that of all, units of the score; blank where within two standard errors "
-         f"of zero; the {min(MOST_CHANNELS, len(channels))} most telling of {len(channels)} channels")  # fmt: skip
+    text = (
+        "mean contribution of a class less that of all, units of the score; blank where within two standard errors "
+        f"of zero; the {min(MOST_CHANNELS, len(channels))} most important of {len(channels)} channels"
+    )
+    style.head(figure, 0.3, 0.75, "Importance of the features for the classes", text)
     _draw_importance(figure, report, channels[:MOST_CHANNELS], high)
-    for number, channel in enumerate(_worth_a_violin(report)):
+    for number, channel in enumerate(_choose_violins(report)):
         left, top = 0.75 + (number % 2) * 6.3, high + 2.1 + (number // 2) * 2.7
         _draw_violins(figure, report, channel, left, top)
     return figure
@@ -58,14 +42,14 @@ def feature_page(report: AnalysisResult, title: str = "Features") -> Figure:
 def draw_importance(
     axes: Axes, report: AnalysisResult, channels: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> AxesImage:
-    """Draw the importance difference of some channels and classes; what is within two standard errors stays blank."""
+    """Draw the importance difference of some channels and classes; values within two standard errors stay blank."""
     found = report.importance
     values = (found.difference if len(found.classes) > 1 else found.matrix)[np.ix_(rows, channels)]
     error = np.nan_to_num(found.standard_error[np.ix_(rows, channels)])
     reach = float(np.abs(values).max(initial=0.0)) or 1.0
     shown = np.ma.masked_where(np.abs(values) <= 2 * error, values)
-    image = axes.imshow(shown, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
-    names = [plain(report.class_names[int(found.classes[row])], 16) for row in rows]
+    image = axes.imshow(shown, cmap=style.DIVERGING, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    names = [style.plain(report.class_names[int(found.classes[row])], 16) for row in rows]
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_xticks(range(len(channels)), [str(channel) for channel in channels])
     return image
@@ -73,47 +57,47 @@ def draw_importance(
 
 def _draw_importance(figure: Figure, report: AnalysisResult, channels: NDArray[np.int64], high: float) -> None:
     rows = np.sort(np.argsort(-report.importance.counts, kind="stable")[:MOST_CLASSES])
-    axes = place(figure, 1.5, 1.3, WIDTH - 2.5, high)
+    axes = style.place(figure, 1.5, 1.3, WIDTH - 2.5, high)
     if not len(rows):
-        bare(axes)
-        axes.text(0, 0.5, "no sample is classified correctly", color=INK, family=FAMILY)
+        style.bare(axes)
+        axes.text(0, 0.5, "no sample is classified correctly", color=style.INK, family=style.FAMILY)
         return
     image = draw_importance(axes, report, channels, rows)
-    dress(axes, "", "channel, most telling first", "")
+    style.dress(axes, "", "channel, most important first", "")
     axes.tick_params(axis="x", labelsize=7, labelrotation=90 if len(channels) > 30 else 0)
     axes.set_facecolor("#F4F5F6")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    bar = figure.colorbar(image, cax=place(figure, WIDTH - 0.85, 1.3, 0.12, high))
+    bar = figure.colorbar(image, cax=style.place(figure, WIDTH - 0.85, 1.3, 0.12, high))
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    bar.ax.tick_params(labelsize=8, colors=style.INK, length=2)
 
 
-def _worth_a_violin(report: AnalysisResult) -> list[int]:
-    """The channels that overfit most, then those that tell most."""
-    overfitted = [int(channel) for channel in report.table("overfitting_features")["feature"].head(VIOLINS // 2)]
-    telling = [int(channel) for channel in rank_features(report) if channel not in overfitted]
-    return [*overfitted, *telling][:VIOLINS]
+def _choose_violins(report: AnalysisResult) -> list[int]:
+    """Choose the channels that overfit most, then the most important ones."""
+    overfitted = report.table("overfitting_features")["feature"].head(VIOLINS // 2).astype(int)
+    return list(dict.fromkeys([*overfitted.tolist(), *rank_features(report).tolist()]))[:VIOLINS]
 
 
 def _draw_violins(figure: Figure, report: AnalysisResult, channel: int, left: float, top: float) -> None:
     served, strength = strongest_class(report, channel)
-    head(figure, left - 0.45, top, f"Channel {channel}",
-         f"{'speaks for' if strength >= 0 else 'speaks against'} {plain(served, 20)}" if served else "")  # fmt: skip
-    groups, names = _by_class(report, channel)
-    axes = place(figure, left, top + 0.5, 5.55, 1.55)
-    axes.axhline(0, color=FAINT, lw=0.8, zorder=0)
+    text = f"evidence {'for' if strength >= 0 else 'against'} {style.plain(served, 20)}" if served else ""
+    style.head(figure, left - 0.45, top, f"Channel {channel}", text)
+    groups, names = _class_contributions(report, channel)
+    axes = style.place(figure, left, top + 0.5, 5.55, 1.55)
+    axes.axhline(0, color=style.FAINT, lw=0.8, zorder=0)
     draw_violins(axes, groups)
-    dress(axes, "", "", "contribution to the label")
-    axes.set_xticks(
-        range(len(names)), names, parse_math=False, rotation=25 if max(map(len, names), default=0) > 5 else 0
-    )
-    for number, (split, colour) in enumerate(SPLIT_COLOURS.items() if len(report.tables) > 1 else ()):
-        write(figure, left + 4.2 + 0.55 * number, top + 0.21, split, 8.5, colour, weight="bold")
+    style.dress(axes, "", "", "contribution to the label")
+    rotation = 25 if max(map(len, names), default=0) > 5 else 0
+    axes.set_xticks(range(len(names)), names, parse_math=False, rotation=rotation)
+    for number, (split, colour) in enumerate(style.SPLIT_COLOURS.items() if len(report.tables) > 1 else ()):
+        style.write(figure, left + 4.2 + 0.55 * number, top + 0.21, split, 8.5, colour, weight="bold")
 
 
-def _by_class(report: AnalysisResult, channel: int) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
-    """Contributions of the classes with most samples, split by split, and the classes' names."""
+def _class_contributions(
+    report: AnalysisResult, channel: int
+) -> tuple[list[dict[str, NDArray[np.float32]]], list[str]]:
+    """Give the contributions of the classes with most samples, split by split, and the classes' names."""
     labels = table_strata(report.tables)
     found, counts = np.unique(labels["validation"][labels["validation"] >= 0], return_counts=True)
     shown = np.sort(found[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])

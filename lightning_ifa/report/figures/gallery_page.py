@@ -1,4 +1,4 @@
-"""The page of samples: outliers, and the images at both ends of each confounder candidate."""
+"""Draw the page of samples: outliers, and the images at both ends of each confounder candidate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0
 ACROSS, DOWN = 6, 2
-CELL, SIDE = 2.1, 0.93  # inches of an outlier's place, and of one of its pictures
+CELL, SIDE = 2.1, 0.93  # inches of an outlier's cell, and of one of its pictures
 CANDIDATE = 2.05  # inches of a candidate's block
 
 WORDS = {
@@ -30,10 +30,6 @@ def gallery_page(report: AnalysisResult, title: str = "Outliers and confounder c
     """Draw the most suspicious samples beside their maps, and below them each leading candidate's two ends.
 
     Where inputs may not be shown, there are their maps only. A leaked sample stands beside its training duplicate.
-
-    Args:
-        report: The report.
-        title: Shown on top.
     """
     outliers, candidates = outlier_rows(report, ACROSS * DOWN), leading_candidates(report)
     rows = max(1, -(-len(outliers) // ACROSS))
@@ -46,9 +42,8 @@ def gallery_page(report: AnalysisResult, title: str = "Outliers and confounder c
     for number, found in enumerate(outliers):
         _draw_outlier(figure, layer, report, found, 0.3 + number % ACROSS * CELL, 1.35 + number // ACROSS * 1.65)
     if not candidates:
-        head(
-            figure, 0.3, below, "Confounder candidates", "no metadata column and no plain background to sort images by"
-        )
+        text = "no metadata column and no plain background to sort images by"
+        head(figure, 0.3, below, "Confounder candidates", text)
     for number, source in enumerate(candidates):
         _draw_candidate(figure, layer, report, source, below + number * CANDIDATE)
     return figure
@@ -63,7 +58,7 @@ def _draw_outlier(figure: Figure, layer: Axes, report: AnalysisResult, found: Pl
         panels = [panels[0], sample_panels(report, ("train", duplicate))[0]]
     draw_panels(layer, panels, left, top, SIDE)
     kind = WORDS.get(str(sample["kind"]), str(sample["kind"]))
-    name = f"{kind} {sample['duplicate']}" if duplicate is not None else kind
+    name = f"{kind} {sample['duplicate_of']}" if duplicate is not None else kind
     write(figure, left, top + SIDE + 0.05, plain(name, 24), 9, BAD, weight="bold")
     label = sample_label(report.tables[split], row, report.class_names)
     write(figure, left, top + SIDE + 0.21, plain(label, 26), 9, INK)

@@ -1,4 +1,4 @@
-"""Inputs and maps of any number of axes as flat pictures: images as such, volumes as slices, signals as curves."""
+"""Draw inputs and maps of any dimension as flat pictures: images as such, volumes as slices, signals as curves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.localization import depth_of
 
 Pixels = NDArray[np.uint8]
-DIM = 0.62  # an input below a map keeps that share of its brightness, so that heat stands out
+DIM = 0.62  # share of its brightness that an input below a map keeps, so that the map's colours stand out
 OPACITY = 0.85
 GROUND = 96  # gray under a map whose input may not be shown
-FINER = 3  # curves are drawn that much larger, then reduced: smooth lines without a plotting library
+FINER = 3  # curves are drawn so many times larger, then reduced: smooth lines without a plotting library
 CURVES = ("#303030", "#7A7A7A", "#A8A8A8")
 MOST_CURVES = 3
 
 
 def gray_plane(image: NDArray[Any], cam: NDArray[Any]) -> Pixels:
-    """Give a displayable plane of an input ``(channels, *space)``: RGB as such, else the channels' mean.
+    """Give a displayable plane of an input ``(channels, *space)``: RGB as it is, else the channels' mean.
 
     Of a volume, the slice through the map's maximum; of a signal, a strip.
     """
@@ -36,11 +36,6 @@ def plane(values: NDArray[Any], cam: NDArray[Any]) -> NDArray[Any]:
     if values.ndim == 1:
         return np.tile(values, (max(1, len(values) // 4), 1))
     return values if values.ndim == 2 else np.asarray(values[depth_of(cam, len(values))])
-
-
-def slices(values: NDArray[Any], cam: NDArray[Any]) -> list[NDArray[Any]]:
-    """The three orthogonal planes of a volume through the maximum of its map."""
-    return [plane(np.moveaxis(values, axis, 0), np.moveaxis(cam, axis, 0)) for axis in range(3)]
 
 
 def fit_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -61,12 +56,12 @@ def overlay_pixels(ground: Pixels, level: NDArray[Any], scale: IntensityScale) -
     The input's colours are left out, since they would mix with those of the map.
 
     Args:
-        ground: ``(h, w)`` or ``(h, w, 3)``, the input.
+        ground: The input, ``(h, w)`` or ``(h, w, 3)``.
         level: The map's plane, of any size, unscaled.
-        scale: Its intensity scale.
+        scale: The intensity scale.
 
     Returns:
-        ``(h, w, 3)``, as large as the ground.
+        A picture as large as the ground, ``(h, w, 3)``.
     """
     gray = np.asarray(Image.fromarray(ground).convert("L"), dtype=np.float32)
     shown = scale.apply(stretch_pixels(level, *gray.shape))
@@ -87,11 +82,11 @@ def curve(signal: NDArray[Any] | None, height: int, width: int, cam: NDArray[Any
     """Draw a signal's channels as curves, each on its own range, over the map's colours if there is one.
 
     Args:
-        signal: ``(channels, length)``, the first three are drawn; None draws the map alone.
-        height: Of the picture, pixels.
-        width: Of the picture, pixels.
-        cam: ``(length of the map,)``, unscaled.
-        scale: Its intensity scale.
+        signal: Channels, ``(channels, length)``, of which the first three are drawn; None draws the map alone.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        cam: The map, ``(length of the map,)``, unscaled.
+        scale: The intensity scale.
     """
     h, w = height * FINER, width * FINER
     picture = Image.new("RGB", (w, h), "white")

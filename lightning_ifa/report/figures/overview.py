@@ -1,11 +1,9 @@
-"""The one-page overview of a report."""
+"""Draw the one-page overview of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lightning_ifa.report.figures.cam_overlay import probe_panels, strip
@@ -18,7 +16,7 @@ from lightning_ifa.report.figures.panels import (
     draw_selection,
     draw_spectrum,
 )
-from lightning_ifa.report.figures.style import BAD, HEAT, INK, bare, head, place, plain, png, sheet, write
+from lightning_ifa.report.figures.style import BAD, INK, bare, colour_bar, head, place, plain, png, sheet, write
 from lightning_ifa.report.labels import describe_data, is_misclassified, probe_caption
 from lightning_ifa.report.markdown import headline
 from lightning_ifa.report.result import AnalysisResult
@@ -33,17 +31,11 @@ def overview_png(report: AnalysisResult, title: str) -> bytes:
 
 
 def overview(report: AnalysisResult, title: str = "Integrated feature analysis") -> Figure:
-    """Draw the overview: what was found, and for each finding what is behind it.
+    """Draw the verdict, with the title below it, and panels that show what each finding rests on.
 
     The families with their nulls, the evidence of both splits, the most overfitted feature, the probes on the common
-    scale, the strongest candidate with its images, how many features carry the evidence, the spectrum.
-
-    Args:
-        report: The report.
-        title: Shown below the verdict.
-
-    Returns:
-        A figure with its own canvas, independent of pyplot.
+    scale, the strongest candidate with its images, the number of features needed, the spectrum. The figure has its own
+    canvas, independent of pyplot.
     """
     figure = sheet(WIDTH, HEIGHT, headline(report), f"{plain(title, 80)} · {describe_data(report)}")
     draw_indicators(figure, report, 0.3, 1.0, 6.85, 3.85)
@@ -73,9 +65,7 @@ def _draw_probes(figure: Figure, report: AnalysisResult) -> None:
         middle, below = 0.3 + row * step + side / 2, 5.72 + high * side + 0.1
         write(figure, middle, below, probe_caption(report, row), 9, colour, ha="center", weight=weight)
     bar_axes = place(figure, WIDTH - 0.72, 5.72, 0.13, high * side + 0.04)
-    bar = figure.colorbar(ScalarMappable(Normalize(scale.low, scale.high), HEAT), cax=bar_axes)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    colour_bar(figure, scale.low, scale.high, 8, cax=bar_axes)
 
 
 def _columns(columns: Sequence[Sequence[Pixels]], side: int, space: int) -> Pixels:

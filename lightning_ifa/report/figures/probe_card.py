@@ -1,15 +1,16 @@
-"""A probe as one square picture for MLflow's image cards, readable as their thumbnail of 256 pixels."""
+"""Draw a probe as one square picture for MLflow's image cards, readable as their thumbnail of 256 pixels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel, own_scale
+from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel, own_scale, probe_image
 from lightning_ifa.report.figures.images import Pixels, fit_pixels, plane
 from lightning_ifa.report.figures.style import FAINT, QUIET, heat, typeface
 from lightning_ifa.report.labels import is_misclassified, probe_lines
@@ -36,7 +37,7 @@ Placed = list[tuple[Box, Pixels]]
 
 
 def probe_picture(report: AnalysisResult, row: int, stretched: bool = False) -> Image.Image:
-    """Draw a probe: its input and the map of its label, what it was taken for, the colour bar of the scale.
+    """Draw a probe: its input and the map of its label, label and prediction, the colour bar of the scale.
 
     The fourth quarter shows the prediction's map, or the bare map where the prediction is right. A volume shows its
     three slices through the map's maximum, a signal its curves.
@@ -44,8 +45,8 @@ def probe_picture(report: AnalysisResult, row: int, stretched: bool = False) -> 
     Args:
         report: The report.
         row: Row of ``report.probes.table``.
-        stretched: Stretch each map over its own range instead of the common scale. Such maps do not compare: an
-            image without evidence glows like any other.
+        stretched: Whether to stretch each map over its own range instead of the common scale. Such maps do not
+            compare: one without evidence looks as strong as any other.
     """
     cam = report.probes.table.cams[row]
     scale = own_scale(cam) if stretched else report.scale
@@ -59,52 +60,46 @@ def probe_picture(report: AnalysisResult, row: int, stretched: bool = False) -> 
 
 
 def _image(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
-    far = CELL + GAP
+    far, cam = CELL + GAP, report.probes.table.cams[row]
     return [
-        *_pair(report, row, scale, Box(0, 0, CELL, CELL), Box(far, 0, CELL, CELL)),
+        *_pair(probe_image(report, row), cam, scale, Box(0, 0, CELL, CELL), Box(far, 0, CELL, CELL)),
         (Box(far, far, CELL, CELL), _second_map(report, row, scale, CELL, CELL)),
     ], Box(0, far, CELL, CELL)
 
 
 def _signal(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
     top = 2 * (STRIP + GAP)
-    panels = _pair(report, row, scale, Box(0, 0, EDGE, STRIP), Box(0, STRIP + GAP, EDGE, STRIP))
+    boxes = Box(0, 0, EDGE, STRIP), Box(0, STRIP + GAP, EDGE, STRIP)
+    panels = _pair(probe_image(report, row), report.probes.table.cams[row], scale, *boxes)
     if is_misclassified(report, row):
         panels.append((Box(CELL + GAP, top, CELL, STRIP), _second_map(report, row, scale, STRIP, CELL)))
     return panels, Box(0, top, CELL, EDGE - top)
 
 
 def _volume(report: AnalysisResult, row: int, scale: IntensityScale) -> tuple[Placed, Box]:
-    probes = report.probes
-    step, cam = THIRD + GAP, probes.table.cams[row]
+    step, volume = THIRD + GAP, probe_image(report, row)
     panels: Placed = []
     for axis in range(3):
-        turned = np.moveaxis(cam, axis, 0)
-        image = None if probes.images is None else np.moveaxis(probes.images[row], axis + 1, 1)
-        if image is not None:
-            panels.append((Box(axis * step, 0, THIRD, THIRD), input_panel(image, turned, THIRD, THIRD)))
-        panels.append((Box(axis * step, step, THIRD, THIRD), map_panel(image, turned, scale, THIRD, THIRD)))
+        cam = np.moveaxis(report.probes.table.cams[row], axis, 0)
+        image = None if volume is None else np.moveaxis(volume, axis + 1, 1)
+        panels += _pair(image, cam, scale, Box(axis * step, 0, THIRD, THIRD), Box(axis * step, step, THIRD, THIRD))
     if is_misclassified(report, row):
         panels.append((Box(2 * step, 2 * step, THIRD, THIRD), _second_map(report, row, scale, THIRD, THIRD)))
     return panels, Box(0, 2 * step, 2 * THIRD, THIRD)
 
 
-def _pair(report: AnalysisResult, row: int, scale: IntensityScale, first: Box, second: Box) -> Placed:
-    """The input, if it may be shown, and the map over it."""
-    images, cam = report.probes.images, report.probes.table.cams[row]
-    image = None if images is None else images[row]
+def _pair(image: NDArray[Any] | None, cam: NDArray[Any], scale: IntensityScale, first: Box, second: Box) -> Placed:
+    """Draw the input, if it may be shown, and the map over it."""
     shown = map_panel(image, cam, scale, second.height, second.width)
     plain_input = [] if image is None else [(first, input_panel(image, cam, first.height, first.width))]
     return [*plain_input, (second, shown)]
 
 
 def _second_map(report: AnalysisResult, row: int, scale: IntensityScale, height: int, width: int) -> Pixels:
-    """The prediction's map over the input; the label's bare map if that is the same."""
-    probes = report.probes
+    """Draw the prediction's map over the input; the label's bare map if that is the same."""
     if is_misclassified(report, row):
-        image = None if probes.images is None else probes.images[row]
-        return map_panel(image, probes.predicted.cams[row], scale, height, width)
-    cam = probes.table.cams[row]
+        return map_panel(probe_image(report, row), report.probes.predicted.cams[row], scale, height, width)
+    cam = report.probes.table.cams[row]
     return fit_pixels(heat(scale.apply(plane(cam, cam))), height, width)
 
 
@@ -129,11 +124,7 @@ SHEET_GAP = 6
 
 
 def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Lay pictures out in rows, about as wide as high, so that the whole stays readable when it is made small.
-
-    Args:
-        pictures: At least one; smaller ones stand in the upper left of their place.
-    """
+    """Lay pictures, at least one, out in rows, about as wide as high, so that a thumbnail stays readable."""
     width, height = (max(picture.size[axis] for picture in pictures) + SHEET_GAP for axis in (0, 1))
     columns = min(len(pictures), max(1, round(math.sqrt(len(pictures) * height / width))))
     rows = -(-len(pictures) // columns)

@@ -1,4 +1,4 @@
-"""One look for every figure: colours that colour-blind readers tell apart, set on the artists themselves.
+"""One style for every figure: colours that colour-blind readers tell apart, set on the artists themselves.
 
 Nothing here touches matplotlib's global settings: figures are drawn in a background thread beside the user's own.
 """
@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib import colormaps, get_data_path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
@@ -92,7 +94,7 @@ def head(figure: Figure, left: float, top: float, title: str, subtitle: str = ""
 
 
 def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """Give axes the house style."""
+    """Give axes the common style."""
     axes.set_title(title, fontsize=10, loc="left", color=INK, fontweight="bold", parse_math=False)
     axes.set_xlabel(xlabel, fontsize=8, color=QUIET)
     axes.set_ylabel(ylabel, fontsize=8, color=QUIET)
@@ -113,6 +115,14 @@ def scale_bar(figure: Figure, low: float, high: float, left: float, top: float, 
     write(figure, left + width / 2, top + 0.15, "evidence a position", 8, QUIET, ha="center")
 
 
+def colour_bar(figure: Any, low: float, high: float, size: float, label: str = "", **position: Any) -> None:
+    """Draw the colours of the maps as a bar with numbers; ``position`` as for matplotlib's ``colorbar``."""
+    bar = figure.colorbar(ScalarMappable(Normalize(low, high), HEAT), **position)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=size, colors=INK, length=2)
+    bar.set_label(label, fontsize=size, color=QUIET)
+
+
 def bare(axes: Axes) -> None:
     """Take ticks and frame off axes that hold a picture."""
     axes.set_xticks([])
@@ -122,14 +132,14 @@ def bare(axes: Axes) -> None:
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """A figure as a PNG file's content."""
+    """Draw a figure as a PNG file's content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
 
 
 def flat_map(values: NDArray[Any]) -> NDArray[Any]:
-    """A picture of a map ``(*space)``: a strip of a signal, of a volume the slice with the strongest evidence."""
+    """Flatten a map ``(*space)`` to a picture: a signal to a strip, a volume to the slice with the most evidence."""
     if values.ndim == 1:
         return np.tile(values, (max(1, len(values) // 4), 1))
     while values.ndim > 2:

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page, for any browser and for MLflow's sandboxed frame.
 
-No network, no storage, no relative link. Everything from the user is escaped, and besides only the one script of this
-package may run: the page's own policy names it by its hash.
+No network, no storage, no relative link. Everything from the user is escaped, and the page's own policy lets only the
+one script of this package run, which it names by its hash.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 from PIL import Image
 
 from lightning_ifa.report.html import sections
-from lightning_ifa.report.html.data import data_uri, page_data, safe_json, shown_features
+from lightning_ifa.report.html.data import choose_features, data_uri, encode, page_data, safe_json
 from lightning_ifa.report.labels import describe_data
 from lightning_ifa.report.markdown import headline
 from lightning_ifa.report.result import AnalysisResult
 
 
 def write_html(report: AnalysisResult, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
-    """Write the page.
+    """Write the page, in place of an earlier file.
 
     Args:
         report: The report.
-        path: The file; replaced if it exists.
-        picture: Its overview, a PNG file's content.
-        title: The heading.
+        path: Path of the file.
+        picture: Overview of the report, a PNG file's content.
+        title: Title of the page.
     """
-    channels = shown_features(report)
-    warned = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
+    channels = choose_features(report)
+    warnings = "".join(f"<p><b>Left out:</b> {escape(text)}</p>" for text in report.warnings)
     parts = [
         f'<h1>{escape(headline(report))}</h1><p class="quiet">{escape(title)} · {escape(describe_data(report))}</p>',
-        sections.verdicts(report) + warned,
-        f'<img alt="overview" src="{_smaller(picture)}">',
+        sections.verdicts(report) + warnings,
+        f'<img alt="overview" src="{_encode_overview(picture)}">',
         "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "
         "same evidence, in every image and every run that uses this scale.</p>",
         sections.probes(report),
@@ -46,7 +46,7 @@ def write_html(report: AnalysisResult, path: Path, picture: bytes, title: str = 
         sections.features(report, channels),
         "<h2>Outliers</h2><p>Samples unlike their class, and copies of training samples, with their maps.</p>",
         sections.outliers(report),
-        "<h2>Confounder candidates</h2><p>How much of the evidence between classes runs through each. What originates "
+        "<h2>Confounder candidates</h2><p>Share of the evidence between classes that follows each. What originates "
         "from the content may well belong to the class, and is not judged.</p>",
         sections.candidates(report),
     ]
@@ -68,12 +68,10 @@ def _page(title: str, body: str, data: str) -> str:
     )
 
 
-def _smaller(picture: bytes) -> str:
-    """The overview as a data URI: photographs make a PNG heavier than a JPEG is."""
-    buffer = io.BytesIO()
+def _encode_overview(picture: bytes) -> str:
+    """Encode the overview as a data URI: photographs make a PNG larger than a JPEG."""
     with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").save(buffer, "JPEG", quality=90)
-    as_jpeg = buffer.getvalue()
+        as_jpeg = encode(image.convert("RGB"), "jpeg", 90)
     return data_uri(picture, "png") if len(picture) <= len(as_jpeg) else data_uri(as_jpeg, "jpeg")
 
 

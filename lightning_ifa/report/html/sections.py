@@ -1,4 +1,4 @@
-"""The sections of the page; every text of the user's goes through ``escape``."""
+"""The sections of the page; every text from the user is escaped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators import registry
-from lightning_ifa.report.examples import candidate_groups, duplicate_row, leading_candidates, outlier_rows
-from lightning_ifa.report.figures.cam_overlay import own_scale, sample_panels, strip
+from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
+from lightning_ifa.report.figures.cam_overlay import own_scale, probe_image, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
 from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.figures.style import heat
-from lightning_ifa.report.html.data import key, picture, transparent
+from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
 from lightning_ifa.report.labels import is_misclassified, probe_caption, sample_label, strongest_class
 from lightning_ifa.report.markdown import verdict
 from lightning_ifa.report.result import AnalysisResult
@@ -24,6 +24,9 @@ from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 MOST_ROWS = 200
 MOST_PROBES = 24
+CANDIDATE_NUMBERS = {
+    "score": ".1%", "z": ".1f", "association": ".2f", "accuracy_aligned": ".3f", "accuracy_conflicting": ".3f",
+}  # fmt: skip
 MAP_EDGE = 56  # pixels of a map's layer; the browser enlarges it
 
 
@@ -36,23 +39,21 @@ class Cell(NamedTuple):
 
 
 def text(value: object) -> Cell:
-    """A cell with a user's text."""
+    """Make a cell with a text from the user."""
     return Cell(escape(str(value)))
 
 
 def number(value: float, form: str = ".3f") -> Cell:
-    """A cell with a number; a dash where there is none."""
+    """Make a cell with a number; a dash where there is none."""
     return Cell(format(value, form) if math.isfinite(value) else "–", float(value))
 
 
 def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
-    """A sortable table; each row comes with the attributes of its element."""
+    """Write a sortable table; each row comes with the attributes of its element."""
     if not rows:
         return "<p>None.</p>"
-    numeric = [cell.value is not None for cell in rows[0][1]]
-    line = "".join(
-        f'<th{_number(is_number)} scope="col">{head}</th>' for head, is_number in zip(heads, numeric, strict=True)
-    )
+    classes = ["" if cell.value is None else ' class="number"' for cell in rows[0][1]]
+    line = "".join(f'<th{name} scope="col">{head}</th>' for head, name in zip(heads, classes, strict=True))
     body = "".join(f"<tr {attributes}>{''.join(map(_cell, cells))}</tr>" for attributes, cells in rows)
     return (
         f'<div class="scroll"><table class="sortable" id="{name}"><thead><tr>{line}</tr></thead>'
@@ -61,16 +62,12 @@ def table(name: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Ce
 
 
 def verdicts(report: AnalysisResult) -> str:
-    """What each alarm means in full width, and below one card a family."""
+    """Write what each alarm means in full width, and below one card a family."""
     alarms = []
     for family in report.alarms:
         words = report.explain(family)
         lines = {"Found": words.found, "How sure": words.certainty, "To try": words.advice}
-        alarms.append(
-            f'<section class="card bad"><h3>{family}</h3>'
-            + "".join(f"<p><b>{name}:</b> {escape(line)}</p>" for name, line in lines.items())
-            + "</section>"
-        )
+        alarms.append(_card("bad", family, [f"<b>{name}:</b> {escape(line)}" for name, line in lines.items()]))
     return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
 
 
@@ -84,16 +81,17 @@ def _cards(report: AnalysisResult) -> str:
             f'<span class="quiet">{escape(registry.indicator_of(family).meaning)}</span>',
             *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
-        cards.append(
-            f'<section class="card {kind}"><h3>{family}</h3><span class="verdict">{SIGNS[word]} {word}</span>'
-            + "".join(f"<p>{line}</p>" for line in lines)
-            + "</section>"
-        )
+        cards.append(_card(kind, family, lines, f'<span class="verdict">{SIGNS[word]} {word}</span>'))
     return "".join(cards)
 
 
+def _card(kind: str, family: str, lines: Sequence[str], mark: str = "") -> str:
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    return f'<section class="card {kind}"><h3>{family}</h3>{mark}{paragraphs}</section>'
+
+
 def probes(report: AnalysisResult) -> str:
-    """The pictured samples with their maps as a layer of adjustable strength."""
+    """Write the pictured samples with their maps as a layer of adjustable strength."""
     ramp = picture(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (8, 1))))
     scale = report.scale
     figures = [_probe(report, row) for row in range(min(len(report.probes.table), MOST_PROBES))]
@@ -107,21 +105,15 @@ def probes(report: AnalysisResult) -> str:
 
 
 def features(report: AnalysisResult, channels: Sequence[int]) -> str:
-    """The table of features, and the place where the script draws the chosen one."""
+    """Write the table of features, and the element in which the script draws the chosen one."""
     gaps = {int(gap["feature"]): gap for gap in report.table("overfitting_features").to_dict("records")}
     unknown = {"gap": math.nan, "z": math.nan, "share": math.nan}
     rows = []
     for channel in channels:
         name, strength = strongest_class(report, channel)
         gap = gaps.get(channel, unknown)
-        cells = [
-            number(channel, ".0f"),
-            text(name),
-            number(strength, "+.3f"),
-            number(gap["gap"], "+.2f"),
-            number(gap["z"], ".1f"),
-            number(gap["share"], ".1%"),
-        ]
+        gaps_of = [number(gap["gap"], "+.2f"), number(gap["z"], ".1f"), number(gap["share"], ".1%")]
+        cells = [number(channel, ".0f"), text(name), number(strength, "+.3f"), *gaps_of]
         rows.append((f'tabindex="0" data-feature="{channel}"', cells))
     heads = ("channel", "speaks most on", "importance", "gap, sd", "gap, z", "share of the gap")
     side = '<div class="side" id="feature" aria-live="polite"></div>'
@@ -129,7 +121,7 @@ def features(report: AnalysisResult, channels: Sequence[int]) -> str:
 
 
 def outliers(report: AnalysisResult) -> str:
-    """The table of outliers, to be filtered by text and kind."""
+    """Write the table of outliers, to be filtered by text and kind."""
     frame = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
     frame = frame[frame["kind"] != ""].sort_values("score", ascending=False, kind="stable").head(MOST_ROWS)
     pictured = set(outlier_rows(report))
@@ -157,41 +149,24 @@ def outliers(report: AnalysisResult) -> str:
 
 
 def candidates(report: AnalysisResult) -> str:
-    """The table of candidates, those that are judged first, and images at both ends of the leading ones."""
+    """Write the table of candidates, judged ones first, and images at both ends of the leading ones."""
     is_content = report.confounders["origin"] == "content"
     frame = report.confounders.assign(later=is_content).sort_values("later", kind="stable")
-    rows = [
-        (
-            "",
-            [
-                text(s["source"]),
-                text(s["origin"]),
-                number(s["score"], ".1%"),
-                number(s["z"], ".1f"),
-                number(s["association"], ".2f"),
-                number(s["accuracy_aligned"], ".3f"),
-                number(s["accuracy_conflicting"], ".3f"),
-                text(", ".join(map(str, s["features"]))),
-                Cell(escape(str(s["note"])), attributes=' class="words"'),
-            ],
-        )
-        for s in frame.head(MOST_ROWS).to_dict("records")
-    ]
-    heads = (
-        "candidate",
-        "origin",
-        "share",
-        "z",
-        "class explains",
-        "accuracy: agrees",
-        "conflicts",
-        "channels",
-        "in words",
-    )
-    return table("candidates", heads, rows) + "".join(_ends(report, source) for source in leading_candidates(report))
+    rows = []
+    for candidate in frame.head(MOST_ROWS).to_dict("records"):
+        cells = [
+            *(text(candidate[name]) for name in ("source", "origin")),
+            *(number(candidate[name], form) for name, form in CANDIDATE_NUMBERS.items()),
+            text(candidate["features"]),
+            Cell(escape(str(candidate["note"])), attributes=' class="words"'),
+        ]
+        rows.append(("", cells))
+    heads = ("class explains", "accuracy: agrees", "conflicts", "channels", "in words")
+    examples = "".join(_examples(report, source) for source in leading_candidates(report))
+    return table("candidates", ("candidate", "origin", "share", "z", *heads), rows) + examples
 
 
-def _ends(report: AnalysisResult, source: str) -> str:
+def _examples(report: AnalysisResult, source: str) -> str:
     parts = []
     for group in candidate_groups(report, source):
         panels = [panel for row in group.rows for panel in sample_panels(report, ("validation", int(row)))]
@@ -200,8 +175,7 @@ def _ends(report: AnalysisResult, source: str) -> str:
 
 
 def _probe(report: AnalysisResult, row: int) -> str:
-    images, cam = report.probes.images, report.probes.table.cams[row]
-    image = None if images is None else images[row]
+    image, cam = probe_image(report, row), report.probes.table.cams[row]
     maps = [cam, *([report.probes.predicted.cams[row]] if is_misclassified(report, row) else [])]
     layers = "".join(_layers(report.scale, image, found) for found in maps)
     plain = ""
@@ -218,7 +192,7 @@ def _probe(report: AnalysisResult, row: int) -> str:
 
 
 def _ground(image: NDArray[Any] | None, cam: NDArray[Any]) -> Pixels:
-    """What lies below a map: its input, or gray where that may not be shown."""
+    """Draw the input below a map, or gray where it may not be shown."""
     if image is None:
         return np.full((MAP_EDGE, MAP_EDGE), GROUND, dtype=np.uint8)
     return curve(image, 96, 192) if image.ndim == 2 else gray_plane(image, cam)
@@ -245,15 +219,10 @@ def _heat_layer(level: NDArray[np.float32], scale: IntensityScale) -> str:
 
 
 def _thumb(report: AnalysisResult, split: str, row: int) -> Cell:
-    duplicate = duplicate_row(report, split, row)
-    places = [key(split, row), *([key("train", duplicate)] if duplicate is not None else [])]
-    return Cell("", attributes=f' data-thumb="{" ".join(places)}"')
+    names = " ".join(key(*sample) for sample in with_duplicate(report, split, row))
+    return Cell("", attributes=f' data-thumb="{names}"')
 
 
 def _cell(cell: Cell) -> str:
     value = "" if cell.value is None else f' class="number" data-value="{cell.value!r}"'
     return f"<td{value}{cell.attributes}>{cell.shown}</td>"
-
-
-def _number(is_number: bool) -> str:
-    return ' class="number"' if is_number else ""
