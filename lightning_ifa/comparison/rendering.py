@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lightning_ifa.comparison.changes import BETTER, NOISE, UNDECIDED_CHANGE, WORSE
 from lightning_ifa.comparison.compare import Comparison
 from lightning_ifa.indicators import registry
-from lightning_ifa.report.figures import style
+from lightning_ifa.report import style
 from lightning_ifa.report.html.data import data_uri
 from lightning_ifa.text import join_words
 

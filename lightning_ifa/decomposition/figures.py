@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_ifa.decomposition.decompose import Decomposition
 from lightning_ifa.indicators.redundancy import Redundancy
-from lightning_ifa.report.figures import style
+from lightning_ifa.report import style
 from lightning_ifa.report.figures.images import gray_plane
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.channel_redundancy import component_variances

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from lightning_ifa.evaluation.cam_check import MapCheck
 from lightning_ifa.report.examples import rank_features
 from lightning_ifa.report.figures.feature_page import draw_importance
-from lightning_ifa.report.figures.style import DIVERGING, HEAT, INK, canvas, colour_bar, dress, flat_map
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import DIVERGING, HEAT, INK, canvas, colour_bar, dress, flat_map
 
 
 def scale_figure(

@@ -1,4 +1,4 @@
-"""The files that make up a report."""
+"""The files that make up a report, and how each is written."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
 from lightning_ifa.report.figures.overview import overview_png
 from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
-from lightning_ifa.report.figures.style import png
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.markdown import summary
 from lightning_ifa.report.result import AnalysisResult
-from lightning_ifa.report.tables import CAMS_FILE, CONFOUNDERS_FILE, OUTLIERS_FILE, as_json, cams_table
+from lightning_ifa.report.style import png
+from lightning_ifa.report.tables import as_json, cams_table
 
 log = logging.getLogger(__name__)
-SUMMARY_FILE, OVERVIEW_FILE, SHEET_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_probes.png"
+SUMMARY_FILE, OVERVIEW_FILE, PAGE_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_report.html"
+FEATURES_FILE, GALLERY_FILE, SHEET_FILE = "ifa_features.png", "ifa_gallery.png", "ifa_probes.png"
+OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE = "ifa_outliers.json", "ifa_confounders.json", "ifa_cams.json"
 SCALE_FILE = "ifa_scale.json"
+
+TABLES = (OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE)
+"""Tables that MLflow lays side by side for several runs."""
 
 
 def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
@@ -30,7 +35,7 @@ def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
 
     Args:
         report: The report.
-        folder: Receives the tables, the scale, ``ifa/epoch_0003/`` with the FeatureTables, and ``ifa_summary.md``.
+        folder: The folder that receives tables, scale, summary, and ``ifa/epoch_0003/`` with the FeatureTables.
         epoch: Zero-based epoch in which it was made.
     """
     archive = folder / "ifa" / f"epoch_{epoch:04d}"
@@ -49,7 +54,7 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
 
     Args:
         report: The report.
-        folder: Receives ``ifa_overview.png``, ``ifa_report.html``, ``ifa_features.png`` and ``ifa_gallery.png``.
+        folder: The folder that receives overview, page, feature page and gallery.
         epoch: Zero-based epoch in which it was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,9 +62,11 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
     with pictures_may_fail():
         picture = overview_png(report, title)
         (folder / OVERVIEW_FILE).write_bytes(picture)
-        write_html(report, folder / "ifa_report.html", picture, title)
-        (folder / "ifa_features.png").write_bytes(png(feature_page(report, f"{title}: features")))
-        (folder / "ifa_gallery.png").write_bytes(png(gallery_page(report, f"{title}: samples")))
+        write_html(report, folder / PAGE_FILE, picture, title)
+    with pictures_may_fail():
+        (folder / FEATURES_FILE).write_bytes(png(feature_page(report, f"{title}: features")))
+    with pictures_may_fail():
+        (folder / GALLERY_FILE).write_bytes(png(gallery_page(report, f"{title}: samples")))
 
 
 def write_sheet(report: AnalysisResult, folder: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.report.figures.style import BAD, INK, QUIET, plain
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import BAD, INK, QUIET, plain
 
 
 def class_label(report: AnalysisResult, label: int) -> str:

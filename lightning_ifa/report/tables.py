@@ -14,9 +14,6 @@ from lightning_ifa.indicators.confounder_table import EXAMPLES, MOST_CHANNELS
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.subpopulations import Subpopulations, subpopulations
 
-OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE = "ifa_outliers.json", "ifa_confounders.json", "ifa_cams.json"
-TABLES = (OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE)
-
 
 def cams_table(report: AnalysisResult) -> pd.DataFrame:
     """Describe the maps of the probes by numbers that compare between runs.

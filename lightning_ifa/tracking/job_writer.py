@@ -8,9 +8,15 @@ from pathlib import Path
 from PIL import Image
 
 from lightning_ifa.report.figures.probe_card import contact_sheet
-from lightning_ifa.report.files import SUMMARY_FILE, pictures_may_fail, probe_pictures, write_data, write_pictures
+from lightning_ifa.report.files import (
+    SUMMARY_FILE,
+    TABLES,
+    pictures_may_fail,
+    probe_pictures,
+    write_data,
+    write_pictures,
+)
 from lightning_ifa.report.result import AnalysisResult
-from lightning_ifa.report.tables import TABLES
 from lightning_ifa.tracking.checkpoint import Moment, record
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
 from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from changed_reports import with_table
 
 from lightning_ifa.report import examples
 from lightning_ifa.report.examples import (
@@ -41,13 +42,15 @@ def test_a_copy_leads_to_its_training_sample(report):
 
 
 def test_tested_candidates_come_first_and_those_of_the_content_last(report):
-    assert list(judged_candidates(report)["source"]) == ["site", "brightness", "shape"]
+    assert list(judged_candidates(report.confounders)["source"]) == ["site", "brightness", "shape"]
 
 
 def test_leading_candidates_can_sort_samples(report):
     assert leading_candidates(report) == ["site", "brightness"]
     assert leading_candidates(report, most=1) == ["site"]
-    renamed = replace(report, confounders=report.confounders.replace({"source": {"site": "swapped corner"}}))
+    renamed = with_table(
+        report, "confounders", report.confounders.assign(source=["shape", "swapped corner", "brightness", "<i>age</i>"])
+    )
     assert leading_candidates(renamed) == ["brightness"]
 
 
@@ -94,7 +97,7 @@ def test_rows_for_pictures_are_those_of_every_section(report, monkeypatch):
         "train": [0, 2],
     }
     monkeypatch.setattr(examples, "MOST_FEATURES", 0)
-    without = replace(report, confounders=report.confounders[:0])
+    without = with_table(report, "confounders", report.confounders[:0])
     assert {split: rows.tolist() for split, rows in example_rows(without).items()} == {
         "validation": [1, 2, 4],
         "train": [0, 2],

@@ -12,10 +12,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from changed_reports import with_table
 from PIL import Image
 from reports import MARKUP, small_report
 
-from lightning_ifa.report.html.data import page_data, picture, safe_json, shown_features, transparent
+from lightning_ifa.report.html.data import choose_features, page_data, picture, safe_json, transparent
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.html.sections import number, outliers, table, text, verdicts
 
@@ -142,7 +143,7 @@ def test_the_page_has_pictures_of_all_samples_that_it_points_at(report, page):
     assert pointed == {"validation/2", "validation/1", "validation/4", "train/0", "train/2"}
     assert pointed <= set(content["thumbs"])
     assert content["features"]["0"]["samples"] == ["validation/0", "validation/1", "validation/2"]
-    assert content == page_data(report, shown_features(report))
+    assert content == page_data(report, choose_features(report))
 
 
 def test_distributions_are_shares_of_each_split(report):
@@ -163,7 +164,7 @@ def test_an_alarm_is_explained_and_every_family_has_a_card(report):
 
 
 def test_without_outliers_there_is_neither_table_nor_filter(report):
-    assert outliers(replace(report, samples=report.samples.assign(kind=""))) == "<p>None.</p>"
+    assert outliers(with_table(report, "samples", report.samples.assign(kind=""))) == "<p>None.</p>"
 
 
 def test_cells_sort_by_their_number_and_escape_their_text():

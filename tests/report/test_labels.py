@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from reports import MARKUP, NAMES, small_report, small_table
 
-from lightning_ifa.report.figures.style import BAD
 from lightning_ifa.report.labels import (
     class_label,
     describe_candidate,
@@ -19,6 +18,7 @@ from lightning_ifa.report.labels import (
     sample_label,
     strongest_class,
 )
+from lightning_ifa.report.style import BAD
 
 
 def regression():

@@ -16,8 +16,7 @@ from models import PoolNet, loader, trained
 from lightning_ifa.analysis import analyze
 from lightning_ifa.comparison.compare import compare_tables
 from lightning_ifa.comparison.rendering import comparison_html, comparison_png
-from lightning_ifa.report.files import write_data, write_pictures, write_sheet
-from lightning_ifa.report.tables import TABLES
+from lightning_ifa.report.files import TABLES, write_data, write_pictures, write_sheet
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.job import upload
 from lightning_ifa.tracking.job_writer import write_job

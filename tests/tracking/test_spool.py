@@ -18,7 +18,7 @@ from servers import patience
 from lightning_ifa.analysis import analyze
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import FileError, IFAWarning
-from lightning_ifa.report.tables import TABLES
+from lightning_ifa.report.files import TABLES
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.description import BEGIN, DESCRIPTION
 from lightning_ifa.tracking.job import Job, list_pending, upload

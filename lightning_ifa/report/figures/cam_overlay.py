@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_ifa.report.figures.images import GROUND, Pixels, curve, fit_pixels, gray_plane, overlay_pixels, plane
-from lightning_ifa.report.figures.style import FAMILY, QUIET, bare, place
 from lightning_ifa.report.labels import is_misclassified
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import FAMILY, QUIET, bare, place
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 SIDE = 192

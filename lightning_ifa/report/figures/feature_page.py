@@ -9,8 +9,8 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators.context import table_strata
+from lightning_ifa.report import style
 from lightning_ifa.report.examples import rank_features
-from lightning_ifa.report.figures import style
 from lightning_ifa.report.figures.violins import draw_violins
 from lightning_ifa.report.labels import class_label, strongest_class
 from lightning_ifa.report.result import AnalysisResult

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from lightning_ifa.report.examples import candidate_groups, duplicate_row, leading_candidates, outlier_rows, rows_of
 from lightning_ifa.report.figures.cam_overlay import Place, draw_panels, picture_layer, sample_panels, strip
-from lightning_ifa.report.figures.style import BAD, INK, QUIET, head, plain, scale_bar, sheet, write
 from lightning_ifa.report.labels import describe_candidate, sample_label
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import BAD, INK, QUIET, head, plain, scale_bar, sheet, write
 
 WIDTH = 13.0
 ACROSS, DOWN = 6, 2

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lightning_ifa.report.figures.style import HEAT, heat
+from lightning_ifa.report.style import HEAT, heat
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.localization import depth_of
 

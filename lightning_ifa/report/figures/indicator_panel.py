@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_ifa.indicators.base import Finding
-from lightning_ifa.report.figures.style import BAD, FAINT, FAMILY, GOOD, QUIET, UNKNOWN, WASH, bare, place, write
 from lightning_ifa.report.markdown import verdict
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import BAD, FAINT, FAMILY, GOOD, QUIET, UNKNOWN, WASH, bare, place, write
 from lightning_ifa.statistics.significance import Z_LIMIT
 
 LEFT, RIGHT = -0.75, 3.0

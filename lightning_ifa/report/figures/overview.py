@@ -16,10 +16,10 @@ from lightning_ifa.report.figures.panels import (
     draw_selection,
     draw_spectrum,
 )
-from lightning_ifa.report.figures.style import BAD, INK, bare, colour_bar, head, place, plain, png, sheet, write
 from lightning_ifa.report.labels import describe_data, is_misclassified, probe_caption
 from lightning_ifa.report.markdown import headline
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import BAD, INK, bare, colour_bar, head, place, plain, png, sheet, write
 
 WIDTH, HEIGHT = 13.0, 11.3
 MOST_PROBES = 8

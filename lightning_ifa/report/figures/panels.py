@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lightning_ifa.indicators.confounder_table import judged_candidates
 from lightning_ifa.indicators.overfitting import Overfitting
+from lightning_ifa.report import style
 from lightning_ifa.report.examples import candidate_groups, leading_candidates
 from lightning_ifa.report.feature_views import center_contributions, evidence_kept
-from lightning_ifa.report.figures import style
 from lightning_ifa.report.figures.cam_overlay import draw_strip
 from lightning_ifa.report.labels import describe_candidate
 from lightning_ifa.report.result import AnalysisResult

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 
 from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel, own_scale, probe_image
 from lightning_ifa.report.figures.images import Pixels, fit_pixels, plane
-from lightning_ifa.report.figures.style import FAINT, QUIET, heat, typeface
 from lightning_ifa.report.labels import is_misclassified, probe_lines
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import FAINT, QUIET, heat, typeface
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 CELL, GAP = 192, 6

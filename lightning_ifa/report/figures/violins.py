@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from numpy.typing import NDArray
 
-from lightning_ifa.report.figures.style import INK, SPLIT_COLOURS, VALIDATION
+from lightning_ifa.report.style import INK, SPLIT_COLOURS, VALIDATION
 
 GRID = 48
 WIDTH = 0.43

@@ -15,11 +15,11 @@ from lightning_ifa.report.examples import candidate_groups, leading_candidates, 
 from lightning_ifa.report.figures.cam_overlay import own_scale, probe_image, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
 from lightning_ifa.report.figures.indicator_panel import SIGNS
-from lightning_ifa.report.figures.style import heat
 from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
 from lightning_ifa.report.labels import is_misclassified, probe_caption, sample_label, strongest_class
 from lightning_ifa.report.markdown import verdict
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.report.style import heat
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
 MOST_ROWS = 200
