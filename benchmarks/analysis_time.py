@@ -92,7 +92,7 @@ class ResNet(pl.LightningModule):
 
 
 class Separate(IntegratedFeatureAnalysis):
-    """Never rides on the validation."""
+    """Never shares the validation's forward passes."""
 
     def setup(self, trainer, pl_module, stage):
         super().setup(trainer, pl_module, stage)
@@ -100,18 +100,18 @@ class Separate(IntegratedFeatureAnalysis):
 
 
 class FeaturesOnly(IntegratedFeatureAnalysis):
-    """Takes the features, by riding, and judges nothing."""
+    """Takes the features from the validation's forward passes, and judges nothing."""
 
     def _analyse(self, trainer, pl_module):
         self._tables(trainer, self._sources(trainer, pl_module).validation(0))
         return {}
 
 
-def riding(rounds, folder):
+def compare_shared_passes(rounds, folder):
     """Compare ``trainer.validate`` with and without the analysis; processor time, so that other jobs disturb less."""
     model, samples = ResNet(), TensorDataset(torch.randn(1024, 3, 32, 32), torch.arange(1024) % 10)
     loader = DataLoader(samples, 64)
-    callbacks = {"riding, features only": FeaturesOnly(), "riding": IntegratedFeatureAnalysis(), "separate": Separate()}
+    callbacks = {"shared, features only": FeaturesOnly(), "shared": IntegratedFeatureAnalysis(), "separate": Separate()}
     for callback in callbacks.values():
         callback._send = lambda trainer, unlogged=False: None
     trainers = {"plain": trainer(folder)} | {name: trainer(folder, c) for name, c in callbacks.items()}
@@ -179,7 +179,7 @@ def main():
         for _ in range(5):
             watched.validate(model, loaders["validation"], verbose=False)
         print(f"training thread blocked by figures and logging, ms: {quartiles(1000 * np.array(blocked))}")
-        riding(options.rounds, folder)
+        compare_shared_passes(options.rounds, folder)
 
 
 if __name__ == "__main__":

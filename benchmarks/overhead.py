@@ -230,8 +230,9 @@ def compare(task, options):
 def expect(options):
     """Print what CIFAR's own size must be expected to cost, from a few batches of it and a whole analysis.
 
-    The measured validation is short enough for the analysis to ride on it, which the whole one is not: a forward pass
-    of the 1,024 reference samples is added. The second epoch shows what an analysis leaves behind for training's peak.
+    The measured validation is short enough for the analysis to share its forward passes, which the whole one is not:
+    a forward pass of the 1,024 reference samples is added. The second epoch shows what an analysis leaves behind for
+    training's peak.
     """
     size = {"images": 50000, "width": 64, "batches": 4, "epochs": 2, "threads": 1}
     plain, analysed = (run_task("cifar", options, watched, **size) for watched in (False, True))

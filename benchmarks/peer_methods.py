@@ -60,14 +60,14 @@ def bare(model: nn.Module, case: Case) -> Iterator[Run]:
 
 @contextmanager
 def ours(model: nn.Module, case: Case, with_gradcam: bool = False) -> Iterator[Run]:
-    """Contributions and map as ``Extraction`` takes them, without what it collects from them."""
-    with ActivationCapture(model, model.get_submodule(case.layer), case.layer) as tap:
+    """Contributions and map as ``FeatureExtractor`` takes them, without what it collects from them."""
+    with ActivationCapture(model, model.get_submodule(case.layer), case.layer) as capture:
 
         def run(x: Tensor, classes: Tensor) -> Found:
-            logits = tap.forward(x)
+            logits = capture.forward(x)
             with torch.enable_grad():
                 score = logits.gather(1, classes[:, None])[:, 0]
-            A, G = (case.grid(t) for t in tap.gradient(score))
+            A, G = (case.grid(t) for t in capture.gradient(score))
             extra = cam(A, G, cam_weights("gradcam")) if with_gradcam else None
             return Found(*contributions_and_cam(A, G, cam_weights("hirescam")), extra)
 

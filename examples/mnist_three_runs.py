@@ -26,12 +26,10 @@ from matplotlib.figure import Figure
 from mnist import Condition, Digits, SmallCNN
 from pytorch_lightning.loggers import MLFlowLogger
 
-from lightning_ifa import gate
-from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis, gate
 from lightning_ifa.report.figures.cam_overlay import overlay
 from lightning_ifa.tracking.log_model import log_model
 from lightning_ifa.tracking.saved_view import install_view
-from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
 EXPERIMENT = "ifa-mnist"

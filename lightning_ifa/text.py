@@ -1,4 +1,4 @@
-"""Clean, shorten and join text that users named."""
+"""Clean text that users wrote, such as names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def escape_markdown(text: str) -> str:
-    """Keep names from the registry from becoming markup or breaking the table."""
+    """Escape a user's text so that it is neither markup nor breaks a Markdown table."""
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in keep_legal_xml(text))
 
 

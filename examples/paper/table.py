@@ -18,7 +18,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import mlflow
 import pandas as pd
 
-from lightning_ifa.analysis import analyze
+from lightning_ifa import analyze
 
 from .make_small import COUNT, make_small
 from .results import pretrained

@@ -22,7 +22,7 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def scorecam(A: Tensor, G: Tensor, rescore: Rescore) -> Tensor:
-    """What is left of the score if the input is seen through each channel: Score-CAM (Wang et al., arXiv 1910.01279).
+    """Score that is left if the input is masked by each channel: Score-CAM (Wang et al., arXiv 1910.01279).
 
     ``W = softmax over k of (y(x * mask_k) - y(0))``, with ``mask_k`` the channel, upscaled to the input and stretched
     to [0, 1]. The score is the logit, so the baseline's, the same for every channel, cancels in the softmax and is
@@ -43,17 +43,17 @@ def scorecam(A: Tensor, G: Tensor, rescore: Rescore) -> Tensor:
 
 
 def ablationcam(A: Tensor, G: Tensor, rescore: Rescore) -> Tensor:
-    """What the score loses without each channel, as a share of it: Ablation-CAM (Desai & Ramaswamy, WACV 2020).
+    """Share of the score that is lost without each channel: Ablation-CAM (Desai & Ramaswamy, WACV 2020).
 
     ``W = (y - y_k) / |y|`` with ``y_k`` the score with channel k at 0. The paper divides by ``y``, which for a
     negative logit would turn the map upside down.
     """
-    lost = rescore.score[:, None] - rescore.activations(_ablated(A))
+    lost = rescore.score[:, None] - rescore.activations(_ablate_each(A))
     size = rescore.score.abs()[:, None]
     return torch.where(size > TINY, lost / size, 0.0).reshape(*A.shape[:2], *[1] * (A.dim() - 2))
 
 
-def _ablated(A: Tensor) -> Iterator[Tensor]:
+def _ablate_each(A: Tensor) -> Iterator[Tensor]:
     for channel in range(A.shape[1]):
         changed = A.clone()
         changed[:, channel] = 0

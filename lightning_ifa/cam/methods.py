@@ -35,7 +35,7 @@ class WithForwards:
     """A method that runs the network again, several times a sample.
 
     Attributes:
-        weights: ``(A, G, rescore) -> W``; see ``features.rescore.Rescore``.
+        weights: Function ``(A, G, rescore) -> W``; see ``cam.rescoring.Rescore``.
     """
 
     weights: Callable[[Tensor, Tensor, Rescore], Tensor]
@@ -61,7 +61,7 @@ ONE_PASS: tuple[str, ...] = tuple(name for name, method in METHODS.items() if no
 
 
 def cam_weights(method: str | Method) -> Method:
-    """Look a method up by name, or hand a user's own function through.
+    """Look a method up by name, or return a user's own function unchanged.
 
     Raises:
         ValueError: There is no such method.
@@ -77,7 +77,7 @@ def cam_weights(method: str | Method) -> Method:
 
 
 def method_name(method: str | Method) -> str:
-    """What tables and messages call a method."""
+    """Give the name of a method for tables and messages."""
     function = method.weights if isinstance(method, WithForwards) else method
     return function if isinstance(function, str) else getattr(function, "__name__", "custom")
 
@@ -92,13 +92,13 @@ def contributions(A: Tensor, G: Tensor) -> Tensor:
 
 
 def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) -> Tensor:
-    """The class activation map: the weighted sum of the activation over channels.
+    """Compute the class activation map: the weighted sum of the activation over channels.
 
     Args:
         A: Activation, ``(n, c, *space)`` float32.
         G: Gradient of the explained score, same shape.
         method: One of ``METHODS``' values, or a user's function ``(A, G) -> W``.
-        rescore: Runs the network again for these samples; needed by a ``WithForwards`` only.
+        rescore: Scores these samples again; needed by a ``WithForwards`` only.
 
     Returns:
         Shape ``(n, *space)``, signed, unscaled; with ``hirescam`` in units of the score a position.
@@ -112,7 +112,7 @@ def cam(A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None) ->
 def contributions_and_cam(
     A: Tensor, G: Tensor, method: Method, rescore: Rescore | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``contributions`` and ``cam`` of one batch; where both sum the same products, these are made once.
+    """Compute ``contributions`` and ``cam`` of one batch; where both sum the same products, these are made once.
 
     Returns:
         Shapes ``(n, c)`` and ``(n, *space)``.
@@ -126,7 +126,7 @@ def contributions_and_cam(
 
 
 def group_cams(A: Tensor, G: Tensor, groups: int, method: Method, rescore: Rescore | None = None) -> Tensor:
-    """One map for each of several equal groups of neighbouring channels; they add up to ``cam``.
+    """Compute one map for each of several equal groups of neighbouring channels; they add up to ``cam``.
 
     Returns:
         Shape ``(n, groups, *space)``, signed, unscaled.

@@ -25,22 +25,22 @@ def read_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
         Input of shape ``(n, ...)``, and the target, or None where there is none.
 
     Raises:
-        BatchError: Anything else; the message names what was found.
+        BatchError: The batch has another form; the message names what was found.
     """
     if torch.is_tensor(batch):
-        return _checked(batch, None)
+        return _check(batch, None)
     if isinstance(batch, Mapping):
         keys = {str(key).lower(): key for key in batch}
         found = [keys[name] for name in INPUT_KEYS if name in keys]
         target = [keys[name] for name in TARGET_KEYS if name in keys]
         if found:
-            return _checked(batch[found[0]], batch[target[0]] if target else None)
+            return _check(batch[found[0]], batch[target[0]] if target else None)
         raise BatchError(
             f"a batch with keys {sorted(map(str, batch))}: none of them is a usual name of an input "
             f"({', '.join(INPUT_KEYS)}); pass batch_fn=lambda batch: (x, y)"
         )
     if isinstance(batch, (tuple, list)) and batch:
-        return _checked(batch[0], batch[1] if len(batch) > 1 else None)
+        return _check(batch[0], batch[1] if len(batch) > 1 else None)
     raise BatchError(f"a batch of type {type(batch).__name__} cannot be read; pass batch_fn=lambda batch: (x, y)")
 
 
@@ -58,7 +58,7 @@ def read_with(batch_fn: BatchFunction | None, batch: Any) -> tuple[Tensor, Any]:
     return pair
 
 
-def _checked(x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
+def _check(x: Any, y: Any) -> tuple[Tensor, Tensor | None]:
     if not torch.is_tensor(x) or x.dim() < 2 or not x.is_floating_point():
         given = f"tensor {tuple(x.shape)} {x.dtype}" if torch.is_tensor(x) else type(x).__name__
         raise BatchError(

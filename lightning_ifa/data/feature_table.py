@@ -1,4 +1,4 @@
-"""The FeatureTable: everything later stages know of a model and a split."""
+"""The FeatureTable: all that the analysis knows of a model and a split."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FeatureTable:
         activations: ``(n, c)`` float32, each channel's mean activation over space.
         logits: ``(n, k)`` float32. Binary: ``(-z / 2, z / 2)``. Segmentation: mean of each class plane.
         targets: ``(n,)`` int64 class, ``-1`` where unlabelled; float32 for regression, NaN where unlabelled.
-        predictions: ``(n,)``, of the same kind.
+        predictions: ``(n,)``, classes or values as ``targets``.
         explained: ``(n,)`` int64, the class that contributions and map explain.
         cams: ``(n, *space)`` float32 at layer resolution, signed, unscaled.
         sample_ids: ``(n,)`` str, stable across epochs and runs.
@@ -39,7 +39,7 @@ class FeatureTable:
         metadata: What the user knows of each sample, n rows, may have no column.
         properties: Image properties measured on the input, n rows.
         layer: Name of the target layer.
-        task: One of ``features.targets.TASKS``.
+        task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
     """
 
@@ -82,7 +82,7 @@ class FeatureTable:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that tell this data (samples, inputs, labels) from any other."""
+        """Twelve hexadecimal digits that identify this data (samples, inputs, labels)."""
         content = hashlib.sha256()
         for part in (self.sample_ids.astype("U"), self.fingerprints, self.targets):
             content.update(np.ascontiguousarray(part).tobytes())
@@ -91,7 +91,7 @@ class FeatureTable:
     def take(self, rows: NDArray[Any]) -> FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
         picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        picked |= {name: _rows_of(getattr(self, name), rows) for name in _FRAMES}
+        picked |= {name: getattr(self, name).iloc[rows].reset_index(drop=True) for name in _FRAMES}
         return replace(self, **picked)
 
     @classmethod
@@ -163,10 +163,6 @@ _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam")
 _ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
 _COLUMNS = _ARRAYS + _FRAMES
-
-
-def _rows_of(frame: pd.DataFrame, rows: NDArray[Any]) -> pd.DataFrame:
-    return frame[rows].reset_index(drop=True) if rows.dtype == bool else frame.iloc[rows].reset_index(drop=True)
 
 
 def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:

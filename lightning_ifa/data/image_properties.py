@@ -55,12 +55,12 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
     found.update((f"colour_{i}", x[:, i].flatten(1).mean(1) - found["brightness"]) for i in colours)
     if min(gray.shape[1:]) < LEAST_SIZE:
         return found
-    outside = _outside(gray)
+    outside = _strip_mask(gray)
     found["border"] = gray[:, outside].mean(1)
     found["border_texture"] = _outline_step(gray)
     found.update((f"border_colour_{i}", x[:, i][:, outside].mean(1) - found["border"]) for i in colours)
     found.update((f"side_{name}", part.flatten(1).mean(1)) for name, part in _sides(gray))
-    return found | _standing_out(gray, outside)
+    return found | _edge_extremes(gray, outside)
 
 
 def has_background(properties: pd.DataFrame) -> bool:
@@ -69,7 +69,7 @@ def has_background(properties: pd.DataFrame) -> bool:
     Where scenes and textures fill the image, its border rightly belongs to the class.
 
     Args:
-        properties: ``image_properties`` of a data set, one row an image.
+        properties: The ``image_properties`` of a data set, one row an image.
     """
     if "border_texture" not in properties:
         return True
@@ -105,15 +105,15 @@ def _edge_width(size: int) -> int:
     return max(1, round(size * EDGE))
 
 
-def _outside(gray: Tensor) -> Tensor:
+def _strip_mask(gray: Tensor) -> Tensor:
     """Mask of the outer strip, ``(*space)``."""
     outside = torch.ones(gray.shape[1:], dtype=torch.bool, device=gray.device)
     outside[tuple(slice(_edge_width(size), size - _edge_width(size)) for size in gray.shape[1:])] = False
     return outside
 
 
-def _standing_out(gray: Tensor, outside: Tensor) -> dict[str, Tensor]:
-    """Something in the strip that differs from the rest of it, wherever it lies."""
+def _edge_extremes(gray: Tensor, outside: Tensor) -> dict[str, Tensor]:
+    """How far the brightest and the darkest spot of the strip stand out from it, wherever they lie."""
     strip = gray[:, outside]
     middle = strip.median(1).values
     window = max(1, min(_edge_width(min(gray.shape[1:])) * 3 // 4, *gray.shape[1:]))

@@ -1,4 +1,4 @@
-"""What the user knows of each sample, brought to the table's rows."""
+"""Metadata: what the user knows of each sample, read and brought to the rows of a FeatureTable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | 
     """Read metadata by split.
 
     Args:
-        source: Split name to a DataFrame whose row i describes data-set index i; or a CSV or Parquet file with
+        source: DataFrames by split name, whose row i describes data-set index i; or a CSV or Parquet file with
             the columns ``split`` and ``index``; or None.
 
     Returns:
-        Split name to a DataFrame indexed by data-set index.
+        DataFrames by split name, indexed by data-set index.
 
     Raises:
-        MetadataError: A file or table that is not of this form; the message names what is wrong.
+        MetadataError: The file or table is not of this form; the message names what is wrong.
     """
     if source is None:
         return {}
@@ -42,7 +42,7 @@ def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | 
 
 
 def own_metadata(dataset: Any) -> pd.DataFrame | None:
-    """What a data set itself knows of its samples: its attribute ``metadata``, a DataFrame.
+    """Read what a data set itself knows of its samples: its attribute ``metadata``, a DataFrame.
 
     Row i describes index i. Looked for inside ``Subset`` and ``ConcatDataset`` as well. A DataFrame of another length
     than the data set is about something else and is left alone.
@@ -71,9 +71,9 @@ def metadata_rows(frame: pd.DataFrame, indices: Indices, length: int, split: str
 
     Args:
         frame: One split's metadata, indexed by data-set index.
-        indices: ``(n,)`` data-set indices wanted.
-        length: Samples in the whole data set.
-        split: Named in messages.
+        indices: Wanted data-set indices, ``(n,)``.
+        length: Number of samples in the whole data set.
+        split: Name of the split, for messages.
 
     Raises:
         MetadataError: The table has another length than the data set, or lacks a wanted row.
@@ -95,8 +95,8 @@ def _read_file(path: Path) -> dict[str, pd.DataFrame]:
     lacking = [name for name in ("split", "index") if name not in table.columns]
     if lacking:
         raise MetadataError(f"metadata file {path} has no column {lacking[0]!r}; it has {list(table.columns)}")
-    twice = table.duplicated(["split", "index"])
-    if twice.any():
-        row = table[twice].iloc[0]
+    repeats = table[table.duplicated(["split", "index"])]
+    if len(repeats):
+        row = repeats.iloc[0]
         raise MetadataError(f"metadata file {path} describes {row['split']} index {row['index']} more than once")
     return {str(split): rows.drop(columns="split").set_index("index") for split, rows in table.groupby("split")}

@@ -1,7 +1,8 @@
-"""Where in each image the evidence should lie, as the user or the data set says: a lesion's mask, a rasterised box."""
+"""Regions: where in each image the evidence should lie, as a lesion's mask or a rasterised box."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
+from torch.utils.data import ConcatDataset, Subset
 
 from lightning_ifa.data.metadata import SPLITS
-from lightning_ifa.data.nested_datasets import any_owner, owner
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import DataError
 
@@ -27,8 +28,8 @@ class Regions:
     """The regions of one split.
 
     Attributes:
-        of: From a data-set index to a mask, or None where nothing is known.
-        split: Named in messages.
+        of: Function from a data-set index to a mask, or to None where nothing is known.
+        split: Name of the split, for messages.
     """
 
     of: Callable[[int], Any]
@@ -39,16 +40,16 @@ class Regions:
         """Read one sample's region.
 
         Args:
-            index: Data-set index.
-            space: The input's spatial shape, if it is known here.
+            index: Data-set index of the sample.
+            space: Spatial shape of the input, if it is known.
 
         Returns:
-            ``(*space)``, True where the evidence should lie, or None where nothing is known.
+            Mask ``(*space)``, True where the evidence should lie, or None where nothing is known.
 
         Raises:
-            DataError: It is no array of booleans or whole numbers, or of another shape.
+            DataError: The region is no array of booleans or whole numbers, or of another shape.
         """
-        region = self._remembered(int(index))
+        region = self._recall(int(index))
         if region is not None and space is not None and region.shape != space:
             raise DataError(
                 f"region of {self.split} index {index} has shape {region.shape}, the model's input {space}; give it "
@@ -60,12 +61,12 @@ class Regions:
         """Bring regions to a map's resolution.
 
         Args:
-            indices: ``(n,)`` data-set indices.
+            indices: Data-set indices, ``(n,)``.
             space: Shape of a map.
 
         Returns:
-            ``(n, *space)``, share of each cell's area inside the region; NaN where nothing is known, or where maps have
-            other axes than the input, as those of a transformer's tokens.
+            Share of each cell's area inside the region, ``(n, *space)``; NaN where nothing is known, or where maps have
+            other axes than the input.
         """
         found = np.full((len(indices), *space), np.nan, dtype=np.float32)
         for row, index in enumerate(indices):
@@ -74,7 +75,7 @@ class Regions:
                 found[row] = interpolate(torch.from_numpy(region).float()[None, None], space, mode="area")[0, 0]
         return found
 
-    def _remembered(self, index: int) -> NDArray[np.bool_] | None:
+    def _recall(self, index: int) -> NDArray[np.bool_] | None:
         if index in self._held:
             held = self._held[index]
             return held and np.unpackbits(held[1], count=int(np.prod(held[0]))).reshape(held[0]).astype(bool)
@@ -101,12 +102,13 @@ def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: 
     """Take a split's regions from the user, or else from the data set itself.
 
     Args:
-        given: Split name to one mask a data-set index, or to a function from the index to the mask.
-        split: Which one.
-        dataset: Asked for ``region(index)`` if the user gave nothing; also inside ``Subset`` and ``ConcatDataset``.
+        given: Masks by split name: one a data-set index, or a function from the index to the mask.
+        split: Name of the split.
+        dataset: Data set whose method ``region(index)`` is used if the user gave nothing; also inside ``Subset`` and
+            ``ConcatDataset``.
 
     Raises:
-        DataError: An unknown split, or a sequence of another length than the data set.
+        DataError: The split is unknown, or a sequence has another length than the data set.
     """
     given = given or {}
     unknown = sorted(set(given) - set(SPLITS))
@@ -119,14 +121,32 @@ def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: 
         if len(source) != len(dataset):
             raise DataError(f"regions of the {split} split: {len(source)} for a data set of {len(dataset)} samples")
         return Regions(source.__getitem__, split)
-    if not any_owner(dataset, _has_regions):
+    if not _any_has_regions(dataset):
         return None
 
-    def ask(index: int) -> Any:
-        found = owner(dataset, index, _has_regions)
-        return found[0].region(found[1]) if found else None
+    return Regions(lambda index: _dataset_region(dataset, index), split)
 
-    return Regions(ask, split)
+
+def _dataset_region(dataset: Any, index: int) -> Any:
+    """Ask the outermost data set on the way to a sample that has regions; None if there is none."""
+    while not _has_regions(dataset):
+        if isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, int(dataset.indices[index])
+        elif isinstance(dataset, ConcatDataset):
+            part = bisect_right(dataset.cumulative_sizes, index)
+            index -= dataset.cumulative_sizes[part - 1] if part else 0
+            dataset = dataset.datasets[part]
+        else:
+            return None
+    return dataset.region(index)
+
+
+def _any_has_regions(dataset: Any) -> bool:
+    if isinstance(dataset, Subset) and not _has_regions(dataset):
+        return _any_has_regions(dataset.dataset)
+    return _has_regions(dataset) or (
+        isinstance(dataset, ConcatDataset) and any(_any_has_regions(part) for part in dataset.datasets)
+    )
 
 
 def _has_regions(dataset: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A uniform sample of a stream, taken as it goes by, and handed on as an ordinary loader."""
+"""A uniform random sample of a stream, drawn while the stream is read, and offered as an ordinary loader."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Reservoir:
     gives the same samples every time.
 
     Args:
-        size: Samples held at most.
-        seed: Of the choice.
-        batch_fn: Takes ``(x, y)`` from a batch of unusual form.
+        size: Most samples that are held.
+        seed: Seed of the choice.
+        batch_fn: Function that takes ``(x, y)`` from a batch of unusual form.
     """
 
     def __init__(self, size: int, seed: int, batch_fn: BatchFunction | None = None) -> None:
@@ -35,7 +35,7 @@ class Reservoir:
         self._seen = 0
 
     def add(self, batch: Any) -> None:
-        """Let a batch go by; what is kept of it is copied to the CPU.
+        """Offer a batch of the stream; the samples that are kept are copied to the CPU.
 
         Raises:
             BatchError: No input and target can be read from it, or the target is no tensor.
@@ -47,25 +47,25 @@ class Reservoir:
             self._size = max(1, min(self._size, MOST_BYTES // max(x[0].numel() * x.element_size(), 1)))
         positions = self._seen + np.arange(len(x))
         drawn = (self._rng.random(len(x)) * (positions + 1)).astype(np.int64)
-        places = np.where(positions < self._size, positions, drawn)
+        slots = np.where(positions < self._size, positions, drawn)
         self._seen += len(x)
-        for row in np.flatnonzero(places < self._size):
-            sample = (int(positions[row]), _kept(x[row]), None if y is None else _kept(y[row]))
-            self._held[places[row] : places[row] + 1] = [sample]
+        for row in np.flatnonzero(slots < self._size):
+            sample = (int(positions[row]), _copy_to_cpu(x[row]), None if y is None else _copy_to_cpu(y[row]))
+            self._held[slots[row] : slots[row] + 1] = [sample]
 
     def loader(self, batch_size: int) -> DataLoader[Any]:
         """Give a loader over the held samples; the index of each is its position in the stream.
 
         Raises:
-            DataError: Nothing has gone by.
+            DataError: No batch was offered yet.
         """
         if not self._held:
             raise DataError("no sample has come out of the stream yet")
-        held = _Held(sorted(self._held, key=lambda sample: sample[0]), self._seen)
+        held = _HeldSamples(sorted(self._held, key=lambda sample: sample[0]), self._seen)
         return DataLoader(held, batch_size, sampler=SubsetRandomSampler(held.positions))
 
 
-class _Held(Dataset[Any]):
+class _HeldSamples(Dataset[Any]):
     """The held samples by their positions in the stream."""
 
     def __init__(self, samples: list[tuple[int, Tensor, Tensor | None]], length: int) -> None:
@@ -80,7 +80,7 @@ class _Held(Dataset[Any]):
         return self._samples[position]
 
 
-def _kept(value: Tensor) -> Tensor:
-    """Copy to the CPU; a copy made outside inference mode may be used anywhere."""
+def _copy_to_cpu(value: Tensor) -> Tensor:
+    """Copy a tensor to the CPU, outside inference mode, so that the copy may be used anywhere."""
     with torch.inference_mode(False), torch.no_grad():
         return value.detach().cpu().clone()

@@ -34,10 +34,10 @@ def reference_indices(
 
     Args:
         loader: The user's loader. It is never iterated; only the samples that it can reach are drawn.
-        max_samples: At most that many.
-        seed: Of the draw.
-        split: Named in messages.
-        batches: How many batches are ever taken from the loader, if not all. Without shuffling, samples behind them
+        max_samples: Most samples that are drawn.
+        seed: Seed of the draw.
+        split: Name of the split, for messages.
+        batches: Number of batches that are ever taken from the loader, if not all. Without shuffling, later samples
             are out of reach; with shuffling, none is.
 
     Returns:
@@ -91,7 +91,7 @@ def drawn_twice(loader: DataLoader[Any], indices: Indices, seed: int) -> tuple[A
     Args:
         loader: The user's loader.
         indices: Data-set indices; up to eight of them are drawn, since an augmentation may leave some alone.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     few = indices[:DRAWS]
     draws = (_Indexed(loader.dataset, few, state) for state in (seed, seed + 1))
@@ -116,7 +116,7 @@ def choose_probes(labels: NDArray[Any], count: int) -> Indices:
 
     Args:
         labels: Class or stratum of each row, shape ``(n,)``.
-        count: At most that many.
+        count: Most rows that are chosen.
 
     Returns:
         Row numbers, shape ``(min(n, count),)``; they depend on the data only, never on the model.

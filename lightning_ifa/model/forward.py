@@ -1,4 +1,4 @@
-"""One forward pass of the network, wherever the caller stands: in inference mode, or in code that was compiled."""
+"""Forward passes of the network, whether the caller is in inference mode or in code that was compiled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_ifa.errors import OutputError
 
 
 def as_ordinary_tensor(value: Any) -> Any:
-    """Turn an inference tensor into an ordinary one; hand anything else through.
+    """Turn an inference tensor into an ordinary one; return anything else unchanged.
 
     Must be called outside inference mode: a clone made inside it is an inference tensor again.
     """
@@ -24,7 +24,7 @@ def as_ordinary_tensor(value: Any) -> Any:
 
 @contextmanager
 def allow_gradients() -> Iterator[None]:
-    """Leave inference mode and compiled code, with gradients off until the cut turns them on.
+    """Leave inference mode and compiled code, with gradients off until an ``ActivationCapture`` turns them on.
 
     Hooks added to a compiled module would recompile it, or be skipped where a caller was compiled. Where nothing was
     compiled the compiler is not even loaded: it takes some 70 MiB.
@@ -40,7 +40,7 @@ def run_forward(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | None 
 
     Args:
         model: The network, already in evaluation mode.
-        x: Input.
+        x: Input batch.
         state: Parameters and buffers to run with in place of the model's own, by name.
     """
     with allow_gradients(), explain_failures():
@@ -53,7 +53,7 @@ def run_with_state(model: nn.Module, x: Tensor, state: Mapping[str, Tensor] | No
 
 
 def copy_inference_state(model: nn.Module) -> dict[str, Tensor] | None:
-    """Ordinary copies of parameters and buffers, if any was made in inference mode (some EMA swaps do)."""
+    """Copy parameters and buffers to ordinary tensors, if any was made in inference mode (some EMA swaps do)."""
     state = dict(chain(model.named_parameters(), model.named_buffers()))
     if not any(tensor.is_inference() for tensor in state.values()):
         return None
@@ -66,7 +66,7 @@ def explain_failures() -> Iterator[None]:
     """Turn torch's errors whose cause in the network is known into ones that say what helps.
 
     Raises:
-        OutputError: The network reads a tensor cached in inference mode, or checkpoints reentrantly behind a cut.
+        OutputError: The network reads a tensor cached in inference mode, or checkpoints reentrantly behind the layer.
     """
     try:
         yield

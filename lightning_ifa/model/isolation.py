@@ -1,4 +1,4 @@
-"""Leave no trace: random states, module modes and compiled code as they were found."""
+"""Isolation: random states and module modes are as before after an analysis."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def isolate(model: nn.Module, seed: int) -> Iterator[None]:
     """Run a block in evaluation mode with seeded random states, and put everything back, also after an error.
 
     Args:
-        model: Its modules are switched to evaluation mode and each gets its own former mode back.
-        seed: For torch (CPU and the model's own devices), NumPy and ``random``.
+        model: Network whose modules are switched to evaluation mode, and back to each one's own former mode.
+        seed: Seed for torch (CPU and the model's own devices), NumPy and ``random``.
     """
     modes = [(module, module.training) for module in model.modules()]
     states = (random.getstate(), np.random.get_state())  # noqa: NPY002 - the user's legacy state is at stake

@@ -25,7 +25,7 @@ class Readout:
         logits: Shape ``(n, k)``, with a graph. Binary: ``(-z / 2, z / 2)``, whose softmax is the sigmoid of the
             model's ``z``. Segmentation: the mean of each class plane.
         targets: Shape ``(n,)``. int64 class, ``-1`` where there is no label; float32 for regression.
-        predictions: Shape ``(n,)``, of the same kind.
+        predictions: Shape ``(n,)``, classes or values as ``targets``.
     """
 
     logits: Tensor
@@ -39,7 +39,7 @@ def output_tensor(output: Any) -> Tensor:
     Accepts a tensor, an object or mapping with ``logits`` or ``out``, or a tuple whose first item is a tensor.
 
     Raises:
-        OutputError: None of these.
+        OutputError: The output has none of these forms.
     """
     if torch.is_tensor(output):
         return output
@@ -57,11 +57,11 @@ def output_tensor(output: Any) -> Tensor:
 
 
 def infer_task(output: Any, target: Tensor | None) -> Task:
-    """Tell the task from the shapes and dtypes of one batch.
+    """Infer the task from the shapes and dtypes of one batch.
 
     Args:
-        output: What the model returned for a few samples.
-        target: The target of a whole batch, or None.
+        output: Output of the model for a few samples.
+        target: Target of a whole batch, or None.
 
     Raises:
         OutputError: The shapes fit no task; the message names them.
@@ -72,7 +72,7 @@ def infer_task(output: Any, target: Tensor | None) -> Task:
     width = 1 if scores.dim() == 1 else scores.shape[1]
     if target is None:
         return "multiclass" if width > 1 else "binary"
-    labels = _squeezed(target)
+    labels = _squeeze(target)
     if width == 1 and labels.dim() == 1:
         return "binary" if _all_in(labels, (0, 1)) else "regression"
     if labels.dim() == 1 and _is_integral(labels):
@@ -89,8 +89,8 @@ def read_output(output: Any, target: Any, task: str | ScoreFunction, positions: 
     """Bring a batch's output and target into the common form.
 
     Args:
-        output: What the model returned.
-        target: The batch's target, or None.
+        output: Output of the model.
+        target: Target of the batch, or None.
         task: The task, or a function that computes the explained score from output and target.
         positions: Data-set index of each sample, shape ``(n,)``; for multilabel it decides, the same way in
             every run, which of several labels is explained.
@@ -128,7 +128,7 @@ def explained_class(readout: Readout, explain: str | int) -> Tensor:
     """Choose the explained class of each sample.
 
     Args:
-        readout: The batch.
+        readout: Scores and labels of the batch.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
 
     Returns:
@@ -223,7 +223,7 @@ def _class_labels(target: Tensor | None, logits: Tensor) -> Tensor:
     n, k = logits.shape
     if target is None:
         return torch.full((n,), UNLABELLED, device=logits.device)
-    labels = _squeezed(target).to(logits.device)
+    labels = _squeeze(target).to(logits.device)
     if labels.shape != (n,) or not _is_integral(labels):
         raise OutputError(
             f"target has shape {tuple(target.shape)} ({target.dtype}); expected one class index for each of {n} samples"
@@ -234,7 +234,7 @@ def _class_labels(target: Tensor | None, logits: Tensor) -> Tensor:
     return labels.clamp(min=UNLABELLED)
 
 
-def _squeezed(target: Tensor) -> Tensor:
+def _squeeze(target: Tensor) -> Tensor:
     return target[:, 0] if target.dim() == 2 and target.shape[1] == 1 else target
 
 

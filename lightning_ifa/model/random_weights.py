@@ -1,4 +1,4 @@
-"""Fresh weights for a network that keeps its own: the weight-randomisation check."""
+"""Random weights to run a network with in place of its own, for the randomisation check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fresh_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
     Args:
         model: The network.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Parameters and floating-point buffers by name, on their own devices.

@@ -43,11 +43,11 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     returned the same shape.
 
     Args:
-        layers: In order of completion.
-        x: The input's shape, ``(n, channels, *space)``.
+        layers: The layers of the pass, in order of completion.
+        x: Shape of the input, ``(n, channels, *space)``.
 
     Returns:
-        Layer name to reshape; layers that return ``(n, c, *space)`` are left out.
+        Reshapes by layer name; layers that return ``(n, c, *space)`` are left out.
     """
     found: dict[str, Reshape] = {}
     normed = {layer.shape for layer in layers if _normalises_last_axis(layer)}
@@ -71,14 +71,14 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
 
 
 def tokens_to_maps(tokens: Tensor, grid: Shape) -> Tensor:
-    """Tokens ``(n, prefix + positions, c)`` to maps ``(n, c, *grid)``, without the prefix."""
+    """Turn tokens ``(n, prefix + positions, c)`` into maps ``(n, c, *grid)``, without the prefix."""
     n, count, channels = tokens.shape
     positions = tokens[:, count - math.prod(grid) :]
     return positions.transpose(1, 2).reshape(n, channels, *grid)
 
 
 def channels_first(output: Tensor) -> Tensor:
-    """``(n, *space, c)`` to ``(n, c, *space)``."""
+    """Turn ``(n, *space, c)`` into ``(n, c, *space)``."""
     return output.movedim(-1, 1)
 
 

@@ -1,16 +1,16 @@
-"""Which channels are dead, copies, or linear mixes of others."""
+"""Redundancy: which channels are dead, duplicates, or linear mixes of others."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg.lapack import dpstrf
 from scipy.spatial.distance import squareform
 
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, standardise_columns
+from lightning_ifa.statistics.strata import centre_within
 
 DUPLICATE_CORRELATION = 0.99
 MERGE_CORRELATION = 0.9
@@ -25,35 +25,35 @@ SAMPLES_A_CHANNEL = 2
 """Below that many samples a channel, sampling alone makes channels look like mixes of each other."""
 
 
-class Needed(NamedTuple):
+class NeededChannels(NamedTuple):
     """The channels that a layer needs, and what the others are.
 
     Attributes:
-        kept: ``(q,)`` channels of which none is dead, a copy, or a linear mix of the others, sorted.
-        dead: How many channels do not vary.
-        duplicates: How many live channels repeat a kept one.
-        dependent: How many of the rest are linear mixes; 0 where there are too few samples to tell.
+        kept: Channels of which none is dead, a duplicate, or a linear mix of the others, ``(q,)``, sorted.
+        dead: Number of channels that do not vary.
+        duplicates: Number of varying channels that repeat a kept one.
+        dependent: Number of linear mixes among the rest; 0 where there are too few samples to tell.
     """
 
-    kept: NDArray[np.int64]
+    kept: Ints
     dead: int
     duplicates: int
     dependent: int
 
 
 def channel_groups(
-    activations: NDArray[Any], labels: NDArray[np.int64] | None = None, correlation: float = MERGE_CORRELATION
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Group channels whose pooled activations say the same.
+    activations: Array, labels: Ints | None = None, correlation: float = MERGE_CORRELATION
+) -> tuple[Ints, Mask]:
+    """Group channels whose pooled activations correlate.
 
     Args:
-        activations: ``(n, c)`` pooled activations.
-        labels: ``(n,)`` class or target bin. If given, channels must agree within classes as well: two channels
-            that merely respond to the same class are no copies of each other.
+        activations: Pooled activations, ``(n, c)``.
+        labels: Class or target bin of each sample, ``(n,)``. If given, channels must agree within classes as well:
+            two channels that merely respond to the same class do not duplicate each other.
         correlation: Least absolute correlation of any pair in a group (complete linkage).
 
     Returns:
-        Group of each channel, ``(c,)``, -1 for dead ones; and which channels are dead, ``(c,)``.
+        Group of each channel, ``(c,)``, -1 for dead ones; and whether each channel is dead, ``(c,)``.
     """
     dead = _dead(activations)
     groups = np.full(activations.shape[1], -1, dtype=np.int64)
@@ -68,15 +68,15 @@ def channel_groups(
     return groups, dead
 
 
-def needed_channels(activations: NDArray[Any], labels: NDArray[np.int64] | None = None) -> Needed:
-    """Leave out the channels that are dead, copies, or linear mixes of others.
+def needed_channels(activations: Array, labels: Ints | None = None) -> NeededChannels:
+    """Leave out the channels that are dead, duplicates, or linear mixes of others.
 
-    Copies are found first (see ``channel_groups``, correlation 0.99; the channel of largest variance stays), mixes
+    Duplicates are found first (see ``channel_groups``, correlation 0.99; the channel of largest variance stays), mixes
     by a pivoted Cholesky factorisation of what remains.
 
     Args:
-        activations: ``(n, c)`` pooled activations.
-        labels: ``(n,)`` class or target bin, or None.
+        activations: Pooled activations, ``(n, c)``.
+        labels: Class or target bin of each sample, ``(n,)``, or None.
     """
     groups, dead = channel_groups(activations, labels, DUPLICATE_CORRELATION)
     by_variance = np.argsort(-activations.std(0), kind="stable")
@@ -86,17 +86,17 @@ def needed_channels(activations: NDArray[Any], labels: NDArray[np.int64] | None 
     kept = unique
     if len(activations) >= SAMPLES_A_CHANNEL * len(unique) > 0:
         kept = unique[_independent(_correlation(activations[:, unique].astype(np.float64)))]
-    return Needed(np.sort(kept), int(dead.sum()), len(by_variance) - len(unique), len(unique) - len(kept))
+    return NeededChannels(np.sort(kept), int(dead.sum()), len(by_variance) - len(unique), len(unique) - len(kept))
 
 
-def component_variances(activations: NDArray[Any]) -> NDArray[np.float64]:
+def component_variances(activations: Array) -> Floats:
     """Variance along each principal component, falling, ``(min(n, c),)``, in squared units of the activations."""
     centred = activations.astype(np.float64) - activations.mean(0, dtype=np.float64)
     gram = centred.T @ centred if centred.shape[0] > centred.shape[1] else centred @ centred.T  # the smaller one
     return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0) / len(activations)
 
 
-def spectrum_numbers(variances: NDArray[np.float64]) -> dict[str, float]:
+def spectrum_numbers(variances: Floats) -> dict[str, float]:
     """Summarise a spectrum; see ``redundancy``.
 
     >>> numbers = spectrum_numbers(np.array([1.0, 1.0, 0.0]))
@@ -115,31 +115,26 @@ def spectrum_numbers(variances: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _dead(activations: NDArray[Any]) -> NDArray[np.bool_]:
+def _dead(activations: Array) -> Mask:
     spread = activations.std(0)
     return np.asarray(spread <= DEAD_RANGE * max(float(spread.max(initial=0.0)), 1e-30))
 
 
-def _agreement(activations: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _agreement(activations: Array, labels: Ints | None) -> Floats:
     """Absolute correlation of each pair of channels; with labels the smaller of that over all and within classes."""
-    values = activations.astype(np.float64)
-    overall = np.abs(_correlation(values))
+    overall = np.abs(_correlation(activations.astype(np.float64)))
     if labels is None:
         return overall
-    position, means = group_means(values, labels)
-    within = np.abs(_correlation(values - means[position]))
-    return np.asarray(np.minimum(overall, within))
+    return np.asarray(np.minimum(overall, np.abs(_correlation(centre_within(activations, labels)))))
 
 
-def _correlation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _correlation(values: Floats) -> Floats:
     """Pearson correlation of columns, ``(c, c)``; 0 with a column that does not vary."""
-    centred = values - values.mean(0)
-    norm = np.sqrt((centred**2).sum(0))
-    unit = centred / np.where(norm > 0, norm, 1.0)
+    unit = standardise_columns(values)
     return np.asarray(unit.T @ unit)
 
 
-def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
+def _independent(correlation: Floats) -> Ints:
     """Positions of the channels that a pivoted Cholesky factorisation takes until nothing is left to explain."""
     _, pivots, rank, _ = dpstrf(correlation, tol=DEPENDENT_RESIDUE)
     return np.asarray(pivots[:rank] - 1, dtype=np.int64)

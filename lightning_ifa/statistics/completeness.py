@@ -1,58 +1,56 @@
-"""How far the sum of a map rises and falls with the logit that it explains."""
+"""Completeness: how far the sum of a map rises and falls with the logit that it explains."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.intensity_scale import IntensityScale
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.strata import centre_within
 
 TRANSFORMS = ("raw", "common scale", "common clipped", "common tanh", "relu", "relu / own maximum", "per image")
 """What is done to a map before it is shown, from harmless to harmful."""
 
 
-def completeness(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> float:
+def completeness(scores: Array, sums: Array, explained: Ints) -> float:
     """Share of the score's variance that the map's sum accounts for, slope and all: at most 1, 1 = exact.
 
     Within each explained class, so that a class's bias does not count.
 
     Args:
-        scores: ``(n,)`` the explained logit.
-        sums: ``(n,)`` sum of the map over space.
-        explained: ``(n,)`` class explained.
+        scores: Explained logit of each sample, ``(n,)``.
+        sums: Sum of each sample's map over space, ``(n,)``.
+        explained: Class that each map explains, ``(n,)``.
 
     >>> completeness(np.array([1.0, 2, 3]), np.array([0.5, 1.5, 2.5]), np.zeros(3, dtype=int))
     1.0
     """
-    variation = _within(scores, explained)
-    return 1.0 - _within(scores - sums, explained) / variation if variation > 0 else float("nan")
+    variation = _variation_within(scores, explained)
+    return 1.0 - _variation_within(scores - sums, explained) / variation if variation > 0 else float("nan")
 
 
-def pearson(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> float:
+def pearson(scores: Array, sums: Array, explained: Ints) -> float:
     """Correlation of score and map sum within explained classes, in [-1, 1]; NaN if either is constant."""
-    a, b = _centred(scores, explained), _centred(sums, explained)
+    a, b = centre_within(scores, explained), centre_within(sums, explained)
     norm = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / norm) if norm > 0 else float("nan")
 
 
-def shown_levels(maps: NDArray[Any], scale: IntensityScale, transform: str) -> NDArray[np.float64]:
+def shown_levels(maps: Array, scale: IntensityScale, transform: str) -> Floats:
     """Sum of each map over space after one of the display transforms.
 
     Args:
-        maps: ``(n, k, *space)``: n samples, each explained for k classes.
+        maps: Maps of n samples, each explained for k classes, ``(n, k, *space)``.
         scale: The common scale of these maps.
         transform: One of ``TRANSFORMS``.
 
     Returns:
-        ``(n, k)``.
+        The sums, ``(n, k)``.
     """
-    flat: NDArray[Any] = np.asarray(maps, dtype=np.float64).reshape(*maps.shape[:2], -1)
+    flat: Array = np.asarray(maps, dtype=np.float64).reshape(*maps.shape[:2], -1)
     if transform == "common scale":
         flat = scale.position(flat)
     elif transform in ("common clipped", "common tanh"):
@@ -67,19 +65,16 @@ def shown_levels(maps: NDArray[Any], scale: IntensityScale, transform: str) -> N
 
 
 def agreement(
-    logits: NDArray[Any],
-    levels: NDArray[Any],
-    predictions: NDArray[np.int64] | None = None,
-    targets: NDArray[np.int64] | None = None,
+    logits: Array, levels: Array, predictions: Ints | None = None, targets: Ints | None = None
 ) -> pd.DataFrame:
     """Tabulate how map levels follow logits, over all samples, class by class and together.
 
     Args:
-        logits: ``(n, k)`` of the k explained classes.
-        levels: ``(n, k)`` map sums, sample i explained for class j.
-        predictions: ``(n,)`` column of the predicted class, -1 if it is none of them; None leaves the row
+        logits: Logits of the k explained classes, ``(n, k)``.
+        levels: Sums of the maps, sample i explained for class j, ``(n, k)``.
+        predictions: Column of the predicted class, ``(n,)``, -1 if it is none of them; None leaves the row
             ``"predicted"`` out, as for regression.
-        targets: ``(n,)`` column of the true class, -1 if it is none of them; None leaves AUROC out.
+        targets: Column of the true class, ``(n,)``, -1 if it is none of them; None leaves AUROC out.
 
     Returns:
         Index: ``0 .. k-1`` (a fixed class over all samples), ``"mean"`` of these, ``"pooled"`` (all samples and
@@ -102,26 +97,20 @@ def agreement(
     return pd.DataFrame(rows).T
 
 
-def _agreement(scores: NDArray[Any], levels: NDArray[Any]) -> dict[str, float]:
-    together = np.zeros(len(scores), dtype=np.int64)
+def _agreement(scores: Array, levels: Array) -> dict[str, float]:
+    one_class = np.zeros(len(scores), dtype=np.int64)
     return {
-        "pearson": pearson(scores, levels, together),
-        "spearman": pearson(rankdata(scores), rankdata(levels), together),
-        "completeness": completeness(scores, levels, together),
+        "pearson": pearson(scores, levels, one_class),
+        "spearman": pearson(rankdata(scores), rankdata(levels), one_class),
+        "completeness": completeness(scores, levels, one_class),
     }
 
 
-def _auroc(member: NDArray[np.bool_] | None, levels: NDArray[Any]) -> float:
+def _auroc(member: Mask | None, levels: Array) -> float:
     if member is None or not 0 < member.sum() < len(member):
         return float("nan")
     return float(roc_auc_score(member, levels))
 
 
-def _centred(values: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    values = values.astype(np.float64)
-    position, means = group_means(values, labels)
-    return np.asarray(values - means[position])
-
-
-def _within(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    return float((_centred(values, labels) ** 2).sum())
+def _variation_within(values: Array, labels: Ints) -> float:
+    return float((centre_within(values, labels) ** 2).sum())

@@ -1,4 +1,7 @@
-"""Which column of what is known about the samples does the evidence between classes depend on?"""
+"""Confounder candidates: on which metadata column, image property or part of the image does the evidence depend?
+
+Evidence for a class is its logit set against those of the other classes; see ``reliance`` and ``swap_reliance``.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.metadata_columns import Column, read_column
 from lightning_ifa.statistics.reliance import Further, Reliance, regression_reliance, reliance
 from lightning_ifa.statistics.significance import Z_LIMIT, health
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.strata import centre_within, group_means
 from lightning_ifa.statistics.swap_reliance import multilabel_swap, regression_swap, swap_reliance
 
 RELIANCE_LIMIT = 0.02
 
 CLASS_WEIGHT = 0.2
-"""A single class may run through a candidate five times as far as the average of all classes."""
+"""A single class may depend on a candidate five times as far as the average of all classes."""
 
 COVERAGE_LIMIT, ASSOCIATION_LIMIT = 0.3, 0.5
 
@@ -33,18 +36,19 @@ class ConfounderCandidate:
     """One metadata column, image property or part of the image, tested.
 
     Attributes:
-        source: Its name.
+        source: Name of the column, property or part.
         origin: ``"metadata"``, ``"background"``, ``"content"``, ``"swap"`` or ``"region"``.
-        reliance: Share of the mean between-class evidence that runs through it, in about [-1, 1]; NaN if untested.
-        z: Of the reliance under its null.
+        reliance: Share of the mean between-class evidence that depends on it, in about [-1, 1]; NaN if untested.
+        z: Significance of the reliance under its null, in standard deviations.
         worst_class: Class that stands out most; -1 if untested, or for regression.
-        worst_reliance: Share of that class's own evidence.
-        worst_z: Of that share.
-        classes: How many classes were compared.
+        worst_reliance: Share of that class's own evidence that depends on it.
+        worst_z: Significance of that share.
+        classes: Number of classes that were compared.
         association: Share of its variance that the class explains, in [0, 1]; NaN for a swap.
-        accuracy_aligned: Among samples whose value speaks for their class, averaged within classes; NaN if untested.
-        accuracy_conflicting: Among samples whose value speaks against it.
-        conflicting: How many of those.
+        accuracy_aligned: Accuracy among samples whose value speaks for their class, averaged within classes; NaN if
+            untested.
+        accuracy_conflicting: Accuracy among samples whose value speaks against their class.
+        conflicting: Number of samples whose value speaks against their class.
         identifiable: False where nearly every class shows one level only, so that use cannot be told from class.
         note: Why it was not tested, or empty.
     """
@@ -82,10 +86,10 @@ class ConfounderCandidate:
         )
 
     def strength(self, tests: int = 1) -> tuple[float, float]:
-        """Give the reliance, or a fifth of the worst class's if that is more telling, and its corrected z.
+        """Give the reliance, or a fifth of the worst class's if that is more alarming, and its corrected z.
 
         Args:
-            tests: How many candidates the z is the largest of.
+            tests: Number of candidates of which the z is the largest.
         """
         overall = self.reliance, correct_for_count(self.z, tests)
         if self.origin == "background":  # an object of one class may well reach into its background
@@ -100,7 +104,7 @@ def correct_for_count(z: float, tests: int) -> float:
     >>> round(correct_for_count(4.0, 20), 2)
     3.22
     """
-    if tests <= 1 or z > 30:  # beyond that the tail underflows, and the correction no longer matters
+    if tests <= 1 or z > 30:  # beyond that the probability underflows, and the correction no longer matters
         return z
     return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)
 
@@ -109,36 +113,36 @@ class TrainingRows(NamedTuple):
     """Labelled training samples, with what the user knows of them.
 
     Attributes:
-        logits: ``(m, k)``.
-        labels: ``(m,)``.
-        metadata: m rows.
-        groups: ``(m,)`` which samples belong together, numbered as those that are judged; None if none do.
+        logits: Logits, ``(m, k)``.
+        labels: Class of each sample, ``(m,)``.
+        metadata: The user's table, m rows.
+        groups: Group of each sample, ``(m,)``, numbered as those of the judged samples; None if there are none.
     """
 
-    logits: NDArray[Any]
-    labels: NDArray[np.int64]
+    logits: Array
+    labels: Ints
     metadata: pd.DataFrame
-    groups: NDArray[np.int64] | None = None
+    groups: Ints | None = None
 
 
 def find_candidates(
-    logits: NDArray[Any],
-    labels: NDArray[np.int64],
+    logits: Array,
+    labels: Ints,
     sources: Mapping[str, pd.DataFrame],
-    targets: NDArray[Any] | None = None,
+    targets: Array | None = None,
     training: TrainingRows | None = None,
-    groups: NDArray[np.int64] | None = None,
+    groups: Ints | None = None,
 ) -> list[ConfounderCandidate]:
     """Test every column of every source, most suspicious first.
 
     Args:
-        logits: ``(n, k)`` of labelled samples.
-        labels: ``(n,)`` class, or target bin for regression.
-        sources: Origin to a table of n rows; missing values allowed. ``"content"`` is for properties that may well
+        logits: Logits of labelled samples, ``(n, k)``.
+        labels: Class, or target bin for regression, ``(n,)``.
+        sources: Tables of n rows by origin; missing values are allowed. ``"content"`` is for properties that may well
             belong to the class, such as brightness: tested and listed, but not judged.
-        targets: ``(n,)`` float targets for regression (k = 1), else None.
-        training: Helps to tell how the network uses a metadata column that is known there as well, and groups with it.
-        groups: ``(n,)`` which samples belong together, as of one patient; None where each stands for itself.
+        targets: Float targets for regression (k = 1), ``(n,)``, else None.
+        training: Training samples, which help to say how the network uses a metadata column that is known there too.
+        groups: Group of each sample, as its patient, ``(n,)``; None where every sample stands for itself.
 
     Raises:
         MetadataError: A column holds values that cannot be compared; column and row are named.
@@ -148,41 +152,41 @@ def find_candidates(
         training = None
     for origin, frame in sources.items():
         for name in frame:
-            helps = training is not None and origin == "metadata" and name in training.metadata and targets is None
-            known = training if helps else None
-            candidates.append(_test(logits, labels, frame[name], origin, targets, known, groups))
+            is_known = training is not None and origin == "metadata" and name in training.metadata and targets is None
+            helping = training if is_known else None
+            candidates.append(_test(logits, labels, frame[name], origin, targets, helping, groups))
     return rank_candidates(candidates)
 
 
 def swap_candidates(
-    before: NDArray[Any],
-    moved: Mapping[str, NDArray[Any]],
-    source: NDArray[Any],
-    labels: NDArray[Any],
-    source_labels: NDArray[Any],
+    before: Array,
+    swapped: Mapping[str, Array],
+    source: Array,
+    labels: Array,
+    source_labels: Array,
     origin: str = "swap",
-    source_groups: NDArray[np.int64] | None = None,
+    source_groups: Ints | None = None,
 ) -> list[ConfounderCandidate]:
     """Test every part of the image that was swapped.
 
     Args:
-        before: ``(n, k)`` logits of the recipients.
-        moved: Part to the logits after it was swapped, ``(n, k)``.
-        source: ``(n, k)`` logits of the sources.
-        labels: Of each recipient: its class, ``(n,)`` whole numbers; its labels, ``(n, k)`` of 0 and 1; or its target,
+        before: Logits of the recipients, ``(n, k)``.
+        swapped: Logits after the swap, ``(n, k)``, by the name of the part.
+        source: Logits of the sources, ``(n, k)``.
+        labels: Class of each recipient, ``(n,)`` whole numbers; its labels, ``(n, k)`` of 0 and 1; or its target,
             ``(n,)`` float, for regression.
-        source_labels: The same of its source.
+        source_labels: Class, labels or target of each recipient's source, as ``labels``.
         origin: ``"swap"``, ``"region"`` for what lies outside the user's regions, or ``"content"``.
-        source_groups: ``(n,)`` which sources belong together; None where each stands for itself.
+        source_groups: Group of each source, ``(n,)``; None where every sample stands for itself.
     """
-    travels: Callable[..., Reliance] = swap_reliance if labels.ndim == 1 else multilabel_swap
+    measure: Callable[..., Reliance] = swap_reliance if labels.ndim == 1 else multilabel_swap
     if labels.dtype.kind == "f":
-        before, source, moved = before[:, 0], source[:, 0], {name: after[:, 0] for name, after in moved.items()}
-        travels = regression_swap
+        before, source, swapped = before[:, 0], source[:, 0], {name: after[:, 0] for name, after in swapped.items()}
+        measure = regression_swap
     return rank_candidates(
         [
-            _candidate(name, origin, travels(before, after, source, labels, source_labels, source_groups))
-            for name, after in moved.items()
+            _candidate(name, origin, measure(before, after, source, labels, source_labels, source_groups))
+            for name, after in swapped.items()
         ]
     )
 
@@ -198,37 +202,35 @@ def rank_candidates(candidates: list[ConfounderCandidate]) -> list[ConfounderCan
 
 
 def _test(
-    logits: NDArray[Any],
-    labels: NDArray[np.int64],
+    logits: Array,
+    labels: Ints,
     frame_column: pd.Series[Any],
     origin: str,
-    targets: NDArray[Any] | None,
+    targets: Array | None,
     training: TrainingRows | None,
-    groups: NDArray[np.int64] | None,
+    groups: Ints | None,
 ) -> ConfounderCandidate:
-    name, everything = str(frame_column.name), frame_column
+    name, pooled = str(frame_column.name), frame_column
     if training is not None:
-        there_too = training.metadata[frame_column.name]
-        read_column(there_too)  # its own rows are named if a value cannot be compared
+        in_training = training.metadata[frame_column.name]
+        read_column(in_training)  # its own rows are named if a value cannot be compared
         read_column(frame_column)
-        everything = pd.concat([frame_column, there_too], ignore_index=True)
-    column = read_column(everything)
+        pooled = pd.concat([frame_column, in_training], ignore_index=True)
+    column = read_column(pooled)
     if column.values is None:
         return ConfounderCandidate(name, origin, note=f"{column.levels} different values: taken for an identifier")
     here, there = column.known[: len(labels)], column.known[len(labels) :]
     y, values = labels[here], column.values[: int(here.sum())]
     unit = None if groups is None else groups[here]
-    further, units = None, unit
+    both, further, units = (values, y), None, unit
     if training is not None:
         more = None if training.groups is None else training.groups[there]
         units = None if unit is None or more is None else np.concatenate([unit, more])
         further = Further(training.logits[there], training.labels[there], column.values[len(values) :], more)
+        both = column.values, np.concatenate([y, further.labels])
     if len(np.unique(y)) < 2:
         return ConfounderCandidate(name, origin, note="fewer than two classes have a value")
     association = _association(values, y)
-    both = values, y
-    if further is not None:
-        both = np.concatenate([values, further.column]), np.concatenate([y, further.labels])
     if not _varies_within(*both):
         constant = float(values.std()) == 0.0
         note = "constant" if constant else "one value in every class: use cannot be told from class"
@@ -245,7 +247,7 @@ def _test(
         accuracy_aligned=aligned,
         accuracy_conflicting=conflicting,
         conflicting=count,
-        identifiable=not _open_question(column, _one_a_group(*both, units), association),
+        identifiable=not _is_unidentifiable(column, _drop_repeats(*both, units), association),
     )
 
 
@@ -265,32 +267,30 @@ def _candidate(name: str, origin: str, found: Reliance, **more: Any) -> Confound
     )
 
 
-def alignment(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
+def alignment(values: Floats, labels: Ints) -> Floats:
+    """Say how far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
 
     Args:
-        values: ``(n, p)``.
-        labels: ``(n,)``.
+        values: The variable, numeric, ``(n, p)``.
+        labels: Class of each sample, ``(n,)``.
     """
     position, means = group_means(values, labels)
     overall = values.mean(0)
     return np.asarray(((values - overall) * (means[position] - overall)).sum(1))
 
 
-def alignment_accuracy(
-    correct: NDArray[np.bool_], labels: NDArray[np.int64], values: NDArray[np.float64]
-) -> tuple[float, float, int]:
-    """Accuracy where a variable speaks for the sample's class, and where it speaks against it.
+def alignment_accuracy(correct: Mask, labels: Ints, values: Floats) -> tuple[float, float, int]:
+    """Measure accuracy where a variable speaks for the sample's class, and where it speaks against it.
 
     Within classes that have both, weighted by ``n1 n2 / (n1 + n2)``, so that easy classes do not enter.
 
     Args:
-        correct: ``(n,)``.
-        labels: ``(n,)``.
-        values: ``(n, p)``.
+        correct: Whether each sample is classified correctly, ``(n,)``.
+        labels: Class of each sample, ``(n,)``.
+        values: The variable, numeric, ``(n, p)``.
 
     Returns:
-        Both accuracies (NaN if no class has both sorts of samples), and how many samples conflict.
+        Both accuracies (NaN if no class has both sorts of samples), and the number of conflicting samples.
     """
     position, means = group_means(values, labels)
     side = np.sign(alignment(values, labels))
@@ -303,13 +303,11 @@ def alignment_accuracy(
     return accuracy[0], accuracy[1], int(count[1].sum())
 
 
-def _open_question(column: Column, both: tuple[NDArray[Any], NDArray[np.int64]], association: float) -> bool:
+def _is_unidentifiable(column: Column, both: tuple[Array, Ints], association: float) -> bool:
     return column.levels > 0 and association > ASSOCIATION_LIMIT and _coverage(*both) < COVERAGE_LIMIT
 
 
-def _one_a_group(
-    values: NDArray[Any], labels: NDArray[np.int64], groups: NDArray[np.int64] | None
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _drop_repeats(values: Array, labels: Ints, groups: Ints | None) -> tuple[Array, Ints]:
     """Keep one of the samples that agree in group, class and value."""
     if groups is None:
         return values, labels
@@ -317,19 +315,18 @@ def _one_a_group(
     return values[first], labels[first]
 
 
-def _association(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
+def _association(values: Array, labels: Ints) -> float:
     position, means = group_means(values, labels)
     total = float(((values - values.mean(0)) ** 2).sum())
     return float(((means[position] - values.mean(0)) ** 2).sum()) / total if total > 0 else 0.0
 
 
-def _varies_within(values: NDArray[Any], labels: NDArray[np.int64]) -> bool:
-    position, means = group_means(values, labels)
-    within = float(((values - means[position]) ** 2).sum())
+def _varies_within(values: Array, labels: Ints) -> bool:
+    within = float((centre_within(values, labels) ** 2).sum())
     return within > 1e-12 * max(float(((values - values.mean(0)) ** 2).sum()), 1e-300) and within > 0
 
 
-def _coverage(values: NDArray[Any], labels: NDArray[np.int64]) -> float:
+def _coverage(values: Array, labels: Ints) -> float:
     """Share of the association that lies in classes with enough samples off the class's majority level."""
     _, means = group_means(values, labels)
     away = np.linalg.norm(means - means.mean(0), axis=1)

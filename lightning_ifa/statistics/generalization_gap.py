@@ -1,9 +1,13 @@
-"""How far the evidence on training samples exceeds that on validation samples."""
+"""Generalization gap: how far the evidence on training samples exceeds that on validation samples.
+
+Evidence for a class is its logit over the next best, or the sum of its contributions. Everything is compared within
+strata: classes, or bins of a regression target.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from sklearn.metrics import roc_auc_score
 
+from lightning_ifa.statistics.arrays import Array, Floats, Ints
 from lightning_ifa.statistics.significance import Z_LIMIT
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.strata import centre_within
 
 SHIFT_FOLDS = 5
 
@@ -21,27 +26,27 @@ class SplitSample(NamedTuple):
     """One split's part in the comparison, rows are labelled samples.
 
     Attributes:
-        margins: ``(n,)`` evidence for the true class over the next best; see ``margin``.
-        intensity: ``(n,)`` sum of the map explained for the true class.
-        activations: ``(n, c)`` pooled activations.
-        strata: ``(n,)`` class or target bin.
+        margins: Logit of the true class over the next best, ``(n,)``; see ``margin``.
+        intensity: Sum of the map explained for the true class, ``(n,)``.
+        activations: Pooled activations, ``(n, c)``.
+        strata: Class or target bin, ``(n,)``.
     """
 
-    margins: NDArray[Any]
-    intensity: NDArray[Any]
-    activations: NDArray[Any]
-    strata: NDArray[np.int64]
+    margins: Array
+    intensity: Array
+    activations: Array
+    strata: Ints
 
 
-def margin(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[Any]:
-    """True class's logit minus the largest other.
+def margin(logits: Array, targets: Ints) -> Array:
+    """Subtract the largest other logit from the true class's.
 
     Args:
-        logits: ``(n, k)``, k >= 2.
-        targets: ``(n,)`` class indices.
+        logits: Logits of n samples, ``(n, k)``, k >= 2.
+        targets: Class of each sample, ``(n,)``.
 
     Returns:
-        ``(n,)``; negative where the sample is misclassified.
+        One margin a sample, ``(n,)``; negative where the sample is misclassified.
 
     >>> margin(np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 5.0]]), np.array([0, 1]))
     array([ 2., -3.])
@@ -52,9 +57,7 @@ def margin(logits: NDArray[Any], targets: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(logits[rows, targets] - others.max(1))
 
 
-def standardised_gap(
-    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
-) -> tuple[float, float]:
+def standardised_gap(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> tuple[float, float]:
     """Difference of means between two splits, within strata, in within-stratum standard deviations.
 
     The least-squares effect of the split with one intercept a stratum: strata are weighted by
@@ -62,10 +65,10 @@ def standardised_gap(
     splits z is N(0, 1).
 
     Args:
-        train: ``(n,)`` values of the training split.
-        train_strata: ``(n,)`` their strata.
-        val: ``(m,)`` values of the validation split.
-        val_strata: ``(m,)`` their strata.
+        train: Values of the training split, ``(n,)``.
+        train_strata: Their strata, ``(n,)``.
+        val: Values of the validation split, ``(m,)``.
+        val_strata: Their strata, ``(m,)``.
 
     Returns:
         ``d`` (positive: training larger; dimensionless) and its ``z``. NaN if no stratum has two samples on
@@ -79,9 +82,7 @@ def standardised_gap(
     return float(d[0]), float(z[0])
 
 
-def _gaps(
-    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _gaps(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> tuple[Floats, Floats]:
     """Standardised gap of every column, ``(c,)``, and its z."""
     c = train.shape[1]
     gap, squares, weight, freedom = np.zeros(c), np.zeros(c), 0.0, 0
@@ -100,32 +101,25 @@ def _gaps(
     return d, d * np.sqrt(weight)
 
 
-def shift_auc(
-    train: NDArray[Any],
-    train_strata: NDArray[np.int64],
-    val: NDArray[Any],
-    val_strata: NDArray[np.int64],
-    seed: int = 0,
-) -> float:
-    """How well a shrunk linear discriminant tells the splits apart by class-centred activations.
+def shift_auc(train: Array, train_strata: Ints, val: Array, val_strata: Ints, seed: int = 0) -> float:
+    """Measure how well a shrunk linear discriminant tells the splits apart by class-centred activations.
 
     Overfitting hardly moves where samples lie in feature space, a covariate shift does; cross-validated, so 0.5
     is chance whatever the number of channels.
 
     Args:
-        train: ``(n, c)`` pooled activations of the training split.
-        train_strata: ``(n,)`` strata.
-        val: ``(m, c)`` pooled activations of the validation split.
-        val_strata: ``(m,)`` strata.
-        seed: Of the folds.
+        train: Pooled activations of the training split, ``(n, c)``.
+        train_strata: Their strata, ``(n,)``.
+        val: Pooled activations of the validation split, ``(m, c)``.
+        val_strata: Their strata, ``(m,)``.
+        seed: Seed of the folds.
 
     Returns:
         AUC in [0, 1].
     """
-    x = np.concatenate([train, val]).astype(np.float64)
+    x = np.concatenate([train, val])
     side = np.repeat([0, 1], [len(train), len(val)])
-    position, means = group_means(x, np.concatenate([train_strata, val_strata]))
-    x = x - means[position]
+    x = centre_within(x, np.concatenate([train_strata, val_strata]))
     spread = x.std(0)
     x = (x[:, spread > 0] / spread[spread > 0]).astype(np.float32)
     if min(len(train), len(val)) < SHIFT_FOLDS or not x.shape[1]:
@@ -153,22 +147,16 @@ def _shrink(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return np.asarray((1 - share) * covariance + share * level * np.eye(p, dtype=covariance.dtype))
 
 
-def _hard(train: NDArray[Any], val: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _hard(train: Array, val: Array) -> tuple[Array, Array]:
     """Cut both splits' margins at their common median: a gap shows first among the harder half."""
     middle = np.median(np.concatenate([train, val]))
     return np.minimum(train, middle), np.minimum(val, middle)
 
 
-def gaps_by_class(
-    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
-) -> pd.DataFrame:
+def gaps_by_class(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> pd.DataFrame:
     """Say in which classes the gap lies, largest first.
 
-    Args:
-        train: ``(n,)`` margins of labelled training samples.
-        train_strata: ``(n,)``.
-        val: ``(m,)`` margins of labelled validation samples.
-        val_strata: ``(m,)``.
+    The arguments are those of ``standardised_gap``: margins of labelled samples, and their strata.
 
     Returns:
         One row a class with two samples on both sides: ``class``, ``gap`` (in standard deviations within the class),
@@ -184,16 +172,10 @@ def gaps_by_class(
     return pd.DataFrame(rows, columns=columns).sort_values("gap", ascending=False, ignore_index=True)
 
 
-def gaps_by_feature(
-    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
-) -> pd.DataFrame:
-    """Say which channels carry the gap, largest share first.
+def gaps_by_feature(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> pd.DataFrame:
+    """Say in which channels the gap lies, largest share first.
 
-    Args:
-        train: ``(n, c)`` contributions of labelled training samples.
-        train_strata: ``(n,)``.
-        val: ``(m, c)`` contributions of labelled validation samples.
-        val_strata: ``(m,)``.
+    The arguments are those of ``standardised_gap``, with contributions ``(n, c)`` and ``(m, c)`` for values.
 
     Returns:
         One row a channel: ``feature``, ``gap`` (in its own standard deviations within classes), ``z``, and ``share``
@@ -206,9 +188,7 @@ def gaps_by_feature(
     return frame.sort_values("share", ascending=False, ignore_index=True)
 
 
-def _mean_gap(
-    train: NDArray[Any], train_strata: NDArray[np.int64], val: NDArray[Any], val_strata: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _mean_gap(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> Floats:
     """Difference of means within strata, in units of the values, ``(c,)``."""
     gap, total = np.zeros(train.shape[1]), 0.0
     for label in np.intersect1d(train_strata, val_strata):
@@ -223,7 +203,7 @@ def left_null(z: Sequence[float], successive: int = 2) -> int | None:
 
     Args:
         z: One value an analysed epoch, in order; NaN where there was none.
-        successive: How many in a row.
+        successive: Number of such epochs in a row.
 
     >>> left_null([0.5, 3.4, 1.0, 3.2, 4.0]), left_null([0.1, 3.5])
     (3, None)

@@ -1,12 +1,13 @@
-"""Importance matrix: which features speak for which class, and in which order they are taken."""
+"""Importance: how much each channel contributes to each class, and the order in which channels are taken."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 
 Mode = Literal["difference", "top", "reverse", "frequency", "random"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -20,36 +21,36 @@ class Importance:
     """Mean contributions over correctly classified samples (IFA paper, feature decomposition).
 
     Attributes:
-        classes: ``(k,)`` the classes that have a correctly classified sample, sorted.
-        counts: ``(k,)`` how many.
-        matrix: ``(k, c)`` mean contribution ``I[k]``, units of the score.
-        overall: ``(c,)`` mean over all of them, ``I_all``.
-        standard_error: ``(k, c)`` of ``matrix``; NaN for a class with one sample.
+        classes: The classes that have a correctly classified sample, sorted, ``(k,)``.
+        counts: Number of such samples, ``(k,)``.
+        matrix: Mean contribution ``I[k]``, ``(k, c)``, units of the score.
+        overall: Mean contribution over all these samples, ``I_all``, ``(c,)``.
+        standard_error: Standard error of ``matrix``, ``(k, c)``; NaN for a class with one sample.
     """
 
-    classes: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    matrix: NDArray[np.float64]
-    overall: NDArray[np.float64]
-    standard_error: NDArray[np.float64]
+    classes: Ints
+    counts: Ints
+    matrix: Floats
+    overall: Floats
+    standard_error: Floats
 
     @property
-    def difference(self) -> NDArray[np.float64]:
+    def difference(self) -> Floats:
         """``D[k] = I[k] - I_all``, shape ``(k, c)``."""
         return self.matrix - self.overall
 
-    def ranking(self, row: int) -> NDArray[np.int64]:
+    def ranking(self, row: int) -> Ints:
         """Channels in the order of falling ``|D[row]|`` (the paper's ``diff_top``), shape ``(c,)``."""
         return np.argsort(-np.abs(self.difference[row]), kind="stable")
 
 
-def importance(contributions: NDArray[Any], classes: NDArray[np.int64], included: NDArray[np.bool_]) -> Importance:
+def importance(contributions: Array, classes: Ints, included: Mask) -> Importance:
     """Average the contributions of each class.
 
     Args:
-        contributions: ``(n, c)``.
-        classes: ``(n,)`` the class explained; all 0 for regression.
-        included: ``(n,)`` mask of the samples that count: correctly classified ones, or all for regression.
+        contributions: Contributions of n samples and c channels, ``(n, c)``.
+        classes: Class explained, ``(n,)``; all 0 for regression.
+        included: Which samples count, ``(n,)``: correctly classified ones, or all for regression.
     """
     c = contributions[included].astype(np.float64)
     labels = classes[included]
@@ -65,19 +66,17 @@ def importance(contributions: NDArray[Any], classes: NDArray[np.int64], included
     return Importance(names, counts, matrix, overall, error)
 
 
-def frequency(
-    contributions: NDArray[Any], classes: NDArray[np.int64], included: NDArray[np.bool_], share: float = STRONGEST_SHARE
-) -> NDArray[np.float64]:
-    """How often each channel is among the strongest of a sample, per class, in [0, 1].
+def frequency(contributions: Array, classes: Ints, included: Mask, share: float = STRONGEST_SHARE) -> Floats:
+    """Count how often each channel is among the strongest of a sample, per class, in [0, 1].
 
     Args:
-        contributions: ``(n, c)``; strength is their absolute value.
-        classes: ``(n,)`` the class explained.
-        included: ``(n,)`` mask of the samples that count.
-        share: Of the channels that are called the strongest, at least one.
+        contributions: Contributions, ``(n, c)``; strength is their absolute value.
+        classes: Class explained, ``(n,)``.
+        included: Which samples count, ``(n,)``.
+        share: Share of the channels that are called the strongest; at least one channel is.
 
     Returns:
-        ``(k, c)``, rows as in ``Importance.classes``.
+        Frequencies, ``(k, c)``, rows as in ``Importance.classes``.
     """
     c = np.abs(contributions[included])
     labels = classes[included]
@@ -87,14 +86,8 @@ def frequency(
     return np.array([used[labels == name].mean(0) for name in np.unique(labels)]).reshape(-1, c.shape[1])
 
 
-def preference(
-    mode: str,
-    contributions: NDArray[Any],
-    classes: NDArray[np.int64],
-    included: NDArray[np.bool_],
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Say how much each class wants each channel, by one of the ranking modes.
+def preference(mode: str, contributions: Array, classes: Ints, included: Mask, seed: int = 0) -> Floats:
+    """Rate how strongly each class prefers each channel, by one of the ranking modes.
 
     ``"difference"``: ``|D[k]|``, the paper's ``diff_top``; where there is one class only, as for regression, ``D`` is
     zero and ``|I|`` is taken. ``"top"``: ``I[k]``. ``"reverse"``: ``-|D[k]|``. ``"frequency"``: see ``frequency``.
@@ -102,13 +95,13 @@ def preference(
 
     Args:
         mode: One of ``MODES``.
-        contributions: ``(n, c)``.
-        classes: ``(n,)`` the class explained.
-        included: ``(n,)`` mask of the samples that count.
-        seed: Of the random mode.
+        contributions: Contributions, ``(n, c)``.
+        classes: Class explained, ``(n,)``.
+        included: Which samples count, ``(n,)``.
+        seed: Seed of the random mode.
 
     Returns:
-        ``(k, c)``, larger is taken first; rows are the classes with an included sample, sorted.
+        Preferences, ``(k, c)``, larger is taken first; rows are the classes with an included sample, sorted.
 
     Raises:
         ValueError: The mode is unknown, or no sample is included.
@@ -128,11 +121,11 @@ def preference(
     return -strength if mode == "reverse" else strength
 
 
-def order(wanted: NDArray[np.float64], row: int | None = None) -> NDArray[np.int64]:
+def order(preferences: Floats, row: int | None = None) -> Ints:
     """Put the channels in the order in which they are taken, ``(c,)``.
 
     Args:
-        wanted: ``(k, c)`` from ``preference``.
-        row: One class; None for all jointly, by the class that wants a channel most.
+        preferences: Result of ``preference``, ``(k, c)``.
+        row: Row of one class; None for all jointly, each channel by the class that prefers it most.
     """
-    return np.argsort(-(wanted.max(0) if row is None else wanted[row]), kind="stable")
+    return np.argsort(-(preferences.max(0) if row is None else preferences[row]), kind="stable")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats
 
 UPPER_QUANTILE = 0.90
 LOWER_QUANTILE = 0.50
@@ -37,7 +38,7 @@ class IntensityScale:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
             raise ValueError(f"a scale from {self.low} to {self.high}; expected two finite ends, the lower first")
 
-    def apply(self, cams: NDArray[Any]) -> NDArray[np.float32]:
+    def apply(self, cams: Array) -> NDArray[np.float32]:
         """Scale maps of any shape to display values in [0, 1].
 
         >>> IntensityScale(0.0, 2.0).apply(np.array([-1.0, 1.0, 2.0, 5.0]))
@@ -49,7 +50,7 @@ class IntensityScale:
             position = (np.tanh(start + position * (end - start)) + 1) / 2
         return np.clip(position, 0, 1).astype(np.float32)
 
-    def position(self, cams: NDArray[Any]) -> NDArray[np.float64]:
+    def position(self, cams: Array) -> Floats:
         """Scale linearly without clipping: 0 at ``low``, 1 at ``high``; an order-keeping change of units."""
         return np.asarray((np.asarray(cams, dtype=np.float64) - self.low) / (self.high - self.low))
 
@@ -59,7 +60,7 @@ class IntensityScale:
 
 
 def common_scale(
-    cams: NDArray[Any], method: str = "norm", quantiles: tuple[float, float] = (LOWER_QUANTILE, UPPER_QUANTILE)
+    cams: Array, method: str = "norm", quantiles: tuple[float, float] = (LOWER_QUANTILE, UPPER_QUANTILE)
 ) -> IntensityScale:
     """Fit the scale to a data set's maps: 90th percentile of the maxima, median of the minima.
 
@@ -67,9 +68,9 @@ def common_scale(
     values for both ends. A degenerate range is widened, never replaced by a scale per image.
 
     Args:
-        cams: ``(n, *space)``, n >= 1.
+        cams: Maps, ``(n, *space)``, n >= 1.
         method: ``"norm"``, ``"tanh"`` or ``"diverging"``.
-        quantiles: Of the minima and of the maxima over images, each in [0, 1].
+        quantiles: Quantile of the minima and of the maxima over images, each in [0, 1].
 
     Raises:
         ValueError: The method is unknown, or a quantile is outside [0, 1].
@@ -87,24 +88,24 @@ def common_scale(
     return IntensityScale(low, high, method)
 
 
-def scales_by(cams: NDArray[Any], groups: NDArray[Any], method: str = "norm") -> dict[int, IntensityScale]:
+def scales_by(cams: Array, groups: Array, method: str = "norm") -> dict[int, IntensityScale]:
     """Fit one scale a class (or stack of inputs, or any group of maps); intensities compare within a group only.
 
     Args:
-        cams: ``(n, *space)``.
-        groups: ``(n,)`` integers, as ``FeatureTable.explained``.
-        method: As for ``common_scale``.
+        cams: Maps, ``(n, *space)``.
+        groups: Group of each map, whole numbers, as ``FeatureTable.explained``, ``(n,)``.
+        method: Method of every scale; see ``common_scale``.
     """
     return {int(group): common_scale(cams[groups == group], method) for group in np.unique(groups)}
 
 
-def apply_by(scales: Mapping[int, IntensityScale], cams: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.float32]:
+def apply_by(scales: Mapping[int, IntensityScale], cams: Array, groups: Array) -> NDArray[np.float32]:
     """Scale each map by its group's scale.
 
     Args:
-        scales: From ``scales_by``, of this run or another.
-        cams: ``(n, *space)``.
-        groups: ``(n,)``.
+        scales: Result of ``scales_by``, of this run or another.
+        cams: Maps, ``(n, *space)``.
+        groups: Group of each map, ``(n,)``.
 
     Raises:
         ValueError: A group has no scale.

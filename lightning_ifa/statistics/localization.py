@@ -1,42 +1,43 @@
-"""How much of each map lies outside the region where the evidence should be?"""
+"""Localization: how much of each map lies outside the region where the evidence should be?"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats, Mask
 
 
 class Localization(NamedTuple):
     """Per sample, shape ``(n,)``, each in [0, 1]; NaN where no region is known, where it is empty, or the map is 0.
 
     Attributes:
-        share: Of the map's absolute values.
-        positive: Of its positive values only.
-        area: Of the image: what a map that knows nothing of the region would show.
+        share: Share of the map's absolute values that lies outside.
+        positive: Share of its positive values that lies outside.
+        area: Share of the image that lies outside: what a map that knows nothing of the region would show.
     """
 
-    share: NDArray[np.float64]
-    positive: NDArray[np.float64]
-    area: NDArray[np.float64]
+    share: Floats
+    positive: Floats
+    area: Floats
 
     @property
     def means(self) -> dict[str, float]:
-        """Over the samples that have them, as ``outside_share``, ``outside_positive`` and ``outside_area``."""
+        """Means over the samples that have a value, as ``outside_share``, ``outside_positive`` and ``outside_area``."""
         found = {f"outside_{name}": v[np.isfinite(v)] for name, v in self._asdict().items()}
         return {name: float(values.mean()) for name, values in found.items() if len(values)}
 
 
-def localize(cams: NDArray[Any], coverage: NDArray[Any]) -> Localization:
-    """Measure what lies outside.
+def localize(cams: Array, coverage: Array) -> Localization:
+    """Measure how much of each map lies outside its region.
 
-    A map's cells see further than their own place, so even a network that looks at the object only shows some
-    evidence outside; less than the area is what to expect, not 0.
+    A map's cells depend on more of the image than they cover, so even a network that looks at the object only shows
+    some evidence outside; less than the area is what to expect, not 0.
 
     Args:
-        cams: ``(n, *space)`` maps.
-        coverage: ``(n, *space)`` share of each cell's area inside the region, NaN where none is known.
+        cams: Maps, ``(n, *space)``.
+        coverage: Share of each cell's area inside the region, ``(n, *space)``, NaN where none is known.
 
     >>> map, inside = np.array([[3.0, 0.0, -1.0, 0.0]]), np.array([[1.0, 0.0, 0.0, 0.0]])
     >>> [values.round(2).tolist() for values in localize(map, inside)]
@@ -49,14 +50,14 @@ def localize(cams: NDArray[Any], coverage: NDArray[Any]) -> Localization:
     return Localization(share, positive, area)
 
 
-def _share(energy: NDArray[np.float64], beyond: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _share(energy: Floats, beyond: Floats, known: Mask) -> Floats:
     total = energy.sum(1)
     measured = known & (total > 0)
     away = (energy * np.where(measured[:, None], beyond, 0.0)).sum(1)
     return np.where(measured, away / np.where(measured, total, 1.0), np.nan)
 
 
-def depth_of(cam: NDArray[Any], length: int) -> int:
-    """Index, among ``length`` slices along the first axis, of the one through a volume map's maximum."""
+def depth_of(cam: Array, length: int) -> int:
+    """Give the index, among ``length`` slices along the first axis, of that through a volume map's maximum."""
     depth = int(np.unravel_index(int(cam.argmax()), cam.shape)[0])
     return max(0, int((depth + 0.5) * length / len(cam) - 0.5))

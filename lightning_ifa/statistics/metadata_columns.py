@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from lightning_ifa.errors import MetadataError
+from lightning_ifa.statistics.arrays import Floats, Ints, Mask
 
 GROUP = "group"
 """Metadata column that says which samples belong together, such as one patient's: not judged, but the unit of
@@ -28,24 +28,24 @@ class Column(NamedTuple):
     """A column ready for comparison.
 
     Attributes:
-        known: ``(n,)`` which rows have a value.
-        values: ``(known rows, p)``; one column for numbers, dummy columns for categories; None for an identifier.
+        known: Which rows have a value, ``(n,)``.
+        values: One column for numbers, dummy columns for categories, ``(known rows, p)``; None for an identifier.
         levels: Number of categories, 0 for continuous numbers.
     """
 
-    known: NDArray[np.bool_]
-    values: NDArray[np.float64] | None
+    known: Mask
+    values: Floats | None
     levels: int
 
 
-def read_groups(*columns: pd.Series[Any]) -> list[NDArray[np.int64]] | None:
+def read_groups(*columns: pd.Series[Any]) -> list[Ints] | None:
     """Number the groups of several splits together; a missing value is a group of its own.
 
     Returns:
-        ``(n,)`` of each split; None if no two samples of any belong together.
+        Group numbers of each split, ``(n,)``; None if no two samples share a group.
     """
-    together = pd.concat(columns, ignore_index=True)
-    codes = pd.factorize(together)[0].astype(np.int64)
+    pooled = pd.concat(columns, ignore_index=True)
+    codes = pd.factorize(pooled)[0].astype(np.int64)
     unknown = codes < 0
     codes[unknown] = codes.max() + 1 + np.arange(int(unknown.sum()))
     if len(np.unique(codes)) == len(codes):
@@ -57,7 +57,7 @@ def read_column(column: pd.Series[Any]) -> Column:
     """Bring a column to numbers; missing values are left out.
 
     Args:
-        column: n values; numbers, booleans, text, categories or times. Its index names rows in messages.
+        column: Numbers, booleans, text, categories or times. Its index names rows in messages.
 
     Raises:
         MetadataError: A value is infinite or of a kind that cannot be compared; column and row are named.
@@ -83,7 +83,7 @@ def read_column(column: pd.Series[Any]) -> Column:
     return Column(known, _dummies(codes, len(names)), len(names))
 
 
-def _dummies(codes: NDArray[np.int64], levels: int) -> NDArray[np.float64]:
+def _dummies(codes: Ints, levels: int) -> Floats:
     """One column a level but the most frequent one, rare levels pooled."""
     if levels < 2:
         return np.zeros((len(codes), 1))
@@ -93,12 +93,12 @@ def _dummies(codes: NDArray[np.int64], levels: int) -> NDArray[np.float64]:
     return np.eye(min(levels, MOST_LEVELS))[rank[codes]][:, 1:]
 
 
-def _standardise(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standardise(numbers: Floats) -> Floats:
     spread = numbers.std() if len(numbers) else 0.0
     return ((numbers - numbers.mean()) / spread if spread > 0 else np.zeros_like(numbers))[:, None]
 
 
-def _require_comparable(column: pd.Series[Any], known: NDArray[np.bool_]) -> None:
+def _require_comparable(column: pd.Series[Any], known: Mask) -> None:
     if column.dtype != object:
         return
     for row, value in column[known].items():

@@ -1,11 +1,13 @@
-"""How unlike its class a sample is, told by its nearest neighbours in feature space."""
+"""Outliers: how unlike its class a sample is, measured on its nearest neighbours in feature space."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, scale_rows_to_unit
 
 NEIGHBOURS = 10
 
@@ -33,18 +35,18 @@ class OutlierInput(NamedTuple):
     """What is known of the samples of one split.
 
     Attributes:
-        activations: ``(n, c)`` pooled activations.
-        contributions: ``(n, c)`` for the label class.
-        properties: ``(n, p)`` image properties; p may be 0.
-        margins: ``(n,)`` evidence for the label's class over the next best, NaN where classes do not compete.
-        labels: ``(n,)`` class or target bin, -1 where unlabelled.
+        activations: Pooled activations, ``(n, c)``.
+        contributions: Contributions to the label's class, ``(n, c)``.
+        properties: Image properties, ``(n, p)``; p may be 0.
+        margins: Logit of the label's class over that of the next best, ``(n,)``, NaN where classes do not compete.
+        labels: Class or target bin, ``(n,)``, -1 where unlabelled.
     """
 
-    activations: NDArray[Any]
-    contributions: NDArray[Any]
-    properties: NDArray[Any]
-    margins: NDArray[Any]
-    labels: NDArray[np.int64]
+    activations: Array
+    contributions: Array
+    properties: Array
+    margins: Array
+    labels: Ints
 
 
 class OutlierScores(NamedTuple):
@@ -63,16 +65,16 @@ class OutlierScores(NamedTuple):
             overfitted network knows its training labels, right or wrong.
     """
 
-    score: NDArray[np.float64]
-    disagreement: NDArray[np.float64]
-    strangeness: NDArray[np.float64]
-    damage: NDArray[np.float64]
-    doubt: NDArray[np.float64]
+    score: Floats
+    disagreement: Floats
+    strangeness: Floats
+    damage: Floats
+    doubt: Floats
     noise: float = 0.0
 
     @property
-    def suspicious(self) -> NDArray[np.bool_]:
-        """Which samples are outliers; where many labels are wrong, the vote alone tells."""
+    def suspicious(self) -> Mask:
+        """Which samples are outliers; where many labels are wrong, the neighbours' vote alone decides."""
         far = np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD
         return np.asarray(far | ((self.disagreement >= CLEAR_VOTE) & (self.noise > NOISE_LIMIT)))
 
@@ -95,9 +97,9 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
     any class, which shows foreign and damaged ones, but hardly a wrong label.
 
     Args:
-        samples: To be judged.
-        reference: To judge by, or None.
-        seed: Of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
+        samples: The samples that are judged.
+        reference: The samples that they are compared with, or None.
+        seed: Seed of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
     """
     own = reference is None
     base = _choose(samples if reference is None else reference, None if own else seed)
@@ -105,12 +107,16 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
     base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
     votes, any_class, same_class, base_noise = [], [], [], []
     for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
-        near = _Neighbourhood(_unit(x), samples.labels, _unit(b), base.labels, own)
-        same_class.append(_robust_z(near.same_class, near.base_same_class))
-        same_class[-1][small] = _robust_z(near.any_class[small], near.base_any_class[base_small])
-        any_class.append(_robust_z(near.any_class, near.base_any_class))
+        unit = scale_rows_to_unit(b)
+        among = unit @ unit.T
+        np.fill_diagonal(among, -np.inf)
+        known = _compare_neighbours(among, base.labels, base.labels)
+        near = known if own else _compare_neighbours(scale_rows_to_unit(x) @ unit.T, samples.labels, base.labels)
+        same_class.append(_robust_z(near.same_class, known.same_class))
+        same_class[-1][small] = _robust_z(near.any_class[small], known.any_class[base_small])
+        any_class.append(_robust_z(near.any_class, known.any_class))
         votes.append(near.disagreement)
-        base_noise.append(float((near.base_disagreement >= CLEAR_VOTE).mean()))
+        base_noise.append(float((known.disagreement >= CLEAR_VOTE).mean()))
     damage = _property_z(samples.properties, base.properties, own)
     doubt = _robust_z(-samples.margins, -base.margins)
     score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
@@ -120,7 +126,7 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
     return OutlierScores(score, votes[0], any_class[0], damage, doubt, noise)
 
 
-def small_classes(labels: NDArray[np.int64], reference: NDArray[np.int64]) -> NDArray[np.int64]:
+def small_classes(labels: Ints, reference: Ints) -> Ints:
     """Give the classes among some labels that have too few reference samples to be compared within, and are pooled.
 
     >>> small_classes(np.array([0, 1, 2, -1]), np.repeat([0, 1], [11, 10]))
@@ -149,29 +155,20 @@ def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
     return np.where(scores.suspicious, kinds, "")
 
 
-class _Neighbourhood:
-    """Log distances to the nearest reference samples, of the same class and of any, and their votes."""
+class _Neighbours(NamedTuple):
+    """Log distances to the nearest reference samples, of any class and of the same, and their votes; each ``(n,)``."""
 
-    def __init__(
-        self,
-        x: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        base: NDArray[np.float32],
-        base_labels: NDArray[np.int64],
-        own: bool,
-    ) -> None:
-        among = base @ base.T
-        np.fill_diagonal(among, -np.inf)
-        similarity = among if own else x @ base.T
-        self.base_any_class = _log_distance(among)
-        self.base_same_class = _within_class(among, base_labels, base_labels)
-        self.any_class = self.base_any_class if own else _log_distance(similarity)
-        self.same_class = self.base_same_class if own else _within_class(similarity, labels, base_labels)
-        self.base_disagreement = _votes(among, base_labels, base_labels)
-        self.disagreement = self.base_disagreement if own else _votes(similarity, labels, base_labels)
+    any_class: Floats
+    same_class: Floats
+    disagreement: Floats
 
 
-def _log_distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
+def _compare_neighbours(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> _Neighbours:
+    same_class = _within_class(similarity, labels, base_labels)
+    return _Neighbours(_log_distance(similarity), same_class, _votes(similarity, labels, base_labels))
+
+
+def _log_distance(similarity: NDArray[np.float32]) -> Floats:
     """Log of the mean cosine distance to the most similar columns, ``(n,)``."""
     count = min(NEIGHBOURS, similarity.shape[1] - 1)
     if count < 1:
@@ -180,9 +177,7 @@ def _log_distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.log(np.maximum(1 - nearest, 1e-7).mean(1, dtype=np.float64)))
 
 
-def _within_class(
-    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _within_class(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> Floats:
     found = np.full(len(similarity), np.nan)
     for label in np.unique(labels[labels >= 0]):
         columns = np.flatnonzero(base_labels == label)
@@ -192,9 +187,7 @@ def _within_class(
     return found
 
 
-def _votes(
-    similarity: NDArray[np.float32], labels: NDArray[np.int64], base_labels: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _votes(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> Floats:
     """Largest share of a sample's neighbours that agree on one other class, ``(n,)``."""
     count = min(NEIGHBOURS, similarity.shape[1] - 1)
     if count < 1:
@@ -211,7 +204,7 @@ def _votes(
     return np.asarray(most / count)
 
 
-def _property_z(properties: NDArray[Any], base: NDArray[Any], own: bool) -> NDArray[np.float64]:
+def _property_z(properties: Array, base: Array, own: bool) -> Floats:
     """Robust z of the distance between rows of robustly scaled properties; 0 without properties."""
     if not properties.shape[1] or len(base) < 3:
         return np.zeros(len(properties))
@@ -228,11 +221,11 @@ def _property_z(properties: NDArray[Any], base: NDArray[Any], own: bool) -> NDAr
     return _robust_z(found, known)
 
 
-def _distances(x: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distances(x: Floats, b: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum((x**2).sum(1)[:, None] + (b**2).sum(1) - 2 * x @ b.T, 0.0)))
 
 
-def _robust_z(distance: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+def _robust_z(distance: Floats, reference: Floats) -> Floats:
     known, judged = reference[np.isfinite(reference)], distance[np.isfinite(distance)]
     if not len(known) or not len(judged):
         return np.full(len(distance), np.nan)
@@ -248,8 +241,3 @@ def _choose(samples: OutlierInput, seed: int | None) -> OutlierInput:
         return samples
     rows = np.random.default_rng(seed).choice(len(samples.labels), MOST_REFERENCE, replace=False)
     return OutlierInput(*(values[rows] for values in samples))
-
-
-def _unit(features: NDArray[Any]) -> NDArray[np.float32]:
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(length, 1e-12), dtype=np.float32)

@@ -1,12 +1,10 @@
-"""How well a changed network does its task, against labels where there are any, else against the full network."""
+"""Performance: how well a changed network does its task, by labels where there are any, else by the full network."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_ifa.statistics.arrays import Array, Floats
 from lightning_ifa.statistics.strata import UNLABELLED
 
 
@@ -19,15 +17,15 @@ class Performance:
 
     Args:
         task: One of the package's tasks.
-        targets: ``(n,)`` classes with -1, or floats with NaN, where unlabelled.
-        logits: ``(n, k)`` of the full network.
-        predictions: ``(n,)`` of the full network.
+        targets: Classes with -1, or floats with NaN, where unlabelled, ``(n,)``.
+        logits: Logits of the full network, ``(n, k)``.
+        predictions: Predictions of the full network, ``(n,)``.
 
     Attributes:
         measure: What is measured, for titles and tables.
     """
 
-    def __init__(self, task: str, targets: NDArray[Any], logits: NDArray[Any], predictions: NDArray[Any]) -> None:
+    def __init__(self, task: str, targets: Array, logits: Array, predictions: Array) -> None:
         self._decisions = logits > 0
         is_float = targets.dtype.kind == "f"
         labelled = ~np.isnan(targets) if is_float else targets != UNLABELLED
@@ -40,15 +38,15 @@ class Performance:
             targets, labelled = predictions, np.ones(len(predictions), dtype=bool)
         self._targets, self._labelled = targets[labelled], labelled
 
-    def __call__(self, logits: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, logits: Array, predictions: Array) -> Floats:
         """Measure r versions of the network.
 
         Args:
-            logits: ``(r, n, k)``.
-            predictions: ``(r, n)``.
+            logits: Logits of each version, ``(r, n, k)``.
+            predictions: Predictions of each version, ``(r, n)``.
 
         Returns:
-            ``(r,)``, 1 is perfect.
+            Performance of each version, ``(r,)``; 1 is perfect.
         """
         if self.measure == "decisions kept":
             return np.asarray(((logits > 0) == self._decisions).mean((1, 2)))

@@ -1,32 +1,31 @@
-"""The null where samples come in groups, such as the slices of one scan: whole groups are exchanged, not samples."""
+"""Permutation nulls where samples come in groups, as the slices of one scan: whole groups are exchanged."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
-Codes = NDArray[np.int64]
+from lightning_ifa.statistics.arrays import Floats, Ints
+from lightning_ifa.statistics.strata import group_sums
 
 
 class Pairs(NamedTuple):
     """Sums of products over the pairs of samples that share a group; ``q`` is the shape of one product.
 
     Attributes:
-        own: ``(strata, *q)`` each sample with itself.
-        same: ``(strata, *q)`` different samples of one group and stratum.
-        across: ``(*q,)`` samples of one group in different strata.
+        own: Each sample with itself, ``(strata, *q)``.
+        same: Different samples of one group and stratum, ``(strata, *q)``.
+        across: Samples of one group in different strata, ``(*q,)``.
     """
 
-    own: Values
-    same: Values
-    across: Values
+    own: Floats
+    same: Floats
+    across: Floats
 
 
-def grouped_variance(a: Values, b: Values, stratum: Codes, group: Codes) -> Values:
-    """Variance of ``sum_i a_i . b_i`` when neither tells anything of the other, and groups are what is independent.
+def grouped_variance(a: Floats, b: Floats, stratum: Ints, group: Ints) -> Floats:
+    """Variance of ``sum_i a_i . b_i`` when ``a`` and ``b`` are unrelated and groups, not samples, are independent.
 
     Samples of a group covary in both; without a relation between the two, the covariance of the products is the
     product of the covariances, each estimated by its mean over the pairs that share a group (within a stratum, and
@@ -34,13 +33,13 @@ def grouped_variance(a: Values, b: Values, stratum: Codes, group: Codes) -> Valu
     size and stratum in which ``a`` is constant, it is that variance of whole groups exchanged within their stratum.
 
     Args:
-        a: ``(n, m, p)``, m statistics that sum over p columns each; mean 0 within strata.
-        b: ``(n, m, p)``.
-        stratum: ``(n,)`` within which samples may be exchanged.
-        group: ``(n,)``.
+        a: First factor of m statistics that sum over p columns each, ``(n, m, p)``; mean 0 within strata.
+        b: Second factor, ``(n, m, p)``.
+        stratum: Stratum of each sample, within which samples may be exchanged, ``(n,)``.
+        group: Group of each sample, ``(n,)``.
 
     Returns:
-        ``(m,)``; may be negative where samples of a group are opposites.
+        One variance a statistic, ``(m,)``; may be negative where samples of a group are opposites.
 
     >>> a, b, n = np.array([1.0, -1, 2, -2]), np.array([3.0, -1, -1, -1]), np.arange(4)
     >>> float(grouped_variance(a[:, None, None], b[:, None, None], 0 * n, n)[0])
@@ -58,37 +57,37 @@ def grouped_variance(a: Values, b: Values, stratum: Codes, group: Codes) -> Valu
     return np.asarray((within.sum(0) + between).sum((1, 2)))
 
 
-def pair_sums(values: Values, stratum: Codes, group: Codes) -> Pairs:
+def pair_sums(values: Floats, stratum: Ints, group: Ints) -> Pairs:
     """Sum the outer products of samples over the pairs that share a group.
 
     Args:
-        values: ``(n, m, p)``; products are ``(m, p, p)``.
-        stratum: ``(n,)``.
-        group: ``(n,)``.
+        values: Values of n samples, ``(n, m, p)``; products are ``(m, p, p)``.
+        stratum: Stratum of each sample, ``(n,)``.
+        group: Group of each sample, ``(n,)``.
     """
     cells, cell = np.unique(np.column_stack([stratum, group]), axis=0, return_inverse=True)
-    in_cell = _sums(values, cell.ravel())
+    in_cell = group_sums(values, cell.ravel())
     own, of_cells = _products(values, stratum), _products(in_cell, cells[:, 0])
-    of_groups = _products(_sums(in_cell, cells[:, 1]), np.zeros(len(np.unique(group)), dtype=np.int64))
+    of_groups = _products(group_sums(in_cell, cells[:, 1]), np.zeros(len(np.unique(group)), dtype=np.int64))
     return Pairs(own, of_cells - own, of_groups[0] - of_cells.sum(0))
 
 
 def chance_variances(
-    inside: Values, slopes: Values, position: Codes, stratum: Codes, group: Codes
-) -> tuple[Values, float]:
-    """Variance of what runs through a variable that only chance ties to the classes, groups being independent.
+    inside: Floats, slopes: Floats, position: Ints, stratum: Ints, group: Ints
+) -> tuple[Floats, float]:
+    """Variance of the reliance on a variable that only chance ties to the classes, groups being independent.
 
     The class means of the variable scatter as groups do, and together where classes share groups.
 
     Args:
-        inside: ``(n, p)`` the variable, mean 0 within strata.
-        slopes: ``(classes, p)`` of each class's logit on it.
-        position: ``(v,)`` class of the first v samples, whose means are judged.
-        stratum: ``(n,)``.
-        group: ``(n,)``.
+        inside: The variable, mean 0 within strata, ``(n, p)``.
+        slopes: Slopes of each class's logit on it, ``(classes, p)``.
+        position: Class of the first v samples, whose means are judged, ``(v,)``.
+        stratum: Stratum of each sample, ``(n,)``.
+        group: Group of each sample, ``(n,)``.
 
     Returns:
-        Of each class's part, ``(classes,)``, and of their sum.
+        Variances of each class's part, ``(classes,)``, and of their sum.
     """
     count, found = (pair_sums(v[:, None], stratum, group) for v in (np.ones((len(inside), 1)), inside))
     lost = float(((count.same + count.own) / count.own).sum())  # what centring within strata has taken
@@ -107,8 +106,8 @@ def chance_variances(
     return each, float(each.sum() + together)
 
 
-def degrees_of_freedom(stratum: Codes, group: Codes) -> float:
-    """How many groups there are beyond those that the means of the strata take, in numbers of groups of one size."""
+def degrees_of_freedom(stratum: Ints, group: Ints) -> float:
+    """Count the groups beyond those that the means of the strata take, in numbers of groups of one size."""
     count = pair_sums(np.ones((len(stratum), 1, 1)), stratum, group)
     in_strata = count.own**2 / (count.same + count.own)
     overall = len(stratum) ** 2 / float((np.bincount(np.unique(group, return_inverse=True)[1]) ** 2).sum())
@@ -125,7 +124,7 @@ def as_normal(t: Any, freedom: float) -> Any:
     return np.sign(t) * z
 
 
-def _shares(position: Codes, group: Codes) -> Values:
+def _shares(position: Ints, group: Ints) -> Floats:
     """Share of each class's samples that each group holds, ``(groups, classes)``."""
     groups, row = np.unique(group, return_inverse=True)
     counts = np.zeros((len(groups), int(position.max()) + 1))
@@ -133,14 +132,8 @@ def _shares(position: Codes, group: Codes) -> Values:
     return np.asarray(counts / counts.sum(0))
 
 
-def _products(values: Values, codes: Codes) -> Values:
+def _products(values: Floats, codes: Ints) -> Floats:
     """Sum the outer products of the rows within each code, ``(codes, m, p, p)``."""
     order, starts = np.argsort(codes, kind="stable"), np.cumsum(np.unique(codes, return_counts=True)[1])[:-1]
     parts = np.split(values[order], starts)
     return np.stack([part.transpose(1, 2, 0) @ part.transpose(1, 0, 2) for part in parts])
-
-
-def _sums(values: Values, codes: Codes) -> Values:
-    """Sum rows within each code, in the order of the codes."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return np.add.reduceat(values[np.argsort(codes, kind="stable")], np.cumsum(counts) - counts, axis=0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import NMF, PCA, IncrementalPCA, MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, standardise_columns
 from lightning_ifa.statistics.strata import group_means
 
 LARGE = 20_000_000
@@ -27,36 +27,36 @@ class Components:
 
     Attributes:
         method: ``"pca"`` or ``"nmf"``.
-        directions: ``(q, c)`` signed, of unit length; the largest entry of each PCA direction is positive.
-        scores: ``(n, q)`` ``contributions @ directions.T``, units of the score: the sum of the component's own map.
-        shares: ``(q,)`` PCA: share of the variance; NMF: share of the sum of absolute contributions.
+        directions: Signed directions of unit length, ``(q, c)``; the largest entry of each PCA direction is positive.
+        scores: ``contributions @ directions.T``, ``(n, q)``, units of the score: the sum of the component's own map.
+        shares: Share of the variance (PCA) or of the sum of absolute contributions (NMF), ``(q,)``.
     """
 
     method: str
-    directions: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    shares: NDArray[np.float64]
+    directions: Floats
+    scores: Floats
+    shares: Floats
 
-    def maps(self, contributions: NDArray[Any]) -> NDArray[np.float64]:
-        """The components' own maps.
+    def maps(self, contributions: Array) -> Floats:
+        """Give the components' own maps.
 
         Args:
-            contributions: ``(p, c, *space)`` contribution maps ``A * G``.
+            contributions: Contribution maps ``A * G``, ``(p, c, *space)``.
 
         Returns:
-            ``(p, q, *space)``; each sums over space to the component's score.
+            One map a component, ``(p, q, *space)``; each sums over space to the component's score.
         """
         return np.asarray(np.einsum("qc,pc...->pq...", self.directions, contributions))
 
-    def strongest(self, component: int, count: int = 5) -> NDArray[np.int64]:
-        """Rows with the largest scores of a component, strongest first."""
+    def strongest(self, component: int, count: int = 5) -> Ints:
+        """Give the rows with the largest scores of a component, strongest first."""
         return np.argsort(-self.scores[:, component], kind="stable")[:count]
 
-    def profile(self, classes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """How far each class's mean score lies above the mean over all samples, in standard deviations.
+    def profile(self, classes: Ints) -> tuple[Ints, Floats]:
+        """Say how far each class's mean score lies above the mean over all samples, in standard deviations.
 
         Args:
-            classes: ``(n,)`` class of each sample.
+            classes: Class of each sample, ``(n,)``.
 
         Returns:
             The classes, ``(k,)``, and the profile, ``(k, q)``.
@@ -65,8 +65,8 @@ class Components:
         spread = self.scores.std(0)
         return np.unique(classes), (means - self.scores.mean(0)) / np.where(spread > 0, spread, 1.0)
 
-    def serves(self, classes: NDArray[np.int64]) -> list[list[int]]:
-        """Classes that each component serves, best first; see ``SERVES``."""
+    def serves(self, classes: Ints) -> list[list[int]]:
+        """List the classes that each component serves, best first; see ``SERVES``."""
         names, profile = self.profile(classes)
         ranked = np.argsort(-profile, axis=0, kind="stable")
         return [[int(names[k]) for k in ranked[:, j] if profile[k, j] >= SERVES] for j in range(profile.shape[1])]
@@ -76,22 +76,22 @@ class Match(NamedTuple):
     """Components of one decomposition found again in another.
 
     Attributes:
-        order: ``(q,)`` for each component of the first the partner's number in the second; -1 if there is none.
-        sign: ``(q,)`` 1, or -1 where the partner points the other way.
-        correlation: ``(q,)`` absolute correlation of the two's scores, 0 if there is no partner.
+        order: Number of each component's partner in the second, ``(q,)``; -1 if there is none.
+        sign: 1, or -1 where the partner points the other way, ``(q,)``.
+        correlation: Absolute correlation of the partners' scores, ``(q,)``; 0 if there is no partner.
     """
 
-    order: NDArray[np.int64]
-    sign: NDArray[np.float64]
-    correlation: NDArray[np.float64]
+    order: Ints
+    sign: Floats
+    correlation: Floats
 
 
-def principal_components(contributions: NDArray[Any], count: int) -> Components:
-    """PCA of contributions: directions of falling variance.
+def principal_components(contributions: Array, count: int) -> Components:
+    """Decompose contributions by PCA: directions of falling variance.
 
     Args:
-        contributions: ``(n, c)``.
-        count: How many; fewer where samples or channels are fewer.
+        contributions: Contributions of n samples and c channels, ``(n, c)``.
+        count: Number of components; fewer where samples or channels are fewer.
     """
     C = contributions.astype(np.float64)
     count = min(count, *C.shape)
@@ -102,16 +102,16 @@ def principal_components(contributions: NDArray[Any], count: int) -> Components:
     return Components("pca", directions, C @ directions.T, np.nan_to_num(model.explained_variance_ratio_))
 
 
-def nonnegative_components(contributions: NDArray[Any], count: int, seed: int = 0) -> Components:
-    """NMF of contributions: parts that only add up.
+def nonnegative_components(contributions: Array, count: int, seed: int = 0) -> Components:
+    """Decompose contributions by NMF: parts that only add up.
 
     Contributions have signs, so the positive and the negative part of each channel are two columns; a component's
     direction is the difference of their weights. Nothing is thrown away as by clipping at 0.
 
     Args:
-        contributions: ``(n, c)``.
-        count: How many; fewer where samples or channels are fewer.
-        seed: Of the solver.
+        contributions: Contributions of n samples and c channels, ``(n, c)``.
+        count: Number of components; fewer where samples or channels are fewer.
+        seed: Seed of the solver.
     """
     C = contributions.astype(np.float64)
     count = min(count, *C.shape)
@@ -129,17 +129,17 @@ def nonnegative_components(contributions: NDArray[Any], count: int, seed: int = 
     return Components("nmf", directions, C @ directions.T, mass[ranked] / max(float(parts.sum()), 1e-300))
 
 
-def match(first: NDArray[Any], second: NDArray[Any]) -> Match:
+def match(first: Array, second: Array) -> Match:
     """Find components again in another epoch or run, by what they say of the same samples.
 
     Channels have no identity across runs, so directions cannot be compared there; scores of the same samples can.
     The pairing maximises the sum of absolute correlations (Hungarian algorithm).
 
     Args:
-        first: ``(n, q)`` scores of one decomposition.
-        second: ``(n, p)`` scores of the other, of the same samples in the same order.
+        first: Scores of one decomposition, ``(n, q)``.
+        second: Scores of the other, ``(n, p)``, of the same samples in the same order.
     """
-    a, b = (_unit(scores.astype(np.float64)) for scores in (first, second))
+    a, b = (standardise_columns(scores.astype(np.float64)) for scores in (first, second))
     correlation = a.T @ b
     rows, columns = linear_sum_assignment(-np.abs(correlation))
     order = np.full(first.shape[1], -1, dtype=np.int64)
@@ -148,9 +148,3 @@ def match(first: NDArray[Any], second: NDArray[Any]) -> Match:
     strength[rows] = np.abs(correlation[rows, columns])
     sign[rows] = np.where(correlation[rows, columns] < 0, -1.0, 1.0)
     return Match(order, sign, strength)
-
-
-def _unit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = scores - scores.mean(0)
-    norm = np.sqrt((centred**2).sum(0))
-    return np.asarray(centred / np.where(norm > 0, norm, 1.0))

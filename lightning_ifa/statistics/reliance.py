@@ -1,53 +1,52 @@
-"""Reliance: which share of the evidence between classes runs through a variable, and how sure is it?"""
+"""Reliance: which share of the evidence between classes depends on a variable, and how sure is it?
+
+Evidence for a class is its mean logit on the class's own samples minus that on the samples of all classes.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, centre_rows
 from lightning_ifa.statistics.permutation import as_normal, chance_variances, degrees_of_freedom, grouped_variance
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.strata import centre_within, group_means, group_sums
 
 _TINY = 1e-300
 
 
 class Reliance(NamedTuple):
-    """What runs through one variable.
+    """How far the evidence depends on one variable.
 
     Attributes:
-        share: Of the mean between-class evidence, in about [-1, 1]; 0 = none.
-        z: Of the share under its null.
-        classes: ``(k,)`` the classes that occur, sorted.
-        class_shares: ``(k,)`` share of each class's own evidence.
-        class_z: ``(k,)``.
+        share: Share of the mean between-class evidence, in about [-1, 1]; 0 = none.
+        z: Significance of the share under its null, in standard deviations.
+        classes: The classes that occur, sorted, ``(k,)``.
+        class_shares: Share of each class's own evidence, ``(k,)``.
+        class_z: Significance of each class's share, ``(k,)``.
     """
 
     share: float
     z: float
-    classes: NDArray[np.int64]
-    class_shares: NDArray[np.float64]
-    class_z: NDArray[np.float64]
+    classes: Ints
+    class_shares: Floats
+    class_z: Floats
 
 
 class Further(NamedTuple):
     """Samples of another split that help to say how the network uses a variable; ``(m, ...)`` as in ``reliance``."""
 
-    logits: NDArray[Any]
-    labels: NDArray[np.int64]
-    column: NDArray[Any]
-    groups: NDArray[np.int64] | None = None
+    logits: Array
+    labels: Ints
+    column: Array
+    groups: Ints | None = None
 
 
 def reliance(
-    logits: NDArray[Any],
-    labels: NDArray[np.int64],
-    column: NDArray[Any],
-    further: Further | None = None,
-    groups: NDArray[np.int64] | None = None,
+    logits: Array, labels: Ints, column: Array, further: Further | None = None, groups: Ints | None = None
 ) -> Reliance:
-    """Share of the between-class evidence that runs through a variable: association times use.
+    """Measure the share of the between-class evidence that depends on a variable: association times use.
 
     Within classes, the slope of every (centred) logit on the variable says how far the network uses it; the class
     means of the variable say how far it goes with the class. Their product, summed over classes, is set against
@@ -59,36 +58,36 @@ def reliance(
     means of the variable scatter by chance. The smaller z of the two counts (an intersection-union test), so that
     neither an associated but unused variable nor a used one that only chance ties to the class stands out.
 
-    Where samples come in groups, both nulls exchange whole groups (``indicators/exchange.py``), and the second one's z
+    Where samples come in groups, both nulls exchange whole groups (see ``permutation``), and the second one's z
     allows for how few they are. Groups only ever make the answer less sure.
 
     Args:
-        logits: ``(n, k)``.
-        labels: ``(n,)`` class of each sample, a column of ``logits``; at least two classes.
-        column: ``(n, p)`` numeric, varying within classes; one column, or the dummy columns of a categorical one.
+        logits: Logits of n samples for k classes, ``(n, k)``.
+        labels: Class of each sample, a column of ``logits``, ``(n,)``; at least two classes.
+        column: The variable, numeric, varying within classes, ``(n, p)``: one column, or the dummy columns of a
+            categorical one.
         further: Training samples. How the network uses a variable is the same on both splits, and where few samples
             lie off the pattern, every one counts. How far it goes with the class is still read off ``column``.
-        groups: ``(n,)`` which samples belong together, as of one patient; ``further`` needs them too then. None where
-            every sample stands for itself.
+        groups: Group of each sample, as its patient, ``(n,)``; ``further`` needs them too then. None where every
+            sample stands for itself.
     """
     classes, position = np.unique(labels, return_inverse=True)
-    L = _centred(logits)
+    L = centre_rows(logits)
     _, class_logits = group_means(L, labels)
     _, class_column = group_means(column.astype(np.float64), labels)
-    inside, use, stratum = column - class_column[position], L - class_logits[position], position
-    group = groups
+    inside, use, stratum, group = centre_within(column, labels), centre_within(L, labels), position, groups
     if further is not None:
-        inside, use, stratum, group = _pooled(inside, use, stratum, groups, further, classes)
+        inside, use, stratum, group = _add_further(inside, use, stratum, groups, further, classes)
     use = use[:, classes]
     spread = np.linalg.pinv(inside.T @ inside)
     away = (class_column - class_column.mean(0)) @ spread  # (classes, p): how far each class's mean lies out
     evidence = class_logits[np.arange(len(classes)), classes] - class_logits.mean(0)[classes]
     through = np.einsum("np,nc,cp->c", inside, use, away, optimize=True)
     slopes = np.asarray(spread @ (inside.T @ use)).T  # (classes, p)
-    known = _Known(inside, use, away, slopes, position, stratum)
-    null = _independent(known)
+    known = _Statistic(inside, use, away, slopes, position, stratum)
+    null = _sample_variances(known)
     if group is not None:
-        null = _grouped(known, group, null)
+        null = _group_variances(known, group, null)
     z_use = through / np.sqrt(np.maximum(null.use, _TINY))
     z_association = through / np.sqrt(np.maximum(null.chance, _TINY))
     joint_use = float(through.sum()) / np.sqrt(max(null.joint_use, _TINY))
@@ -104,42 +103,42 @@ def reliance(
     return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))
 
 
-class _Known(NamedTuple):
-    """What the nulls are computed from: column and logits within strata, and what the class means make of them."""
+class _Statistic(NamedTuple):
+    """What the nulls are computed from: variable and logits within strata, and how far the class means lie out."""
 
-    inside: NDArray[np.float64]
-    use: NDArray[np.float64]
-    away: NDArray[np.float64]
-    slopes: NDArray[np.float64]
-    position: NDArray[np.int64]
-    stratum: NDArray[np.int64]
+    inside: Floats
+    use: Floats
+    away: Floats
+    slopes: Floats
+    position: Ints
+    stratum: Ints
 
 
 class _Variances(NamedTuple):
-    """Of each class's part and of the sum, without use and without association."""
+    """Variances of each class's part and of the sum (``joint``), without use and without association (``chance``)."""
 
-    use: NDArray[np.float64]
+    use: Floats
     joint_use: float
-    chance: NDArray[np.float64]
+    chance: Floats
     joint_chance: float
 
 
-def _independent(known: _Known) -> _Variances:
+def _sample_variances(known: _Statistic) -> _Variances:
     """Variances where every sample stands for itself."""
     inside, use, away, slopes, position, stratum = known
     free = np.maximum(np.bincount(stratum) - 1, 1)
-    column_products = _class_sums(inside[:, :, None] * inside[:, None, :], stratum)  # (strata, p, p)
+    column_products = group_sums(inside[:, :, None] * inside[:, None, :], stratum)  # (strata, p, p)
     lever = np.einsum("yp,cpq,yq->cy", away, column_products, away, optimize=True)
-    of_class = (_class_sums(use**2, stratum) * lever / free[:, None]).sum(0)
+    of_class = (group_sums(use**2, stratum) * lever / free[:, None]).sum(0)
     joint = use @ away
-    joint_products = _class_sums(joint[:, :, None] * joint[:, None, :], stratum)
+    joint_products = group_sums(joint[:, :, None] * joint[:, None, :], stratum)
     variance = float((column_products * joint_products / free[:, None, None]).sum())
     chance = np.einsum("cp,pq,cq->c", slopes, inside.T @ inside / len(inside), slopes, optimize=True)
     chance = chance / np.bincount(position)
     return _Variances(of_class, variance, chance, float(chance.sum()))
 
 
-def _grouped(known: _Known, group: NDArray[np.int64], alone: _Variances) -> _Variances:
+def _group_variances(known: _Statistic, group: Ints, alone: _Variances) -> _Variances:
     """Variances where whole groups are exchanged, never below those of samples that stand for themselves."""
     inside, use, away, slopes, position, stratum = known
     of_class = grouped_variance((inside @ away.T)[:, :, None], use[:, :, None], stratum, group)
@@ -153,33 +152,21 @@ def _grouped(known: _Known, group: NDArray[np.int64], alone: _Variances) -> _Var
     )
 
 
-def _pooled(
-    inside: NDArray[np.float64],
-    use: NDArray[np.float64],
-    stratum: NDArray[np.int64],
-    groups: NDArray[np.int64] | None,
-    further: Further,
-    classes: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
+def _add_further(
+    inside: Floats, use: Floats, stratum: Ints, groups: Ints | None, further: Further, classes: Ints
+) -> tuple[Floats, Floats, Ints, Ints | None]:
     """Add further samples, centred within their own classes, which are strata of their own."""
     rows = np.isin(further.labels, classes)
     labels = further.labels[rows]
     if not len(labels):
         return inside, use, stratum, groups
-    values, L = further.column[rows].astype(np.float64), _centred(further.logits[rows])
-    position, class_values = group_means(values, labels)
-    _, class_logits = group_means(L, labels)
+    _, position = np.unique(labels, return_inverse=True)
     return (
-        np.concatenate([inside, values - class_values[position]]),
-        np.concatenate([use, L - class_logits[position]]),
+        np.concatenate([inside, centre_within(further.column[rows], labels)]),
+        np.concatenate([use, centre_within(centre_rows(further.logits[rows]), labels)]),
         np.concatenate([stratum, stratum.max() + 1 + position]),
         None if groups is None or further.groups is None else np.concatenate([groups, further.groups[rows]]),
     )
-
-
-def _centred(logits: NDArray[Any]) -> NDArray[np.float64]:
-    L = logits.astype(np.float64)
-    return np.asarray(L - L.mean(1, keepdims=True))
 
 
 def _nearer_null(a: Any, b: Any) -> Any:
@@ -187,23 +174,19 @@ def _nearer_null(a: Any, b: Any) -> Any:
 
 
 def regression_reliance(
-    predictions: NDArray[Any],
-    targets: NDArray[Any],
-    bins: NDArray[np.int64],
-    column: NDArray[Any],
-    groups: NDArray[np.int64] | None = None,
+    predictions: Array, targets: Array, bins: Ints, column: Array, groups: Ints | None = None
 ) -> tuple[float, float]:
-    """The same for a regression: share of the slope of prediction on target that runs through a variable.
+    """Measure the share of a regression's slope of prediction on target that depends on a variable.
 
     With ``prediction ~ a * target + b * m`` and ``m ~ s * target``, the share is ``b * s / (a + b * s)``. The null
     exchanges the variable's part that the target leaves over, within target bins.
 
     Args:
-        predictions: ``(n,)``.
-        targets: ``(n,)``.
-        bins: ``(n,)`` target bin.
-        column: ``(n, p)`` numeric.
-        groups: ``(n,)`` as for ``reliance``.
+        predictions: Predicted values, ``(n,)``.
+        targets: True values, ``(n,)``.
+        bins: Target bin of each sample, ``(n,)``.
+        column: The variable, numeric, ``(n, p)``.
+        groups: Group of each sample, ``(n,)``, or None, as for ``reliance``.
 
     Returns:
         The share and its z.
@@ -213,11 +196,11 @@ def regression_reliance(
     along = m.T @ y / scale  # (p,): slope of the variable on the target
     _, position = np.unique(bins, return_inverse=True)
     left, unexplained = (v - np.outer(y, v.T @ y / scale).reshape(v.shape) for v in (m, p))
-    centred = [v - group_means(v, bins)[1][position] for v in (left, unexplained)]
+    centred = [centre_within(v, bins) for v in (left, unexplained)]
     weights = np.linalg.pinv(centred[0].T @ centred[0]) @ along
     lever = centred[0] @ weights  # one number a sample
     statistic = float(lever @ centred[1])
-    squares = [_class_sums(v**2, position) for v in (lever, centred[1])]
+    squares = [group_sums(v**2, position) for v in (lever, centred[1])]
     variance = float((squares[0] * squares[1] / np.maximum(np.bincount(position) - 1, 1)).sum())
     if groups is not None:
         a, b = (v.reshape(len(v), 1, 1) for v in (lever, centred[1]))
@@ -226,9 +209,7 @@ def regression_reliance(
     return share, statistic / np.sqrt(max(variance, _TINY))
 
 
-def channel_reliance(
-    contributions: NDArray[Any], activations: NDArray[Any], labels: NDArray[np.int64], column: NDArray[Any]
-) -> NDArray[np.float64]:
+def channel_reliance(contributions: Array, activations: Array, labels: Ints, column: Array) -> Floats:
     """Split a variable's reliance over channels.
 
     A channel's part is the slope of its activation on the variable, times its weight for each class, times how far
@@ -236,25 +217,17 @@ def channel_reliance(
     and one linear layer, where the parts sum to the reliance, an approximation behind anything else.
 
     Args:
-        contributions: ``(n, c)`` for the label class.
-        activations: ``(n, c)`` means over space.
-        labels: ``(n,)``.
-        column: ``(n, p)``.
+        contributions: Contributions to the label's class, ``(n, c)``.
+        activations: Activations averaged over space, ``(n, c)``.
+        labels: Class of each sample, ``(n,)``.
+        column: The variable, numeric, ``(n, p)``.
 
     Returns:
-        ``(c,)``, in units of the score summed over classes.
+        Each channel's part, ``(c,)``, in units of the score summed over classes.
     """
     A, C = activations.astype(np.float64), contributions.astype(np.float64)
-    _, position = np.unique(labels, return_inverse=True)
-    weights = _class_sums(A * C, position) / np.maximum(_class_sums(A**2, position), _TINY)
-    inside, varying = (v - group_means(v, labels)[1][position] for v in (column.astype(np.float64), A))
-    slopes = np.linalg.pinv(inside) @ varying
+    weights = group_sums(A * C, labels) / np.maximum(group_sums(A**2, labels), _TINY)
+    slopes = np.linalg.pinv(centre_within(column, labels)) @ centre_within(A, labels)
     _, class_column = group_means(column.astype(np.float64), labels)
     away = class_column - class_column.mean(0)
     return np.asarray(((away @ slopes) * (weights - weights.mean(0))).sum(0))
-
-
-def _class_sums(values: NDArray[np.float64], position: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum rows within each class, ``(classes, ...)``."""
-    counts = np.bincount(position)
-    return np.add.reduceat(values[np.argsort(position, kind="stable")], np.cumsum(counts) - counts, axis=0)

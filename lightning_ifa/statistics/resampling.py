@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+from lightning_ifa.statistics.arrays import Floats, Ints
+
+Rows = Ints
 DRAWS = 200
 
 
@@ -13,9 +14,9 @@ def bootstrap_draws(labels: Rows, seed: int, draws: int = DRAWS) -> list[Rows]:
     """Draw rows with replacement within classes, so that no draw loses a class.
 
     Args:
-        labels: ``(n,)`` class or target bin.
-        seed: Of the draws.
-        draws: How many.
+        labels: Class or target bin of each row, ``(n,)``.
+        seed: Seed of the draws.
+        draws: Number of draws.
     """
     rng = np.random.default_rng(seed)
     order = np.argsort(labels, kind="stable")
@@ -24,16 +25,16 @@ def bootstrap_draws(labels: Rows, seed: int, draws: int = DRAWS) -> list[Rows]:
     return [order[start + (rng.random(len(order)) * size).astype(np.int64)] for _ in range(draws)]
 
 
-def bootstrap_error(values: NDArray[np.float64]) -> float:
-    """Standard error of a number from its bootstrap values, ``(draws,)``."""
+def bootstrap_error(values: Floats) -> float:
+    """Estimate the standard error of a number from its bootstrap values, ``(draws,)``."""
     return float(values.std(ddof=1))
 
 
 def share_error(share: float, count: int) -> float:
-    """Standard error of a share of ``count`` things, never 0 (Agresti & Coull 1998: two of each sort added).
+    """Estimate a share's standard error from ``count`` things, never 0 (Agresti & Coull 1998: two of each sort added).
 
     >>> round(share_error(0.0, 16), 3)
     0.067
     """
-    moved = (share * count + 2) / (count + 4)
-    return float(np.sqrt(moved * (1 - moved) / (count + 4)))
+    adjusted = (share * count + 2) / (count + 4)
+    return float(np.sqrt(adjusted * (1 - adjusted) / (count + 4)))

@@ -1,4 +1,4 @@
-"""The one rule that turns a score and its significance into a health value."""
+"""Health: the one rule that turns a score and its significance into a number in [0, 1]."""
 
 from __future__ import annotations
 

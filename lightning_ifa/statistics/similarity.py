@@ -1,21 +1,20 @@
-"""How alike two networks see the same samples; channels permute between trainings, so none is met by its number."""
+"""Similarity of two networks on the same samples. Channels permute between trainings, so none is met by its number."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from lightning_ifa.statistics.strata import group_means
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, centre_rows
+from lightning_ifa.statistics.strata import centre_within
 
 FEWEST = 4
 """Samples below which the debiased estimate is undefined."""
 
 
-def linear_cka(x: NDArray[Any], y: NDArray[Any], labels: NDArray[np.int64] | None = None) -> float:
+def linear_cka(x: Array, y: Array, labels: Ints | None = None) -> float:
     """Linear centred kernel alignment of two feature sets on the same samples, debiased.
 
     Invariant to rotation, permutation and scale of the channels; the widths may differ. Kornblith et al. 2019 with
@@ -23,9 +22,9 @@ def linear_cka(x: NDArray[Any], y: NDArray[Any], labels: NDArray[np.int64] | Non
     are more channels than samples, for which the plain estimate goes to 1.
 
     Args:
-        x: ``(n, c)`` features of one network.
-        y: ``(n, d)`` of the other, row i of the same sample.
-        labels: ``(n,)`` class or target bin; features are then compared within classes only. Without, classes that
+        x: Features of one network, ``(n, c)``.
+        y: Features of the other, ``(n, d)``; row i is of the same sample.
+        labels: Class or target bin, ``(n,)``; features are then compared within classes only. Without it, classes that
             both networks tell apart make any two good networks alike.
 
     Returns:
@@ -44,31 +43,29 @@ def linear_cka(x: NDArray[Any], y: NDArray[Any], labels: NDArray[np.int64] | Non
     return float(min(_hsic(first, second) / norm, 1.0)) if norm > 0 else float("nan")
 
 
-def map_correlations(maps: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+def map_correlations(maps: Array, others: Array) -> Floats:
     """Pearson correlation over space of each sample's maps in two networks.
 
     Args:
-        maps: ``(n, *space)`` maps of one network.
-        others: ``(n, *space)`` of the other; another resolution is brought to the coarser of the two.
+        maps: Maps of one network, ``(n, *space)``.
+        others: Maps of the other, ``(n, *space)``; of two resolutions the coarser one is used for both.
 
     Returns:
-        ``(n,)`` in [-1, 1], exactly 1 for equal maps; NaN where a map is flat, or the spaces have other dimensions.
+        One correlation a sample, ``(n,)``, in [-1, 1], exactly 1 for equal maps; NaN where a map is flat, or the
+        spaces have other dimensions.
     """
     if maps.ndim != others.ndim:
         return np.full(len(maps), np.nan)
     shape = tuple(np.minimum(maps.shape, others.shape))
-    a, b = (_flat_centred(_resized(values, shape)) for values in (maps, others))
+    a, b = (centre_rows(_resize(v, shape).reshape(len(v), math.prod(shape[1:]))) for v in (maps, others))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.asarray(np.clip(found, -1.0, 1.0))
 
 
-def _gram(features: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _gram(features: Array, labels: Ints | None) -> Floats:
     """Inner products of the samples, diagonal left out."""
-    values = features.astype(np.float64)
-    if labels is not None:
-        position, means = group_means(values, labels)
-        values = values - means[position]
+    values = features.astype(np.float64) if labels is None else centre_within(features, labels)
     values = values - values.mean(0)
     values = values / max(float(np.abs(values).max(initial=0.0)), 1e-300)
     gram = values @ values.T
@@ -76,20 +73,15 @@ def _gram(features: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray[n
     return np.asarray(gram)
 
 
-def _hsic(k: NDArray[np.float64], m: NDArray[np.float64]) -> float:
+def _hsic(k: Floats, m: Floats) -> float:
     n = len(k)
     rows_k, rows_m = k.sum(1), m.sum(1)
     spread = rows_k.sum() * rows_m.sum() / ((n - 1) * (n - 2)) - 2 * float(rows_k @ rows_m) / (n - 2)
     return float(((k * m).sum() + spread) / (n * (n - 3)))
 
 
-def _resized(maps: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def _resize(maps: Array, shape: tuple[int, ...]) -> Array:
     if maps.shape == shape:
         return maps
     factors = [wanted / given for wanted, given in zip(shape, maps.shape, strict=True)]
     return np.asarray(zoom(maps, factors, order=1, mode="nearest", grid_mode=True))
-
-
-def _flat_centred(maps: NDArray[Any]) -> NDArray[np.float64]:
-    flat = maps.reshape(len(maps), math.prod(maps.shape[1:])).astype(np.float64)
-    return np.asarray(flat - flat.mean(1, keepdims=True))

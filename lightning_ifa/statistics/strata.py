@@ -1,21 +1,20 @@
-"""Group samples by what they show, so that everything else is compared within a group."""
+"""Strata: samples of one class, or of one range of the target, within which everything else is compared."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats, Ints
 
 UNLABELLED = -1
 BINS = 5
 
 
-def strata(targets: NDArray[Any], edges: NDArray[Any] | None = None) -> NDArray[np.int64]:
+def strata(targets: Array, edges: Array | None = None) -> Ints:
     """Give each sample its class, or for regression the quantile bin of its target.
 
     Args:
-        targets: ``(n,)``; int64 classes, -1 where unlabelled; float with NaN where unlabelled.
+        targets: Classes ``(n,)``, int64, -1 where unlabelled; or float targets, NaN where unlabelled.
         edges: Inner bin edges for float targets, from ``bin_edges``.
 
     Returns:
@@ -30,7 +29,7 @@ def strata(targets: NDArray[Any], edges: NDArray[Any] | None = None) -> NDArray[
     return np.where(np.isnan(targets), UNLABELLED, np.searchsorted(edges, targets, side="right")).astype(np.int64)
 
 
-def bin_edges(*targets: NDArray[Any]) -> NDArray[Any] | None:
+def bin_edges(*targets: Array) -> Array | None:
     """Give the inner edges of the quantile bins of all splits together; None for class labels.
 
     Ties merge bins, so a target with few values gets fewer bins than ``BINS``.
@@ -44,17 +43,28 @@ def bin_edges(*targets: NDArray[Any]) -> NDArray[Any] | None:
     return np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
 
 
-def group_means(values: NDArray[Any], labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def group_means(values: Array, labels: Ints) -> tuple[Ints, Array]:
     """Average rows within each label.
 
     Args:
-        values: ``(n,)`` or ``(n, p)``.
-        labels: ``(n,)``.
+        values: Array of shape ``(n,)`` or ``(n, p)``.
+        labels: Label of each row, ``(n,)``.
 
     Returns:
-        The label's position in the sorted unique labels, ``(n,)``, and the means, ``(groups, ...)``.
+        Position of each row's label among the sorted labels, ``(n,)``, and the means, ``(groups, ...)``.
     """
     _, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    starts = np.cumsum(counts) - counts
-    sums = np.add.reduceat(values[np.argsort(position, kind="stable")], starts, axis=0)
-    return position, sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+    return position, group_sums(values, labels) / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def group_sums(values: Array, labels: Ints) -> Array:
+    """Sum rows within each label, ``(groups, ...)``, in the order of the sorted labels."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return np.add.reduceat(values[np.argsort(labels, kind="stable")], np.cumsum(counts) - counts, axis=0)
+
+
+def centre_within(values: Array, labels: Ints) -> Floats:
+    """Subtract from each row the mean of all rows of its label; float64."""
+    values = values.astype(np.float64)
+    position, means = group_means(values, labels)
+    return np.asarray(values - means[position])

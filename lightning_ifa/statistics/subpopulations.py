@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lightning_ifa.statistics.arrays import Array, Floats, Ints
 
 LEAST_SAMPLES = 40
-"""A smaller class is not looked at: halves of it say nothing."""
+"""A smaller class is left out: its halves are too small to compare."""
 
 MOST_GROUPS = 3
 
@@ -26,23 +27,23 @@ class Subpopulations(NamedTuple):
 
     Attributes:
         label: The class.
-        group: ``(m,)`` group of each of its samples, largest group first.
-        rows: ``(m,)`` which samples those are.
+        group: Group of each of its samples, largest group first, ``(m,)``.
+        rows: Row numbers of these samples, ``(m,)``.
         stability: Adjusted Rand index between divisions learnt from disjoint halves, mean of ten; 1 = the same.
-        null: The same on samples of one Gaussian with the class's covariance.
+        null: Stability on samples of one Gaussian with the class's covariance.
         separation: Share of the variance between the groups.
-        z: Of the separation, against that Gaussian.
-        features: ``(c,)`` channels, those first whose contribution tells the groups apart best.
+        z: Significance of the separation, against that Gaussian.
+        features: Channels, those first whose contribution separates the groups best, ``(c,)``.
     """
 
     label: int
-    group: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    group: Ints
+    rows: Ints
     stability: float
     null: float
     separation: float
     z: float
-    features: NDArray[np.int64]
+    features: Ints
 
     @property
     def found(self) -> bool:
@@ -51,16 +52,16 @@ class Subpopulations(NamedTuple):
         return self.stability >= STABLE and self.z > Z_LIMIT and bool(smallest >= LEAST_SHARE)
 
 
-def subpopulations(contributions: NDArray[Any], labels: NDArray[np.int64], seed: int = 0) -> list[Subpopulations]:
+def subpopulations(contributions: Array, labels: Ints, seed: int = 0) -> list[Subpopulations]:
     """Divide every class that is large enough, the most clearly divided first.
 
     One long cloud can be cut in two in a stable way as well, so the groups are set against samples of a Gaussian with
     the same covariance (Liu et al. 2008, SigClust), and stability is shown beside that of the same Gaussian.
 
     Args:
-        contributions: ``(n, c)``, of each sample's own class.
-        labels: ``(n,)`` class, -1 where unlabelled.
-        seed: Of halves and draws.
+        contributions: Contributions to each sample's own class, ``(n, c)``.
+        labels: Class of each sample, ``(n,)``, -1 where unlabelled.
+        seed: Seed of the halves and of the draws from Gaussians.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -72,9 +73,7 @@ def subpopulations(contributions: NDArray[Any], labels: NDArray[np.int64], seed:
     return sorted(found, key=lambda division: (not division.found, -division.z))
 
 
-def _divide(
-    label: int, rows: NDArray[np.int64], profiles: NDArray[np.float64], rng: np.random.Generator
-) -> Subpopulations:
+def _divide(label: int, rows: Ints, profiles: Floats, rng: np.random.Generator) -> Subpopulations:
     left, spread, _ = np.linalg.svd(profiles - profiles.mean(0), full_matrices=False)
     scores = (left * spread)[:, :COMPONENTS]
     draws = rng.normal(size=(DRAWS, *scores.shape)) * scores.std(0)
@@ -87,23 +86,23 @@ def _divide(
         separation = float(_separation(scores[None], centres)[0])
         chance = _separation(draws, _centres(draws, groups))
         z = (separation - float(chance.mean())) / max(float(chance.std()), 1e-12)
-        stability = _agreement(scores, groups, rng)
-        null = float(np.mean([_agreement(draw, groups, rng) for draw in draws[:NULLS]]))
-        told = _separating_channels(profiles, group)
-        divisions.append(Subpopulations(label, group, rows, stability, null, separation, z, told))
+        stability = _stability(scores, groups, rng)
+        null = float(np.mean([_stability(draw, groups, rng) for draw in draws[:NULLS]]))
+        features = _separating_channels(profiles, group)
+        divisions.append(Subpopulations(label, group, rows, stability, null, separation, z, features))
     return max(divisions, key=lambda division: (division.found, division.z))
 
 
-def _agreement(scores: NDArray[np.float64], groups: int, rng: np.random.Generator) -> float:
+def _stability(scores: Floats, groups: int, rng: np.random.Generator) -> float:
     """Learn the division from each of two halves, apply both to all, and compare; mean over some ways to halve."""
     orders = np.stack([rng.permutation(len(scores)) for _ in range(HALVES)])
     size = len(scores) // 2
     learnt = [_centres(scores[half], groups) for half in (orders[:, :size], orders[:, size : 2 * size])]
-    told = [_nearest(np.broadcast_to(scores, (HALVES, *scores.shape)), centres) for centres in learnt]
-    return float(np.mean([_rand_index(a, b, groups) for a, b in zip(*told, strict=True)]))
+    assigned = [_nearest(np.broadcast_to(scores, (HALVES, *scores.shape)), centres) for centres in learnt]
+    return float(np.mean([_rand_index(a, b, groups) for a, b in zip(*assigned, strict=True)]))
 
 
-def _rand_index(first: NDArray[np.int64], second: NDArray[np.int64], groups: int) -> float:
+def _rand_index(first: Ints, second: Ints, groups: int) -> float:
     """Adjusted Rand index (Hubert and Arabie 1985); 1 where both know one group only."""
     table = np.bincount(first * groups + second, minlength=groups**2).reshape(groups, groups).astype(np.float64)
     pairs, rows, columns = ((v * (v - 1) / 2).sum() for v in (table, table.sum(1), table.sum(0)))
@@ -112,7 +111,7 @@ def _rand_index(first: NDArray[np.int64], second: NDArray[np.int64], groups: int
     return float((pairs - chance) / (most - chance)) if most > chance else 1.0
 
 
-def _centres(scores: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+def _centres(scores: Floats, groups: int) -> Floats:
     """K-means of several data sets at once, ``(sets, n, p)`` to ``(sets, groups, p)``.
 
     Begun once along each of the first three components, so that nothing is random; the best is kept.
@@ -132,22 +131,22 @@ def _centres(scores: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
     return np.asarray(np.stack(found)[np.argmin(inertia, axis=0), np.arange(len(scores))])
 
 
-def _nearest(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
+def _nearest(scores: Floats, centres: Floats) -> Ints:
     away = (centres**2).sum(2)[:, None, :] - 2 * scores @ centres.transpose(0, 2, 1)
     return np.asarray(away.argmin(2))
 
 
-def _within(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+def _within(scores: Floats, centres: Floats) -> Floats:
     own = np.take_along_axis(centres, _nearest(scores, centres)[:, :, None], axis=1)
     return np.asarray(((scores - own) ** 2).sum((1, 2)))
 
 
-def _separation(scores: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+def _separation(scores: Floats, centres: Floats) -> Floats:
     total = ((scores - scores.mean(1, keepdims=True)) ** 2).sum((1, 2))
     return np.asarray(1 - _within(scores, centres) / total)
 
 
-def _separating_channels(profiles: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+def _separating_channels(profiles: Floats, group: Ints) -> Ints:
     """Channels by how much of the variance between the groups they make up, most first."""
     means = np.stack([profiles[group == g].mean(0) for g in np.unique(group)])
     between = (np.bincount(group)[np.unique(group)][:, None] * (means - profiles.mean(0)) ** 2).sum(0)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from torch.utils.data import DataLoader
 
+from lightning_ifa import FeatureReport
 from lightning_ifa.data.regions import find_regions
-from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.localization import localize
 
 

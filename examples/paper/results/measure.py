@@ -9,10 +9,7 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.decomposition import decompose
-from lightning_ifa.evaluation.cam_check import check_maps
-from lightning_ifa.evaluation.cam_evaluation import evaluate_maps
-from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa import FeatureReport, check_maps, decompose, evaluate_maps
 
 from .localisation import localisation
 

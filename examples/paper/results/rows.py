@@ -9,8 +9,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_ifa.report.feature_report import FeatureReport
-from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis
 from lightning_ifa.training.lightning_cli import train
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "paper"
