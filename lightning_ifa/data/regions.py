@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from lightning_ifa.data.metadata import SPLITS
 from lightning_ifa.data.nested_datasets import any_owner, owner
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import DataError
+from lightning_ifa.options import SPLITS
 
 RegionSource = Sequence[Any] | Callable[[int], Any]
 

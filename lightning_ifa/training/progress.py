@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_ifa.data.sampling import batch_size
-from lightning_ifa.training.loaders import Source
+from lightning_ifa.training.loaders import ReferenceSamples
 
 log = logging.getLogger(__name__)
 DESCRIPTION = "Feature analysis"
@@ -24,29 +24,29 @@ Update = Callable[[int | None], None]
 
 
 @contextmanager
-def show_progress(trainer: Any, source: Source, samples: int) -> Iterator[Source]:
-    """Let the passes over a source be seen, if they take long and the trainer has a progress bar.
+def show_progress(trainer: Any, samples: ReferenceSamples, count: int) -> Iterator[ReferenceSamples]:
+    """Let the passes over some samples be seen, if they take long and the trainer has a progress bar.
 
     Args:
-        trainer: Of either Lightning package.
-        source: Where the samples come from.
-        samples: How many of them this rank reads.
+        trainer: The trainer, of either Lightning package.
+        samples: The samples and where they come from.
+        count: How many of them this rank reads.
 
     Yields:
-        The source to read from.
+        The samples to read.
     """
-    bar, prepare = trainer.progress_bar_callback, source.extraction.prepare
+    bar, prepare = trainer.progress_bar_callback, samples.extraction.prepare
     if prepare is None or bar is None or not bar.is_enabled:
-        yield source
+        yield samples
         return
-    shown = _ProgressLine(bar, math.ceil(samples / batch_size(source.loader)))
+    shown = _ProgressLine(bar, math.ceil(count / batch_size(samples.loader)))
 
     def prepared(batch: Any) -> Any:
         shown.count()
         return prepare(batch)
 
     try:
-        yield replace(source, extraction=replace(source.extraction, prepare=prepared))
+        yield replace(samples, extraction=replace(samples.extraction, prepare=prepared))
     finally:
         shown.close()
 

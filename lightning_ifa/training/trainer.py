@@ -1,4 +1,4 @@
-"""What the callback asks of a Trainer, in one place: loaders, batches, ranks, steps.
+"""What the package asks of a Trainer, in one place: loaders, batches, ranks, steps.
 
 Works on the trainers of both Lightning packages, which share these names but no class.
 """
@@ -50,6 +50,11 @@ def clean_training_loader(trainer: Any) -> Any | None:
         if found is not None:
             return found() if callable(found) else found
     return None
+
+
+def load_training_samples(trainer: Any) -> None:
+    """Make the training loaders as a fit would, where only a validation runs."""
+    trainer.fit_loop.setup_data()
 
 
 def batch_preparation(trainer: Any) -> Callable[[Any], Any]:
