@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -79,26 +80,26 @@ class AnalysisOptions(_Options):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_text(self, "layer")
+        _require(self, "layer", _is_text, "a string")
         _require_name(self, "task", ("auto", *TASKS[:-1]), "a function")
         _require_name(self, "cam", CAM_METHODS, "a function")
         if isinstance(self.explain, str):
             _require_name(self, "explain", ("target", "prediction"), "a class index")
         else:
             _require_integer(self, "explain", 0)
-        _require_integer(self, "max_samples", FEWEST_SAMPLES)
-        _require_integer(self, "probes", 1)
-        _require_integer(self, "seed", 0)
-        _require_flag(self, "swaps")
-        _require_function(self, "batch_fn")
-        _require_function(self, "reshape")
+        for name, least in (("max_samples", FEWEST_SAMPLES), ("probes", 1), ("seed", 0)):
+            _require_integer(self, name, least)
+        for name in ("batch_fn", "reshape"):
+            _require(self, name, lambda value: value is None or callable(value), "a function")
         if self.reshape is not None and self.layer is None:
             raise ValueError("reshape belongs to the output of one layer; name it by layer=")
+        _require(self, "swaps", _is_flag, "True or False")
         if not isinstance(self.metadata, (str, os.PathLike)):
             _require_splits(self, "metadata")
         _require_splits(self, "regions")
+        _require(self, "class_names", lambda value: value is None or _is_sequence(value), "a sequence of names")
         if self.class_names is not None:  # labels that are numbers become strings
-            object.__setattr__(self, "class_names", tuple(map(str, _sequence("class_names", self.class_names))))
+            object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,16 +122,13 @@ class TrainingOptions(_Options):
 
     def __post_init__(self) -> None:
         _require_integer(self, "every_n_epochs", 1)
-        share: Any = self.max_overhead
-        if share is not None and not (_is_number(share, Real) and 0 < share < math.inf):
-            raise ValueError(f"max_overhead={share!r}; expected a share of the training time, as 0.05")
-        if self.train_dataloader is not None and not hasattr(self.train_dataloader, "dataset"):
-            raise ValueError(f"train_dataloader is a {type(self.train_dataloader).__name__}; expected a DataLoader")
+        _require(self, "max_overhead", _is_share, "a share of the training time, as 0.05")
+        _require(self, "train_dataloader", lambda value: value is None or hasattr(value, "dataset"), "a DataLoader")
         _require_name(self, "on_error", ("warn", "raise"))
         for name in ("log_images", "install_view"):
-            _require_flag(self, name)
+            _require(self, name, _is_flag, "True or False")
         for name in ("baseline_run_id", "run_id", "tracking_uri"):
-            _require_text(self, name)
+            _require(self, name, _is_text, "a string")
 
 
 def require_known(
@@ -165,14 +163,15 @@ def check_layers(layers: Sequence[str]) -> list[str]:
     Raises:
         ValueError: There is none, or something else than names was given.
     """
-    names = list(dict.fromkeys(_sequence("layers", layers)))
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"layers={layers!r}; expected the names of one or more layers")
-    return names
+    if not _is_sequence(layers) or not len(layers) or not all(isinstance(name, str) for name in layers):
+        raise ValueError(f"layers={reprlib.repr(layers)}; expected the names of one or more layers")
+    return list(dict.fromkeys(layers))
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _require(options: Any, name: str, is_right: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(options, name)
+    if not is_right(value):
+        raise ValueError(f"{name}={reprlib.repr(value)}; expected {expected}")
 
 
 def _require_integer(options: Any, name: str, least: int) -> None:
@@ -181,7 +180,7 @@ def _require_integer(options: Any, name: str, least: int) -> None:
 
 
 def _require_name(options: Any, name: str, choices: Sequence[str], otherwise: str = "") -> None:
-    """See that an option is one of the choices, or, if it may be a function, that it is no name at all."""
+    """See that an option is one of the choices, or, if it may be a function, that it is one."""
     value = getattr(options, name)
     if isinstance(value, str) and value in choices:
         return
@@ -191,40 +190,32 @@ def _require_name(options: Any, name: str, choices: Sequence[str], otherwise: st
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     if not hint.endswith("?"):
         hint = f"; choose {', '.join(choices)}" + (f" or {otherwise}" if otherwise else "")
-    raise ValueError(f"{name}={value!r} is unknown{hint}")
-
-
-def _require_text(options: Any, name: str) -> None:
-    value = getattr(options, name)
-    if not (value is None or isinstance(value, str)):
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a string")
-
-
-def _require_flag(options: Any, name: str) -> None:
-    value = getattr(options, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}; expected True or False")
-
-
-def _require_function(options: Any, name: str) -> None:
-    value = getattr(options, name)
-    if not (value is None or callable(value)):
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a function")
+    raise ValueError(f"{name}={reprlib.repr(value)} is unknown{hint}")
 
 
 def _require_splits(options: Any, name: str) -> None:
     """See that what is given by split is given for splits that there are."""
-    value = getattr(options, name)
-    if value is None:
-        return
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} is a {type(value).__name__}; expected a mapping from {' or '.join(SPLITS)}")
-    for split in value:
+    _require(options, name, lambda value: value is None or isinstance(value, Mapping), f"a mapping from {SPLITS}")
+    for split in getattr(options, name) or ():
         if split not in SPLITS:
             raise ValueError(f"{name} names the split {split!r}{did_you_mean(str(split), SPLITS)}")
 
 
-def _sequence(name: str, value: Any) -> Iterable[Any]:
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{name}={value!r}; expected a sequence of names")
-    return value
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (_is_number(value, Real) and 0 < value < math.inf)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_sequence(value: Any) -> bool:
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, Mapping))

@@ -219,6 +219,30 @@ def test_arguments_are_checked(options, match):
         IntegratedFeatureAnalysis(**options)
 
 
+HOOKS = (
+    "start_stage", "start_fit", "start_epoch", "see_training_batch", "see_validation_batch", "finish_validation",
+    "send", "record", "close",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", HOOKS)
+def test_a_hook_that_fails_ends_the_training_only_if_that_is_wanted(monkeypatch, tmp_path, method):
+    def fail(*_, **__):
+        raise RuntimeError("out of order")
+
+    def train(**options):
+        trainer, module = fit([IntegratedFeatureAnalysis(**options)], max_epochs=1)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return module
+
+    plain = fit(max_epochs=1)[1]
+    monkeypatch.setattr(Session, method, fail)
+    with pytest.warns(IFAWarning, match="training goes on: RuntimeError: out of order"):
+        assert weights(train()) == weights(plain)
+    with pytest.raises(RuntimeError, match="out of order"):
+        train(on_error="raise")
+
+
 def test_two_instances_look_at_two_layers():
     callbacks = [IntegratedFeatureAnalysis(layer=f"net.features.{i}", on_error="raise") for i in (1, 4)]
     fit(callbacks, max_epochs=1)

@@ -59,9 +59,9 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
     """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
 
     Args:
-        checkpoint: Of Lightning, or a state dict.
+        checkpoint: A checkpoint of Lightning, or a state dict.
         model: ``MODULE:NAME`` of a torch module, or of a class or function that makes one without arguments.
-        data: As for ``recompute.load_data``.
+        data: ``MODULE:NAME`` as for ``reanalysis.load_data``.
 
     Raises:
         DataError: Model or loaders cannot be had.

@@ -38,7 +38,7 @@ class ReferenceSamples:
 
 
 class Streams:
-    """Samples of the trainer's streams, taken as they go by; training and validation are not iterated a second time.
+    """Samples of the trainer's streams, kept while they are read; no stream is iterated a second time.
 
     Args:
         size: The number of samples kept of each stream.
@@ -57,7 +57,7 @@ class Streams:
                 self._held[split, number] = alone if ranks == 1 else DataError(_ONE_PROCESS.format(split))
 
     def add(self, split: str, number: int, batch: Any) -> None:
-        """Let a batch go by; an error waits until the samples are asked for."""
+        """Keep some samples of a batch; an error waits until the samples are asked for."""
         held = self._held.get((split, number))
         if isinstance(held, Reservoir):
             try:
@@ -66,20 +66,20 @@ class Streams:
                 self._held[split, number] = error
 
     def loader(self, split: str, number: int, size: int) -> DataLoader[Any]:
-        """Give a loader over the held samples.
+        """Give a loader over the samples that were kept.
 
         Raises:
-            DataError: Nothing was held; or the error that kept it from being held.
+            DataError: None was kept. The error that prevented it is raised again.
         """
-        held = self._held.get((split, number), DataError(f"no sample of the {split} stream has gone by yet"))
+        held = self._held.get((split, number), DataError(f"no sample of the {split} stream has been read yet"))
         if isinstance(held, Exception):
             raise held
         return held.loader(size)
 
 
 _ONE_PROCESS = (
-    "the {} samples come as a stream, which only one process can sample as it goes by, and this training has several; "
-    "give a map-style data set"
+    "the {} samples come as a stream, which only one process can sample while it is read, and this training has "
+    "several; give a map-style data set"
 )
 
 

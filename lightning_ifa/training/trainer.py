@@ -94,7 +94,7 @@ def require_whole_layers(trainer: Any) -> None:
     """See that every rank holds whole parameters; every rank comes to the same answer.
 
     Raises:
-        StrategyError: The strategy spreads them over the ranks, so that no layer can be cut out and run on its own.
+        StrategyError: The strategy spreads them over the ranks, so that no layer can be run on its own.
     """
     for base in type(trainer.strategy).__mro__:
         if base.__name__ in SHARDING:
