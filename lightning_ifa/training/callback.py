@@ -160,7 +160,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     ) -> None:
         """Keep some samples of a training stream."""
         with self.session.notices.guard():
-            self.session.see_training_batch(batch)
+            self.session.streams.add("train", 0, batch)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Get ready to keep samples of validation streams."""

@@ -25,16 +25,7 @@ Update = Callable[[int | None], None]
 
 @contextmanager
 def show_progress(trainer: Any, samples: ReferenceSamples, count: int) -> Iterator[ReferenceSamples]:
-    """Let the passes over some samples be seen, if they take long and the trainer has a progress bar.
-
-    Args:
-        trainer: The trainer, of either Lightning package.
-        samples: The samples and where they come from.
-        count: How many of them this rank reads.
-
-    Yields:
-        The samples to read.
-    """
+    """Give samples whose passes are seen, if they take long and the trainer has a bar; this rank reads ``count``."""
     bar, prepare = trainer.progress_bar_callback, samples.extraction.prepare
     if prepare is None or bar is None or not bar.is_enabled:
         yield samples
@@ -52,7 +43,7 @@ def show_progress(trainer: Any, samples: ReferenceSamples, count: int) -> Iterat
 
 
 class _ProgressLine:
-    """A line in a progress bar that appears late and leaves no trace; whatever a bar throws ends it."""
+    """A line in a progress bar that appears late and leaves no trace; whatever error a bar raises ends it."""
 
     def __init__(self, bar: Any, total: int) -> None:
         self._bar, self._total, self._done = bar, total, 0

@@ -39,17 +39,7 @@ class RunLogger:
         self._began = time.monotonic()
 
     def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
-        """Take a report, until ``send``.
-
-        Args:
-            report: The report of one validation loader.
-            moment: The moment at which its weights were trained.
-            global_step: The trainer's global step.
-            number: The number of the validation loader.
-
-        Returns:
-            The report's metrics as they are logged.
-        """
+        """Keep the report of a validation loader until ``send``; give its metrics as they are logged."""
         if number == 0:
             self._latest = (report, moment, global_step)
         place = "/".join(filter(None, (self.place, f"dataloader_{number}" if number else "")))
@@ -66,7 +56,7 @@ class RunLogger:
         Args:
             trainer: The trainer, of either Lightning package.
             best: The path of the best checkpoint until now; empty where there is none.
-            unlogged: Whether the metrics did not reach the run by the logger.
+            unlogged: Whether the logger did not log the metrics.
         """
         waiting, self._waiting = self._waiting, {}
         for place, (report, moment) in waiting.items():

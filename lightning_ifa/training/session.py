@@ -57,7 +57,7 @@ class Session:
         self.checkpoint: Moment | None = None
         self.trend: list[tuple[int, float, float]] = []
         self.capture = ValidationCapture(None, None)
-        self._streams = Streams(options.max_samples)
+        self.streams = Streams(options.max_samples)
         self._schedule = Schedule()
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
@@ -81,23 +81,14 @@ class Session:
     def start_epoch(self, split: str, trainer: Any, module: Any) -> None:
         """Get ready to keep samples of this split's streams, if it has any."""
         loaders = access.validation_loaders(trainer) if split == "validation" else access.training_loaders(trainer)
-        self._streams.restart(split, loaders, self._extraction(trainer, module), trainer.world_size)
-
-    def see_training_batch(self, batch: Any) -> None:
-        """Keep some samples of a training stream."""
-        self._streams.add("train", 0, batch)
+        self.streams.restart(split, loaders, self._extraction(trainer, module), trainer.world_size)
 
     def see_validation_batch(self, trainer: Any, module: Any, batch: Any, position: int, number: int) -> None:
-        """Keep some samples of a validation stream, or capture what the user's own validation computes.
+        """Keep samples of a validation stream, or capture what the user's validation does with a batch.
 
-        Args:
-            trainer: The trainer that validates.
-            module: The module that is validated.
-            batch: The batch that is about to be validated.
-            position: The position of the batch in its loader.
-            number: The number of the validation loader.
+        ``position`` is that of the batch in its loader, ``number`` that of the loader.
         """
-        self._streams.add("validation", number, batch)
+        self.streams.add("validation", number, batch)
         if number > 0:
             self.capture.stop()
         elif position > 0:
@@ -133,12 +124,9 @@ class Session:
                 access.log_at(trainer, metrics, self.checkpoint.step)
 
     def analyze(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
-        """Analyse each validation loader; one that fails takes no other with it, unless it is the first.
+        """Analyse each validation loader, and add its metrics to ``metrics`` as soon as they are there.
 
-        Args:
-            trainer: The trainer that has validated.
-            module: The module that was validated.
-            metrics: Takes the metrics of each loader as soon as they are there.
+        A loader that fails takes no other with it, unless it is the first.
         """
         access.require_whole_layers(trainer)
         loaders = self._loaders(trainer, module)
@@ -151,12 +139,7 @@ class Session:
                 metrics |= self._analyze_loader(trainer, loaders, train, tables, number)
 
     def send(self, trainer: Any, unlogged: bool = False) -> None:
-        """Hand what was found to the run, in the background; nothing of a test drive.
-
-        Args:
-            trainer: The trainer whose run it is.
-            unlogged: Whether the metrics did not reach the run by the logger.
-        """
+        """Hand what was found to the run, in the background; ``unlogged`` if the logger did not log the metrics."""
         if access.is_fast_dev_run(trainer) or not self.publishes:
             self.run_logger.drop()
         self.run_logger.send(trainer, access.best_checkpoint(trainer), unlogged)
@@ -184,9 +167,7 @@ class Session:
     def _loaders(self, trainer: Any, module: Any) -> TrainerLoaders:
         own = self.training.train_dataloader
         clean = own if own is not None else self._clean
-        return TrainerLoaders(
-            trainer, self._extraction(trainer, module), self._streams, self.options.max_samples, clean
-        )
+        return TrainerLoaders(trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean)
 
     def _extraction(self, trainer: Any, module: Any) -> FeatureExtractor:
         return extractor_of(
@@ -294,6 +275,6 @@ class Session:
 
 def sessions(trainer: Any) -> list[Session]:
     """The sessions of a trainer's callbacks, in the user's order, without those that leave the work to others."""
-    candidates = [getattr(callback, "session", None) for callback in access.callbacks(trainer)]
+    candidates = [getattr(callback, "__dict__", {}).get("session") for callback in trainer.callbacks]
     found = [each for each in candidates if isinstance(each, Session)]
     return [each for each in found if not each.is_fallback] or found

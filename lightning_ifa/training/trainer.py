@@ -73,11 +73,6 @@ def forward_context(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: trainer.precision_plugin.forward_context()
 
 
-def callbacks(trainer: Any) -> list[Any]:
-    """All callbacks of the trainer."""
-    return list(trainer.callbacks)
-
-
 def move_forward(trainer: Any, callback: Any) -> None:
     """Put a callback before the first one that does something when a validation epoch ends.
 

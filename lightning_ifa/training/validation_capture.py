@@ -41,12 +41,7 @@ class ValidationCapture:
         return self._trainer == id(trainer) and self._module is module
 
     def start(self, samples: ReferenceSamples, batch: Any) -> None:
-        """Begin to note what the user's forward passes do.
-
-        Args:
-            samples: Validation samples that will be analysed.
-            batch: The first of the batches that are about to be validated.
-        """
+        """Begin to note what the user's forward passes do; ``batch`` is the first that is about to be validated."""
         if self.refused is not None:
             return
         try:
