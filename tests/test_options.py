@@ -146,6 +146,16 @@ def test_every_option_is_an_argument_of_analyze_and_of_the_callback_with_the_sam
     assert set(of_callback) == {*AnalysisOptions.__dataclass_fields__, *TrainingOptions.__dataclass_fields__}
 
 
+def test_a_class_index_on_the_command_line_is_a_number():
+    jsonargparse = pytest.importorskip("jsonargparse")
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(IntegratedFeatureAnalysis, "ifa")
+    assert [parser.parse_args([f"--ifa.explain={given}"]).ifa.explain for given in ("2", "prediction")] == [
+        2,
+        "prediction",
+    ]
+
+
 def test_names_are_those_of_the_methods_themselves():
     assert set(CAM_METHODS) == set(METHODS)
 
