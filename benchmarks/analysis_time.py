@@ -35,6 +35,7 @@ from lightning_ifa.tracking.job import upload
 from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.training.session import Session
 
 
 def seconds(action):
@@ -96,24 +97,25 @@ class Separate(IntegratedFeatureAnalysis):
 
     def setup(self, trainer, pl_module, stage):
         super().setup(trainer, pl_module, stage)
-        self._capture.refused = "benchmark"
+        self.session.capture.refused = "benchmark"
 
 
-class FeaturesOnly(IntegratedFeatureAnalysis):
+class FeaturesOnly(Session):
     """Takes the features from the validation's forward passes, and judges nothing."""
 
-    def _analyse(self, trainer, pl_module):
-        self._tables(trainer, self._sources(trainer, pl_module).validation(0))
-        return {}
+    def analyze(self, trainer, module, metrics):
+        self._tables(trainer, self._loaders(trainer, module).validation(0))
 
 
 def compare_shared_passes(rounds, folder):
     """Compare ``trainer.validate`` with and without the analysis; processor time, so that other jobs disturb less."""
     model, samples = ResNet(), TensorDataset(torch.randn(1024, 3, 32, 32), torch.arange(1024) % 10)
     loader = DataLoader(samples, 64)
-    callbacks = {"shared, features only": FeaturesOnly(), "shared": IntegratedFeatureAnalysis(), "separate": Separate()}
+    features = IntegratedFeatureAnalysis()
+    features.session = FeaturesOnly(features.session.options, features.session.training)
+    callbacks = {"shared, features only": features, "shared": IntegratedFeatureAnalysis(), "separate": Separate()}
     for callback in callbacks.values():
-        callback._send = lambda trainer, unlogged=False: None
+        callback.session.publishes = False
     trainers = {"plain": trainer(folder)} | {name: trainer(folder, c) for name, c in callbacks.items()}
     ratios = {name: [] for name in callbacks}
     for _ in range(rounds + 1):

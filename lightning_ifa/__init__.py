@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_ifa import gate
-    from lightning_ifa.analysis import analyze
+    from lightning_ifa.analysis import analyze, analyze_layers
     from lightning_ifa.data.feature_table import FeatureTable
     from lightning_ifa.decomposition import decompose
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.evaluation.cam_check import check_maps
     from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
-    from lightning_ifa.layer_analysis import analyze_layers
     from lightning_ifa.report.feature_report import FeatureReport
     from lightning_ifa.tracking.compare import compare
     from lightning_ifa.tracking.log_model import log_model
@@ -51,7 +50,7 @@ _HOME = {
     "IntegratedFeatureAnalysis": "training.callback",
     "MapEvaluation": "evaluation.cam_evaluation",
     "analyze": "analysis",
-    "analyze_layers": "layer_analysis",
+    "analyze_layers": "analysis",
     "autolog": "training.autolog",
     "check_maps": "evaluation.cam_check",
     "compare": "tracking.compare",

@@ -28,6 +28,7 @@ from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.options import AnalysisOptions, check_layers
 from lightning_ifa.report.examples import example_rows
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.importance import importance
@@ -75,8 +76,8 @@ def analyze(
         cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, ``"eigencam"``,
             ``"eigengradcam"``, ``"random"`` (a control), ``"scorecam"`` and ``"ablationcam"`` (a forward pass a
             channel), or a function ``(A, G) -> weights``.
-        max_samples: At most that many samples a split, a fixed random subset.
-        probes: How many samples are pictured.
+        max_samples: The largest number of samples analysed of a split, at least 4; a fixed random subset.
+        probes: The number of samples that are pictured, at least 1.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
             left out takes it from its data set's attribute ``metadata``, if that is such a DataFrame. A column
             ``group`` is not tested: it says which samples belong together, as of one patient.
@@ -84,72 +85,150 @@ def analyze(
             of the input's spatial shape, True where the evidence should lie, all False where there is nothing to
             see, None where nothing is known. Left out, the data set's method ``region(index)`` is asked, if it has
             one. Costs two forward passes of 256 samples.
-        class_names: One a class.
-        batch_fn: Takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual names.
-        reshape: Takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving entries, where its
-            form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
+        class_names: The name of each class.
+        batch_fn: A function that takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual
+            names.
+        reshape: A function that takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving
+            entries, where its form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
         swaps: Also look for confounders by exchanging borders, corners, background level, contrast and fine
             detail between images: twelve more forward passes of 256 samples. Only for images that have a background;
             see docs/indicators.md.
-        seed: Of every random draw.
+        seed: Seed of every random draw.
 
     Returns:
         The report; ``report.metrics`` are the numbers, ``report.alarms`` the families whose fault was found.
 
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
+        ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
     """
-    extraction = FeatureExtractor(model, layer, task, explain, cam, batch_fn, seed, reshape=reshape)
-    known = read_metadata(metadata)
-    loaders = {"train": train_loader, "validation": val_loader}
-    tables = {
-        split: with_metadata(
-            extraction(loader, reference_indices(loader, max_samples, seed, split)), loader, known.get(split), split
-        )
-        for split, loader in loaders.items()
-        if loader is not None
-    }
-    sources = {split: (extraction, loader) for split, loader in loaders.items() if loader is not None}
-    return examine(
-        tables,
-        sources,
-        probes=probes,
-        regions=find_regions(regions, "validation", val_loader.dataset),
-        swaps=swaps,
-        class_names=class_names,
-        augmented=train_loader is not None and extraction.is_augmented(train_loader, tables["train"].indices),
-        seed=seed,
+    options = AnalysisOptions.of(locals())
+    found = find_regions(options.regions, "validation", val_loader.dataset)
+    return _analyze(model, val_loader, train_loader, [options.layer], options, found)[0]
+
+
+def analyze_layers(
+    model: nn.Module,
+    val_loader: DataLoader[Any],
+    train_loader: DataLoader[Any] | None = None,
+    *,
+    layers: Sequence[str],
+    task: str | ScoreFunction = "auto",
+    explain: str | int = "target",
+    cam: str | Method = "hirescam",
+    max_samples: int = 1024,
+    probes: int = 8,
+    metadata: Mapping[str, pd.DataFrame] | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_fn: BatchFunction | None = None,
+    seed: int = 0,
+) -> dict[str, FeatureReport]:
+    """Analyse several layers: where in the network does a finding arise?
+
+    The same samples serve every layer, and a batch costs one forward pass and one backward pass, to the first of the
+    layers. Each report equals that of ``analyze(layer=...)``, but for what ``analyze`` finds by changing the inputs
+    (swaps, regions), which does not belong to a layer.
+
+    Args:
+        model: The network; this and every argument but ``layers`` means the same as in ``analyze``.
+        val_loader: Loader over a map-style validation set.
+        train_loader: Loader over the training set, or None.
+        layers: Names as for ``analyze(layer=...)``; they may be nested in one another.
+        task: The task, or ``"auto"``.
+        explain: The class that is explained.
+        cam: The CAM method.
+        max_samples: The largest number of samples analysed of a split.
+        probes: The number of samples that are pictured.
+        metadata: Split name to what is known of its samples.
+        class_names: The name of each class.
+        batch_fn: A function that takes ``(x, y)`` from a batch of unusual form.
+        seed: Seed of every random draw.
+
+    Returns:
+        Layer name to its report, in the order of ``layers``.
+
+    Raises:
+        IFAError: As ``analyze``.
+        ValueError: As ``analyze``.
+    """
+    names = check_layers(layers)
+    options = AnalysisOptions.of(locals())
+    return dict(zip(names, _analyze(model, val_loader, train_loader, names, options, None), strict=True))
+
+
+def extractor_of(model: nn.Module, options: AnalysisOptions, **ways: Any) -> FeatureExtractor:
+    """Make the extractor of an analysis; ``ways`` are a trainer's own of preparing batches and running the model."""
+    return FeatureExtractor(
+        model,
+        options.layer,
+        options.task,
+        options.explain,
+        options.cam,
+        options.batch_fn,
+        options.seed,
+        reshape=options.reshape,
+        **ways,
     )
+
+
+def _analyze(
+    model: nn.Module,
+    val_loader: DataLoader[Any],
+    train_loader: DataLoader[Any] | None,
+    layers: Sequence[str | None],
+    options: AnalysisOptions,
+    regions: Regions | None,
+) -> list[FeatureReport]:
+    """Analyse some layers in one pass over each split, and give their reports."""
+    extraction = extractor_of(model, options)
+    known = read_metadata(options.metadata)
+    present = {"train": train_loader, "validation": val_loader}
+    loaders = {split: loader for split, loader in present.items() if loader is not None}
+    indices = {
+        split: reference_indices(loader, options.max_samples, options.seed, split) for split, loader in loaders.items()
+    }
+    tables = {
+        split: [
+            with_metadata(table, loader, known.get(split), split)
+            for table in extraction.tables(loader, indices[split], layers)
+        ]
+        for split, loader in loaders.items()
+    }
+    augmented = train_loader is not None and extraction.is_augmented(train_loader, indices["train"])
+    return [
+        examine(
+            {split: found[number] for split, found in tables.items()},
+            {split: (replace(extraction, layer=layer), loader) for split, loader in loaders.items()},
+            options,
+            regions=regions,
+            augmented=augmented,
+        )
+        for number, layer in enumerate(layers)
+    ]
 
 
 def examine(
     tables: Mapping[str, FeatureTable],
     sources: Mapping[str, Source],
+    options: AnalysisOptions,
     *,
-    probes: int,
-    pixels: bool = True,
     regions: Regions | None = None,
-    swaps: bool = False,
-    class_names: Sequence[str] | None = None,
+    pixels: bool = True,
     scale: IntensityScale | None = None,
     augmented: bool = False,
     augmented_train: FeatureTable | None = None,
-    seed: int = 0,
 ) -> FeatureReport:
     """Take from network and data what the tables do not hold, and make the report: the one way for all who ask.
 
     Args:
         tables: ``"validation"``, and ``"train"`` if there is one.
         sources: Split to how its table was made, and from which loader.
-        probes: How many samples are pictured.
-        pixels: Whether the report may hold inputs; if not, only their maps.
+        options: The options of the analysis.
         regions: Where the evidence should lie in the validation samples, or None.
-        swaps: Whether to exchange parts between images.
-        class_names: As for ``analyze_tables``, and so are all that follow.
-        scale: The intensity scale to use.
+        pixels: Whether the report may hold inputs; if not, only their maps.
+        scale: The intensity scale to use, as that of another run.
         augmented: Whether the training table was made from randomly augmented inputs.
         augmented_train: Some of the training samples again, as augmentation changes them.
-        seed: Of permutations and folds.
 
     Raises:
         DataError: The data do not allow it; the message says what would.
@@ -158,15 +237,15 @@ def examine(
     localization, region_swaps = _localize(extraction, loader, validation, regions)
     context = AnalysisContext(
         tables,
-        name_classes(validation, class_names),
-        seed,
-        swaps=_run_swaps(extraction, loader, validation) if swaps else None,
+        name_classes(validation, options.class_names),
+        options.seed,
+        swaps=_run_swaps(extraction, loader, validation) if options.swaps else None,
         localization=localization,
         region_swaps=region_swaps,
         augmented=augmented,
         augmented_train=augmented_train,
     )
-    shown = take_probes(extraction, loader, validation, probe_rows(validation, probes), pixels)
+    shown = take_probes(extraction, loader, validation, probe_rows(validation, options.probes), pixels)
     report = analyze_tables(context, shown, scale)
     return _with_gallery(report, sources) if pixels else report
 

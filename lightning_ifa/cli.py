@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -29,11 +31,8 @@ def _training(name: str, about: str) -> None:
         from lightning_ifa.errors import ConfigError
         from lightning_ifa.training.lightning_cli import train
 
-        try:
+        with _undecided_after(f"lightning-ifa {name}", ConfigError):
             train(name, arguments)
-        except ConfigError as error:
-            click.secho(f"lightning-ifa {name}: {error}", fg="yellow", err=True)
-            raise SystemExit(UNDECIDED) from None
 
 
 _training("fit", "Train the model of a LightningCLI configuration: fit --config FILE [--trainer.max_epochs 3 ...].")
@@ -74,7 +73,7 @@ def analyze(
     from lightning_ifa.offline import checkpoint_analysis as offline
     from lightning_ifa.report.markdown import summary
 
-    try:
+    with _undecided_after("not analysed", IFAError, MlflowException):
         if model and data:
             report = offline.analyze_factories(checkpoint, model, data)
         else:
@@ -84,9 +83,6 @@ def analyze(
             offline.save(report, output or Path("ifa_report"))
         if run_id:
             offline.log(report, checkpoint, run_id, tracking_uri)
-    except (IFAError, MlflowException) as error:
-        click.secho(f"not analysed: {error}", fg="yellow", err=True)
-        raise SystemExit(UNDECIDED) from None
 
 
 @main.command()
@@ -195,11 +191,8 @@ def compare(
     from lightning_ifa.errors import IFAError
     from lightning_ifa.tracking.compare import compare as compare_runs
 
-    try:
+    with _undecided_after("not compared", IFAError):
         found = compare_runs(*runs, tracking_uri=tracking_uri, force=force, log_to=log_to)
-    except IFAError as error:
-        click.secho(f"not compared: {error}", fg="yellow", err=True)
-        raise SystemExit(UNDECIDED) from None
     picture = comparison_png(found) if html or figure else b""
     if figure:
         figure.write_bytes(picture)
@@ -228,13 +221,20 @@ def install(experiment: str, tracking_uri: str | None) -> None:
     from lightning_ifa.tracking.saved_view import install_view
 
     client = MlflowClient(tracking_uri)
-    try:
+    with _undecided_after("nothing was changed", TrackingError, MlflowException):
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise TrackingError(f"there is no experiment {experiment!r}")
         click.echo(f"saved; open it behind the server's address: {install_view(client, found.experiment_id)}")
-    except (TrackingError, MlflowException) as error:
-        click.secho(f"nothing was changed: {error}", fg="yellow", err=True)
+
+
+@contextmanager
+def _undecided_after(what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Let these errors end a command with one line that begins with ``what``."""
+    try:
+        yield
+    except errors as error:
+        click.secho(f"{what}: {error}", fg="yellow", err=True)
         raise SystemExit(UNDECIDED) from None
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from models import PoolNet, ResidualNet, loader, trained
 
-from lightning_ifa.analysis import analyze
+from lightning_ifa.analysis import analyze, analyze_layers
 from lightning_ifa.errors import LayerError
-from lightning_ifa.layer_analysis import analyze_layers
 
 
 @pytest.mark.parametrize(

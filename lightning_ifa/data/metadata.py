@@ -12,8 +12,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import MetadataError
-
-SPLITS = ("train", "validation")
+from lightning_ifa.options import SPLITS
 
 
 def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | None) -> dict[str, pd.DataFrame]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 from torch.utils.data import ConcatDataset, Subset
 
-from lightning_ifa.data.metadata import SPLITS
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import DataError
+from lightning_ifa.options import SPLITS
 
 RegionSource = Sequence[Any] | Callable[[int], Any]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_ifa.errors import OutputError
+from lightning_ifa.options import TASKS, Task
 
-Task = Literal["multiclass", "binary", "multilabel", "regression", "segmentation", "custom"]
-TASKS: tuple[str, ...] = get_args(Task)
 ScoreFunction = Callable[[Any, Any], Tensor]
 UNLABELLED = -1
 

@@ -23,8 +23,8 @@ def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str])
     """Validate a checkpoint with the callback of its configuration, which takes the very way of the training.
 
     Args:
-        checkpoint: Of Lightning, or a state dict.
-        arguments: Of LightningCLI: ``--config=FILE`` and overrides.
+        checkpoint: A checkpoint of Lightning, or a state dict.
+        arguments: The arguments of LightningCLI: ``--config=FILE`` and overrides.
 
     Returns:
         The report, of the configuration's first ``IntegratedFeatureAnalysis`` or of one with defaults.
@@ -34,25 +34,24 @@ def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str])
         FileError: The checkpoint cannot be read, or does not fit the model.
         IFAError: The analysis is not possible.
     """
-    from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+    from lightning_ifa.offline.offline_session import prepare_offline
     from lightning_ifa.training.lightning_cli import train
+    from lightning_ifa.training.session import Session
 
     content = read_checkpoint(checkpoint)
     arguments = [*arguments, *ALONE, *QUIET]
     if "pytorch-lightning_version" in content:  # so that callbacks, as averaged weights, get their state as well
         arguments.append(f"--ckpt_path={os.fspath(checkpoint)}")
-    found: list[Any] = []
+    found: list[Session] = []
 
     def prepare(cli: Any) -> None:
         load_weights(cli.model, content, checkpoint)
-        found.extend(c for c in cli.trainer.callbacks if isinstance(c, IntegratedFeatureAnalysis))
-        _keep_to_itself(found[0])
-        _offer_training_data(cli, found[0])
+        found.append(prepare_offline(cli))
 
     train("validate", ["--verbose=false", *arguments], prepare)
-    if found[0].report is None:
+    report = found[0].report
+    if report is None:
         raise ConfigError("the configuration's validation was not analysed; is limit_val_batches 0?")
-    report: FeatureReport = found[0].report
     return report
 
 
@@ -60,9 +59,9 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
     """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
 
     Args:
-        checkpoint: Of Lightning, or a state dict.
+        checkpoint: A checkpoint of Lightning, or a state dict.
         model: ``MODULE:NAME`` of a torch module, or of a class or function that makes one without arguments.
-        data: As for ``recompute.load_data``.
+        data: ``MODULE:NAME`` as for ``reanalysis.load_data``.
 
     Raises:
         DataError: Model or loaders cannot be had.
@@ -117,26 +116,3 @@ def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, 
         job.mkdir()
         write_job(report, job, run, moment)
         upload(job, run.tracking_uri)
-
-
-def _keep_to_itself(analysis: Any) -> None:
-    """Let the callback raise, and publish nothing by itself."""
-    analysis.on_error = "raise"
-    analysis.on_validation_end = lambda *_: None
-
-
-def _offer_training_data(cli: Any, analysis: Any) -> None:
-    """Let the validation know the training samples, as it would within a training."""
-    from lightning_ifa.training.trainer import clean_training_loader
-
-    owner = cli.datamodule if cli.datamodule is not None else cli.model
-    setup, start = owner.setup, analysis.on_validation_start
-
-    def on_validation_start(trainer: Any, module: Any) -> None:
-        trainer.fit_loop.setup_data()
-        if analysis.train_dataloader is None:
-            analysis.train_dataloader = clean_training_loader(trainer)
-        start(trainer, module)
-
-    owner.setup = lambda stage: setup("fit")  # a set-up for validation alone may leave the training samples out
-    analysis.on_validation_start = on_validation_start

@@ -68,8 +68,8 @@ def load_object(spec: str, option: str) -> Any:
     """Import ``MODULE:NAME``; the current folder is searched first.
 
     Args:
-        spec: What to import.
-        option: Named in the error.
+        spec: The object to import, as ``MODULE:NAME``.
+        option: The option that is named in the error.
 
     Raises:
         DataError: There is no such module or name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from mlflow.entities import Metric
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
 from lightning_ifa.errors import BatchError, OutputError
+from lightning_ifa.options import AnalysisOptions, require_integer, require_known
 from lightning_ifa.report.feature_report import FeatureReport
 
 if TYPE_CHECKING:
@@ -59,19 +61,29 @@ class IFAEvaluator(ModelEvaluator):
         Raises:
             OutputError: There is no PyTorch module behind the model.
             IFAError: The model or the data does not allow the analysis.
+            ValueError: The configuration has an option that does not exist, or a wrong value of one.
         """
         from lightning_ifa.analysis import analyze
 
         config = evaluator_config or {}
-        loader = _loader(dataset, config)
-        options = {key: value for key, value in config.items() if key not in OWN_KEYS}
-        report = analyze(_module(model), loader, config.get("train_loader"), **options)
+        options = _analysis_options(config)
+        report = analyze(_module(model), _loader(dataset, config), config.get("train_loader"), **options)
         client = MlflowClient()
         if model_id is None:  # else MLflow logs what is returned, to the run and to the model
             now = int(time.time() * 1000)
             client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in report.metrics.items()])
         artifacts = _artifacts(client, run_id, report)
         return EvaluationResult(report.metrics, artifacts)  # type: ignore[no-untyped-call]
+
+
+def _analysis_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of ``analyze`` from the configuration; a wrong one is refused before any row is read."""
+    known = [field.name for field in fields(AnalysisOptions)]
+    require_known(config, [*OWN_KEYS, *known], "evaluator_config")
+    require_integer("batch_size", config.get("batch_size", 1), 1)
+    options = {key: value for key, value in config.items() if key in known}
+    AnalysisOptions(**options)
+    return options
 
 
 def _module(model: Any) -> Any:
@@ -96,7 +108,7 @@ def _loader(dataset: Any, config: dict[str, Any]) -> DataLoader[Any]:
             "labelled rows, and targets= naming the label"
         )
     targets = torch.as_tensor(dataset.labels_data.copy())
-    return DataLoader(TensorDataset(inputs, targets), batch_size=int(config.get("batch_size", 64)))
+    return DataLoader(TensorDataset(inputs, targets), batch_size=config.get("batch_size", 64))
 
 
 def _artifacts(client: MlflowClient, run_id: str, report: FeatureReport) -> dict[str, Any]:

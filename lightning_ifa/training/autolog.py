@@ -14,10 +14,13 @@ import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_ifa.errors import ConfigError, FileError, IFAError, did_you_mean
-from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.errors import ConfigError, FileError, IFAError
+from lightning_ifa.options import require_known
+
+if TYPE_CHECKING:
+    from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 SWITCH, CONFIG = "LIGHTNING_IFA", "LIGHTNING_IFA_CONFIG"
 
@@ -33,11 +36,11 @@ def autolog(*, disable: bool = False, **options: Any) -> None:
 
     Args:
         disable: Analyse nothing from now on, whatever the environment says.
-        **options: Those of ``IntegratedFeatureAnalysis``.
+        **options: The options of ``IntegratedFeatureAnalysis``.
 
     Raises:
         ConfigError: There is no such option.
-        ValueError: An option is out of range.
+        ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
 
     Example::
 
@@ -49,12 +52,12 @@ def autolog(*, disable: bool = False, **options: Any) -> None:
     if disable:
         _autolog = False
         return
-    _make(options, "autolog", ConfigError)  # tells a mistake here rather than in a later Trainer()
+    _make(options, "autolog", ConfigError)  # a mistake is told here rather than in a later Trainer()
     _autolog = options
 
 
 def callbacks() -> list[IntegratedFeatureAnalysis]:
-    """Make the callback if somebody asks for it; it stands back where the trainer has one already.
+    """Make the callback if somebody asks for it; it leaves the work to one that the trainer has already.
 
     Raises:
         FileError: The configuration cannot be read, or names an option that does not exist.
@@ -74,12 +77,9 @@ def callbacks() -> list[IntegratedFeatureAnalysis]:
 def _make(options: Mapping[str, Any], source: str, error: type[IFAError]) -> IntegratedFeatureAnalysis:
     from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
-    known = inspect.signature(IntegratedFeatureAnalysis).parameters
-    for name in options:
-        if name not in known:
-            raise error(f"{source}: there is no option {name!r}{did_you_mean(str(name), known)}")
+    require_known(options, inspect.signature(IntegratedFeatureAnalysis).parameters, source, error)
     analysis = IntegratedFeatureAnalysis(**options)
-    analysis.stands_back = True
+    analysis.session.is_fallback = True
     return analysis
 
 

@@ -32,7 +32,7 @@ def train(command: str, arguments: Sequence[str], before: Callable[[Any], None] 
     Args:
         command: One of ``COMMANDS``.
         arguments: As on the command line of a LightningCLI, after the command.
-        before: Called with the LightningCLI when everything is made and nothing has run.
+        before: A function that is called with the LightningCLI when everything is made and nothing has run.
 
     Returns:
         The LightningCLI that ran, with its ``trainer``, ``model`` and ``datamodule``.
@@ -149,8 +149,8 @@ def explain_parser_error(message: str, keys: Sequence[str]) -> str:
     """Shorten an error of jsonargparse to what was wrong, with the nearest right name.
 
     Args:
-        message: Of the parser.
-        keys: All keys of the parser, dotted.
+        message: The parser's message.
+        keys: All keys of the parser, with dots.
 
     Returns:
         The sentence, or the parser's own message if it is about something else than an unknown name.

@@ -1,4 +1,4 @@
-"""Where the callback takes its samples from: a trainer's loaders, a clean counterpart, or what was held of a stream."""
+"""Where the callback takes its samples from: a trainer's loaders, a clean counterpart, or samples of a stream."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ AUGMENTED_SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Source:
+class ReferenceSamples:
     """Samples to analyse.
 
     Attributes:
         split: ``"train"`` or ``"validation"``.
-        number: Of the loader among those of its split.
-        loader: Over a data set that can be indexed.
+        number: The number of the loader among those of its split.
+        loader: A loader over a data set that can be indexed.
         extraction: How features are taken from it.
-        indices: ``(n,)`` the reference samples, the same on every rank.
+        indices: Data-set indices of the reference samples, shape ``(n,)``, the same on every rank.
     """
 
     split: str
@@ -38,10 +38,10 @@ class Source:
 
 
 class Streams:
-    """Samples of the trainer's streams, taken as they go by; training and validation are not iterated a second time.
+    """Samples of the trainer's streams, kept while they are read; no stream is iterated a second time.
 
     Args:
-        size: Samples held of each stream.
+        size: The number of samples kept of each stream.
     """
 
     def __init__(self, size: int) -> None:
@@ -57,7 +57,7 @@ class Streams:
                 self._held[split, number] = alone if ranks == 1 else DataError(_ONE_PROCESS.format(split))
 
     def add(self, split: str, number: int, batch: Any) -> None:
-        """Let a batch go by; an error waits until the samples are asked for."""
+        """Keep some samples of a batch; an error waits until the samples are asked for."""
         held = self._held.get((split, number))
         if isinstance(held, Reservoir):
             try:
@@ -66,42 +66,42 @@ class Streams:
                 self._held[split, number] = error
 
     def loader(self, split: str, number: int, size: int) -> DataLoader[Any]:
-        """Give a loader over the held samples.
+        """Give a loader over the samples that were kept.
 
         Raises:
-            DataError: Nothing was held; or the error that kept it from being held.
+            DataError: None was kept. The error that prevented it is raised again.
         """
-        held = self._held.get((split, number), DataError(f"no sample of the {split} stream has gone by yet"))
+        held = self._held.get((split, number), DataError(f"no sample of the {split} stream has been read yet"))
         if isinstance(held, Exception):
             raise held
         return held.loader(size)
 
 
 _ONE_PROCESS = (
-    "the {} samples come as a stream, which only one process can sample as it goes by, and this training has several; "
-    "give a map-style data set"
+    "the {} samples come as a stream, which only one process can sample while it is read, and this training has "
+    "several; give a map-style data set"
 )
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The samples of one analysis.
+class TrainerLoaders:
+    """A trainer's loaders, from which the reference samples of one analysis are chosen.
 
     Attributes:
-        trainer: Of either Lightning package.
+        trainer: The trainer, of either Lightning package.
         extraction: How features are taken from batches as the loaders give them.
-        streams: What was held of streams.
-        most: Samples a split at most.
+        streams: The samples that were kept of streams.
+        max_samples: The largest number of samples of a split.
         clean: The user's training loader without augmentation, or None.
     """
 
     trainer: Any
     extraction: FeatureExtractor
     streams: Streams
-    most: int
+    max_samples: int
     clean: Any | None
 
-    def validation(self, number: int) -> Source:
+    def validation(self, number: int) -> ReferenceSamples:
         """Samples of one validation loader, of those that the validation itself sees.
 
         Raises:
@@ -110,7 +110,7 @@ class Sources:
         loader = access.validation_loaders(self.trainer)[number]
         return self._source("validation", number, loader, access.validation_batches(self.trainer, number))
 
-    def train(self) -> Source | None:
+    def train(self) -> ReferenceSamples | None:
         """Training samples: clean ones if offered, else of those that the training itself sees; None without any.
 
         Raises:
@@ -124,7 +124,7 @@ class Sources:
         source = self._source("train", 0, own, access.training_batches(self.trainer))
         return source if self.clean is None else replace(source, loader=self.clean)
 
-    def augmented(self, clean: Source | None) -> Source | None:
+    def augmented(self, clean: ReferenceSamples | None) -> ReferenceSamples | None:
         """Some of the clean training samples as the training itself sees them; None unless they are augmented."""
         own = next(iter(access.training_loaders(self.trainer)), None)
         if clean is None or self.clean is None or own is None or not self._holds_same_samples(own):
@@ -132,7 +132,7 @@ class Sources:
         few = clean.indices[:: -(-len(clean.indices) // AUGMENTED_SAMPLES)]
         if self.extraction.is_augmented(clean.loader, few) or not self.extraction.is_augmented(own, few):
             return None
-        return Source("train", 0, own, self.extraction, few)
+        return ReferenceSamples("train", 0, own, self.extraction, few)
 
     def _holds_same_samples(self, own: Any) -> bool:
         """Whether index i may mean one and the same sample in both training sets."""
@@ -140,11 +140,11 @@ class Sources:
             return False
         return len(own.dataset) == len(self.clean.dataset)  # type: ignore[union-attr]
 
-    def _source(self, split: str, number: int, loader: Any, batches: int | None) -> Source:
+    def _source(self, split: str, number: int, loader: Any, batches: int | None) -> ReferenceSamples:
         extraction = self.extraction
         if is_stream(loader):
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)
             extraction, batches = replace(extraction, prepare=None, batch_fn=None), None
-        most = batch_size(loader) if access.is_fast_dev_run(self.trainer) else self.most
+        most = batch_size(loader) if access.is_fast_dev_run(self.trainer) else self.max_samples
         indices = reference_indices(loader, most, extraction.seed, split, batches)
-        return Source(split, number, loader, extraction, indices)
+        return ReferenceSamples(split, number, loader, extraction, indices)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_ifa.data.sampling import batch_size
-from lightning_ifa.training.loaders import Source
+from lightning_ifa.training.loaders import ReferenceSamples
 
 log = logging.getLogger(__name__)
 DESCRIPTION = "Feature analysis"
@@ -24,35 +24,26 @@ Update = Callable[[int | None], None]
 
 
 @contextmanager
-def show_progress(trainer: Any, source: Source, samples: int) -> Iterator[Source]:
-    """Let the passes over a source be seen, if they take long and the trainer has a progress bar.
-
-    Args:
-        trainer: Of either Lightning package.
-        source: Where the samples come from.
-        samples: How many of them this rank reads.
-
-    Yields:
-        The source to read from.
-    """
-    bar, prepare = trainer.progress_bar_callback, source.extraction.prepare
+def show_progress(trainer: Any, samples: ReferenceSamples, count: int) -> Iterator[ReferenceSamples]:
+    """Give samples whose passes are seen, if they take long and the trainer has a bar; this rank reads ``count``."""
+    bar, prepare = trainer.progress_bar_callback, samples.extraction.prepare
     if prepare is None or bar is None or not bar.is_enabled:
-        yield source
+        yield samples
         return
-    shown = _ProgressLine(bar, math.ceil(samples / batch_size(source.loader)))
+    shown = _ProgressLine(bar, math.ceil(count / batch_size(samples.loader)))
 
     def prepared(batch: Any) -> Any:
         shown.count()
         return prepare(batch)
 
     try:
-        yield replace(source, extraction=replace(source.extraction, prepare=prepared))
+        yield replace(samples, extraction=replace(samples.extraction, prepare=prepared))
     finally:
         shown.close()
 
 
 class _ProgressLine:
-    """A line in a progress bar that appears late and leaves no trace; whatever a bar throws ends it."""
+    """A line in a progress bar that appears late and leaves no trace; whatever error a bar raises ends it."""
 
     def __init__(self, bar: Any, total: int) -> None:
         self._bar, self._total, self._done = bar, total, 0

@@ -19,10 +19,10 @@ class RunLogger:
     """Finds the run, hands reports to the publisher of their place in it, and remembers both.
 
     Args:
-        run_id: Given by the user, or None.
-        tracking_uri: Given by the user, or None.
+        run_id: The run that the user names, or None.
+        tracking_uri: The store that the user names, or None.
         view: Whether to save a view in the run's experiment, once.
-        warn: Tells the user something once.
+        warn: A function that warns the user once of a text.
 
     Attributes:
         logged_to: The run that was last logged to, also by the training that this one resumes.
@@ -39,17 +39,7 @@ class RunLogger:
         self._began = time.monotonic()
 
     def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
-        """Take a report, until ``send``.
-
-        Args:
-            report: Of one validation loader.
-            moment: When its weights were trained.
-            global_step: The trainer's.
-            number: Of the loader.
-
-        Returns:
-            The report's metrics as they are logged.
-        """
+        """Keep the report of a validation loader until ``send``; give its metrics as they are logged."""
         if number == 0:
             self._latest = (report, moment, global_step)
         place = "/".join(filter(None, (self.place, f"dataloader_{number}" if number else "")))
@@ -64,9 +54,9 @@ class RunLogger:
         """Hand what waits to the background.
 
         Args:
-            trainer: Of either Lightning package.
-            best: The best checkpoint until now; empty where there is none.
-            unlogged: The metrics did not reach the run by the logger.
+            trainer: The trainer, of either Lightning package.
+            best: The path of the best checkpoint until now; empty where there is none.
+            unlogged: Whether the logger did not log the metrics.
         """
         waiting, self._waiting = self._waiting, {}
         for place, (report, moment) in waiting.items():

@@ -13,11 +13,11 @@ from lightning_ifa.training.distributed import run_on_rank_zero
 
 
 class Schedule:
-    """Thins the analyses of one training.
+    """Leaves out analyses of one training that would cost more than the budget.
 
     Args:
-        share: Of the other training time; None to analyse every validation.
-        clock: Gives seconds.
+        share: The share of the other training time that analyses may take; None to analyse every validation.
+        clock: A function that gives the time in seconds.
     """
 
     def __init__(self, share: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""What the callback asks of a Trainer, in one place: loaders, batches, ranks, steps.
+"""What the package asks of a Trainer, in one place: loaders, batches, ranks, steps.
 
 Works on the trainers of both Lightning packages, which share these names but no class.
 """
@@ -52,6 +52,11 @@ def clean_training_loader(trainer: Any) -> Any | None:
     return None
 
 
+def load_training_samples(trainer: Any) -> None:
+    """Make the training loaders as a fit would, where only a validation runs."""
+    trainer.fit_loop.setup_data()
+
+
 def batch_preparation(trainer: Any) -> Callable[[Any], Any]:
     """Give the way of a batch through the validation loop: precision, the module's hooks, the device."""
 
@@ -66,11 +71,6 @@ def batch_preparation(trainer: Any) -> Callable[[Any], Any]:
 def forward_context(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
     """Give the precision plugin's context for a forward pass."""
     return lambda: trainer.precision_plugin.forward_context()
-
-
-def callbacks(trainer: Any) -> list[Any]:
-    """All callbacks of the trainer."""
-    return list(trainer.callbacks)
 
 
 def move_forward(trainer: Any, callback: Any) -> None:
@@ -89,7 +89,7 @@ def require_whole_layers(trainer: Any) -> None:
     """See that every rank holds whole parameters; every rank comes to the same answer.
 
     Raises:
-        StrategyError: The strategy spreads them over the ranks, so that no layer can be cut out and run on its own.
+        StrategyError: The strategy spreads them over the ranks, so that no layer can be run on its own.
     """
     for base in type(trainer.strategy).__mro__:
         if base.__name__ in SHARDING:

@@ -41,6 +41,10 @@ class Data(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return 3 * batch[0] - 1, batch[1]
 
+class Redrawn(Data):
+    def setup(self, stage):
+        super().setup("fit")
+
 def both():
     return loader(30, seed=2), loader(40, seed=1)
 
@@ -115,6 +119,30 @@ def test_a_configuration_gives_the_numbers_that_the_callback_gave(trained, tmp_p
     assert "</html>" in (tmp_path / "ifa_report.html").read_text()
     assert "overfitting" in (tmp_path / "ifa_summary.md").read_text()
     assert len(MlflowClient(store).search_runs(["1"])) == runs
+
+
+def test_splits_that_every_set_up_draws_anew_are_those_of_the_training(trained, tmp_path):
+    Path("y.yaml").write_text(Path("x.yaml").read_text().replace("offline_parts.Data", "offline_parts.Redrawn"))
+    train("fit", ["--config=y.yaml", "--trainer.max_epochs=1"])
+    path = trained[0] / "kept" / "epoch=0-v1.ckpt"
+    _, record = load_checkpoint(path)
+    result = analyze("--checkpoint", path, "--config", "y.yaml", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = FeatureReport.load(tmp_path)
+    assert report.digest == record.dataset_digest
+    assert report.metrics == pytest.approx(dict(record.metrics), rel=1e-6, abs=1e-9)
+
+
+def test_only_the_first_of_several_analyses_runs_and_nothing_is_published(trained, tmp_path):
+    second = [
+        "--trainer.callbacks+=lightning_ifa.IntegratedFeatureAnalysis",
+        "--trainer.callbacks.layer=net.features.0",
+    ]
+    found = ["--trainer.default_root_dir", tmp_path / "root", "--output", tmp_path]
+    result = analyze("--checkpoint", trained[0] / "kept" / "epoch=0.ckpt", "--config", "x.yaml", *second, *found)
+    assert result.exit_code == 0, result.output
+    assert FeatureReport.load(tmp_path).tables["validation"].layer == "net.features"
+    assert not (tmp_path / "root" / "ifa").exists()
 
 
 def test_a_bare_state_dict_and_overrides(trained, tmp_path):

@@ -107,6 +107,22 @@ def test_other_peoples_evaluations_do_not_notice_it(evaluated, table):
     assert not any(key.startswith("ifa/") for key in result.metrics)
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"max_sample": 64}, "evaluator_config: there is no option 'max_sample'; did you mean 'max_samples'"),
+        ({"cam": "gradcamm"}, "did you mean 'gradcam'"),
+        ({"batch_size": 0}, "batch_size=0; expected at least 1"),
+        ({"batch_size": "64"}, "batch_size='64'; expected a whole number"),
+    ],
+)
+def test_wrong_options_are_refused_before_a_row_is_read(options, match):
+    with pytest.raises(ValueError, match=match):
+        IFAEvaluator().evaluate(
+            model_type="classifier", dataset=None, run_id="", evaluator_config={"inputs": to_images, **options}
+        )
+
+
 def test_models_and_inputs_that_do_not_fit_are_refused(evaluated, table):
     with mlflow.start_run():
         with pytest.raises(BatchError, match="inputs returned list"):

@@ -28,7 +28,7 @@ class Watched(IntegratedFeatureAnalysis):
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer, pl_module):
-        fresh = bool(self._run_logger._waiting)
+        fresh = bool(self.session.run_logger._waiting)
         began = time.perf_counter()
         super().on_validation_end(trainer, pl_module)
         if fresh:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_ifa.analysis import analyze
 from lightning_ifa.errors import IFAError, IFAWarning
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.training.session import Session
 
 pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 
@@ -56,7 +57,7 @@ def test_metrics_reach_checkpoints_and_early_stopping(tmp_path):
 def test_nothing_happens_in_the_sanity_check(monkeypatch):
     seen = []
     callback = IntegratedFeatureAnalysis()
-    monkeypatch.setattr(callback, "_analyse", lambda trainer, module: seen.append(trainer.sanity_checking) or {})
+    monkeypatch.setattr(Session, "analyze", lambda self, trainer, *_: seen.append(trainer.sanity_checking))
     fit([callback], max_epochs=1)
     assert seen == [False]
 
@@ -64,7 +65,7 @@ def test_nothing_happens_in_the_sanity_check(monkeypatch):
 def test_every_n_epochs(monkeypatch):
     seen = []
     callback = IntegratedFeatureAnalysis(every_n_epochs=2)
-    monkeypatch.setattr(callback, "_analyse", lambda trainer, module: seen.append(trainer.current_epoch) or {})
+    monkeypatch.setattr(Session, "analyze", lambda self, trainer, *_: seen.append(trainer.current_epoch))
     trainer, module = fit([callback], max_epochs=5)
     assert seen == [1, 3]
     trainer.validate(module, loaders()[1], verbose=False)
@@ -216,6 +217,30 @@ def test_bad_input_may_raise():
 def test_arguments_are_checked(options, match):
     with pytest.raises(ValueError, match=match):
         IntegratedFeatureAnalysis(**options)
+
+
+HOOKS = (
+    "start_stage", "start_fit", "start_epoch", "see_validation_batch", "finish_validation",
+    "send", "record", "close",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", HOOKS)
+def test_a_hook_that_fails_ends_the_training_only_if_that_is_wanted(monkeypatch, tmp_path, method):
+    def fail(*_, **__):
+        raise RuntimeError("out of order")
+
+    def train(**options):
+        trainer, module = fit([IntegratedFeatureAnalysis(**options)], max_epochs=1)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return module
+
+    plain = fit(max_epochs=1)[1]
+    monkeypatch.setattr(Session, method, fail)
+    with pytest.warns(IFAWarning, match="training goes on: RuntimeError: out of order"):
+        assert weights(train()) == weights(plain)
+    with pytest.raises(RuntimeError, match="out of order"):
+        train(on_error="raise")
 
 
 def test_two_instances_look_at_two_layers():

@@ -119,7 +119,7 @@ def test_autolog_is_one_instance_whoever_else_asks(monkeypatch):
     lightning_ifa.autolog(layer="net.features.0")
     lightning_ifa.autolog(layer="net.features")
     (analysis,) = added_by(trainer_of("pytorch_lightning"))
-    assert analysis.layer == "net.features"
+    assert analysis.session.options.layer == "net.features"
     own = IntegratedFeatureAnalysis(on_error="raise")
     both = added_by(fit_in("pytorch_lightning", [own]))
     assert [c for c in both if c.report is not None] == [own]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
@@ -16,7 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_ifa.analysis import analyze
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.tracking.checkpoint import KEY
+from lightning_ifa.training import session
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.training.schedule import Schedule
 
 pytestmark = [
     pytest.mark.usefixtures("no_pictures"),
@@ -28,7 +31,7 @@ pytestmark = [
 def analysed(seen, **options):
     """A callback that notes the epoch and step of each analysis instead of making it."""
     callback = IntegratedFeatureAnalysis(on_error="raise", **options)
-    callback._analyse = lambda trainer, module: seen.append((trainer.current_epoch, trainer.global_step)) or {}
+    callback.session.analyze = lambda trainer, *_: seen.append((trainer.current_epoch, trainer.global_step))
     return callback
 
 
@@ -244,7 +247,7 @@ class Ticking:
         return self.now
 
 
-def thinned(epochs, cost, share, *others):
+def thinned(monkeypatch, epochs, cost, share, *others):
     clock, seen, logged = Ticking(), [], {}
 
     class Epochs(pl.Callback):
@@ -258,50 +261,48 @@ def thinned(epochs, cost, share, *others):
                 }
 
     callback = IntegratedFeatureAnalysis(max_overhead=share)
-    callback._clock = clock
+    monkeypatch.setattr(session, "Schedule", partial(Schedule, clock=clock))
 
-    def work(trainer, module):
+    def work(trainer, *_):
         clock.now += cost
         seen.append(trainer.current_epoch)
-        return {}
 
-    callback._analyse = work
+    callback.session.analyze = work
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fit([callback, Epochs(), *others], max_epochs=epochs, enable_checkpointing=bool(others))
     return seen, logged, [str(w.message) for w in said if issubclass(w.category, IFAWarning)]
 
 
-def test_the_budget_thins_and_says_so():
-    seen, logged, said = thinned(9, 10.0, 0.05)
+def test_the_budget_thins_and_says_so(monkeypatch):
+    seen, logged, said = thinned(monkeypatch, 9, 10.0, 0.05)
     assert seen == [0, 3, 5, 7, 8]  # the first, every second, the last
     assert len(said) == 1
     assert "max_overhead=0.05" in said[0]
     assert logged[6] == {"ifa/budget/skipped": 4.0, "ifa/budget/overhead": pytest.approx(30 / 700)}
 
 
-def test_a_cheap_analysis_is_never_skipped():
-    seen, logged, said = thinned(4, 1.0, 0.05)
+def test_a_cheap_analysis_is_never_skipped(monkeypatch):
+    seen, logged, said = thinned(monkeypatch, 4, 1.0, 0.05)
     assert seen == [0, 1, 2, 3]
     assert logged[3]["ifa/budget/skipped"] == 0.0
     assert not said
 
 
-def test_weights_that_will_be_kept_are_analysed_whatever_the_budget(tmp_path):
+def test_weights_that_will_be_kept_are_analysed_whatever_the_budget(tmp_path, monkeypatch):
     class Scored(Classifier):
         def validation_step(self, batch, batch_idx):
             self.log("loss", {0: 5.0, 1: 4.0, 2: 4.5, 3: 3.0, 4: 3.5, 5: 9.0}[self.current_epoch])
 
     clock, seen = Ticking(), []
     callback = IntegratedFeatureAnalysis(max_overhead=0.01)
-    callback._clock = clock
+    monkeypatch.setattr(session, "Schedule", partial(Schedule, clock=clock))
 
-    def work(trainer, module):
+    def work(trainer, *_):
         clock.now += 1.0
         seen.append(trainer.current_epoch)
-        return {}
 
-    callback._analyse = work
+    callback.session.analyze = work
     with pytest.warns(IFAWarning, match="max_overhead"):
         fit(
             [callback, ModelCheckpoint(tmp_path, monitor="loss", mode="min")],

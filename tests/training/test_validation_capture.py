@@ -41,7 +41,7 @@ class Plain(pl.LightningModule):
 class Separate(IntegratedFeatureAnalysis):
     def setup(self, *args, **options):
         super().setup(*args, **options)
-        self._capture.refused = "asked to"
+        self.session.capture.refused = "asked to"
 
 
 def validated(module, source, kind=IntegratedFeatureAnalysis, **options):
@@ -83,9 +83,9 @@ def test_riding_gives_the_same_bits(case):
     riding, with_ride = validated(module, source, layer=layer)
     separate, with_pass = validated(module, source, Separate, layer=layer)
     _, plain = validated(module, source, None)
-    assert riding._capture.refused is None
-    assert riding._capture.ride.hits == 4 + 1 + again  # every batch, and the first once more as a proof
-    assert separate._capture.ride is None
+    assert riding.session.capture.refused is None
+    assert riding.session.capture.cache.hits == 4 + 1 + again  # every batch, and the first once more as a proof
+    assert separate.session.capture.cache is None
     assert_same_bits(riding, separate)
     assert with_ride["val_loss"] == with_pass["val_loss"] == plain["val_loss"]
     outputs = [torch.cat([o for o, _ in module.seen[i : i + 4]]) for i in (0, 4, 8)]
@@ -159,7 +159,7 @@ def test_where_the_bits_could_differ_nobody_rides(case):
     torch.manual_seed(0)
     module, source = Plain(net(), step), loader(32, seed=2, batch_size=8)
     callback, result = validated(module, source, **options)
-    assert reason in callback._capture.refused
+    assert reason in callback.session.capture.refused
     _, plain = validated(module, source, None)
     assert result["val_loss"] == plain["val_loss"] or case == "random numbers"
     if case not in ("random numbers", "state"):
@@ -176,7 +176,7 @@ def test_the_users_own_hooks_are_not_shown_made_up_tensors():
     )
     trainer.validate(module, loader(24, batch_size=8), verbose=False)
     handle.remove()
-    assert "hooks of its own" in callback._capture.refused
+    assert "hooks of its own" in callback.session.capture.refused
     assert not any(seen)
 
 
@@ -184,7 +184,7 @@ def test_an_error_in_looking_on_reaches_nobody(monkeypatch):
     monkeypatch.setattr("lightning_ifa.features.activation_cache._content", lambda args: 1 / 0)
     module, source = Plain(PoolNet()), loader(24, batch_size=8)
     callback, result = validated(module, source)
-    assert callback._capture.refused is not None
+    assert callback.session.capture.refused is not None
     assert callback.report is not None
     assert result["val_loss"] == validated(module, source, None)[1]["val_loss"]
 
@@ -224,8 +224,8 @@ def test_of_two_instances_the_first_rides():
         enable_model_summary=False,
     )
     trainer.validate(module, source, verbose=False)
-    assert callbacks[0]._capture.refused is None
-    assert "hooks of its own" in callbacks[1]._capture.refused
+    assert callbacks[0].session.capture.refused is None
+    assert "hooks of its own" in callbacks[1].session.capture.refused
     for callback in callbacks:
         layer = callback.report.tables["validation"].layer
         assert_same_bits(callback, validated(module, source, Separate, layer=layer)[0])

@@ -1,0 +1,51 @@
+"""What the user is told during a training: everything once, and an error ends the training only if that is wanted."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_ifa.errors import IFAError, IFAWarning
+
+log = logging.getLogger(__name__)
+
+
+class Notices:
+    """Warnings, remarks and errors of one callback.
+
+    Args:
+        raises: Whether errors are passed on; otherwise they become warnings.
+    """
+
+    def __init__(self, raises: bool) -> None:
+        self.raises = raises
+        self._given: set[str] = set()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Let no error of a block out, unless that is wanted."""
+        try:
+            yield
+        except Exception as error:
+            if self.raises:
+                raise
+            reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
+            log.debug("feature analysis failed", exc_info=error)
+            self.warn(f"feature analysis left out, training goes on: {reason}", once_for=type(error).__name__)
+
+    def warn(self, text: str, once_for: str = "") -> None:
+        """Warn once of this text, or once of all that is ``once_for`` the same reason."""
+        if self._is_new(once_for or text):
+            warnings.warn(text, IFAWarning, stacklevel=3)
+
+    def say(self, text: str) -> None:
+        """Say something once that calls for no action in a script that treats warnings as errors."""
+        if self._is_new(text):
+            log.warning(text)
+
+    def _is_new(self, key: str) -> bool:
+        is_new = key not in self._given
+        self._given.add(key)
+        return is_new

@@ -1,0 +1,283 @@
+"""The analyses of one callback, from the first validation of a training to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import takewhile
+from typing import Any
+
+import pandas as pd
+
+from lightning_ifa.analysis import examine, extractor_of, with_metadata
+from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.metadata import read_metadata
+from lightning_ifa.data.regions import Regions, find_regions
+from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.indicators import registry
+from lightning_ifa.indicators.context import TrendPoint
+from lightning_ifa.indicators.overfitting import AUGMENTED
+from lightning_ifa.options import AnalysisOptions, TrainingOptions
+from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.tracking.checkpoint import KEY, Moment
+from lightning_ifa.tracking.names import slug
+from lightning_ifa.tracking.run import baseline_scale
+from lightning_ifa.training import trainer as access
+from lightning_ifa.training.distributed import gather_tables, own_share, run_on_all_ranks, run_on_rank_zero
+from lightning_ifa.training.loaders import ReferenceSamples, Streams, TrainerLoaders
+from lightning_ifa.training.notices import Notices
+from lightning_ifa.training.progress import show_progress
+from lightning_ifa.training.run_logger import RunLogger
+from lightning_ifa.training.schedule import Schedule
+from lightning_ifa.training.validation_capture import ValidationCapture
+
+
+class Session:
+    """Analyses the network at validations, remembers what lasts from one to the next, and hands the reports on.
+
+    Args:
+        options: The options of each analysis.
+        training: When to analyse, from which samples, and where the reports go.
+
+    Attributes:
+        report: The latest report, of the first validation loader; on rank 0 only.
+        is_fallback: Whether to leave the work to the trainer's other sessions, if there are any.
+        publishes: Whether reports are handed to the run.
+        checkpoint: The moment at which the weights were trained that are validated on their own.
+        trend: Family to epoch, score and z at each analysis of the training.
+    """
+
+    def __init__(self, options: AnalysisOptions, training: TrainingOptions) -> None:
+        self.options, self.training = options, training
+        self.notices = Notices(training.on_error == "raise")
+        self.run_logger = RunLogger(training.run_id, training.tracking_uri, training.install_view, self.notices.warn)
+        self.report: FeatureReport | None = None
+        self.is_fallback, self.publishes = False, True
+        self.checkpoint: Moment | None = None
+        self.trend: dict[str, list[TrendPoint]] = {}
+        self.capture = ValidationCapture(None, None)
+        self.streams = Streams(options.max_samples)
+        self._schedule = Schedule()
+        self._clean: Any | None = None
+        self._scale: IntensityScale | None = None
+        self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
+
+    def start_stage(self, trainer: Any, module: Any) -> None:
+        """Get to know the trainer and the module of a fit or a validation."""
+        self.checkpoint = None
+        if not self.capture.knows(trainer, module):
+            self.capture = ValidationCapture(trainer, module)
+
+    def start_fit(self, trainer: Any) -> None:
+        """Start the time budget, and look for training samples without augmentation."""
+        self._schedule = Schedule(self.training.max_overhead)
+        self.find_clean_samples(trainer)
+
+    def find_clean_samples(self, trainer: Any) -> None:
+        """Ask data module and module for their training samples without augmentation."""
+        self._clean = access.clean_training_loader(trainer)
+
+    def start_epoch(self, split: str, trainer: Any, module: Any) -> None:
+        """Get ready to keep samples of this split's streams, if it has any."""
+        loaders = access.validation_loaders(trainer) if split == "validation" else access.training_loaders(trainer)
+        self.streams.restart(split, loaders, self._extraction(trainer, module), trainer.world_size)
+
+    def see_validation_batch(self, trainer: Any, module: Any, batch: Any, position: int, number: int) -> None:
+        """Keep samples of a validation stream, or capture what the user's validation does with a batch.
+
+        ``position`` is that of the batch in its loader, ``number`` that of the loader.
+        """
+        self.streams.add("validation", number, batch)
+        if number > 0:
+            self.capture.stop()
+        elif position > 0:
+            self.capture.next_batch()
+        elif trainer.world_size == 1 and self.is_due(trainer):
+            with suppress(Exception):  # the analysis will say why it has no samples
+                self.capture.start(self._loaders(trainer, module).validation(0), batch)
+
+    def is_due(self, trainer: Any) -> bool:
+        """Whether to analyse: within a fit at every n-th epoch as Lightning counts them, else at each validation."""
+        if trainer.sanity_checking or self not in sessions(trainer):
+            return False
+        return not access.is_fitting(trainer) or (trainer.current_epoch + 1) % self.training.every_n_epochs == 0
+
+    def finish_validation(self, trainer: Any, module: Any) -> None:
+        """Analyse, if it is time and the budget allows it, and log the metrics."""
+        self.capture.stop()
+        if not self.is_due(trainer):
+            return
+        metrics: dict[str, float] = {}
+        if self._schedule.allows(trainer):
+            with self._schedule.spending(), self.notices.guard():
+                self.analyze(trainer, module, metrics)
+        else:
+            self.notices.warn(
+                f"analyses at every validation cost more than max_overhead={self.training.max_overhead} of the "
+                "training time; some are skipped, ifa/budget/skipped counts them"
+            )
+        metrics |= self._schedule.metrics(trainer)
+        if metrics:
+            module.log_dict(metrics, sync_dist=trainer.world_size > 1, logger=False if self.checkpoint else None)
+            if self.checkpoint is not None:
+                access.log_at(trainer, metrics, self.checkpoint.step)
+
+    def analyze(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
+        """Analyse each validation loader, and add its metrics to ``metrics`` as soon as they are there.
+
+        A loader that fails takes no other with it, unless it is the first.
+        """
+        access.require_whole_layers(trainer)
+        loaders = self._loaders(trainer, module)
+        train = run_on_all_ranks(trainer, loaders.train)
+        tables = {"train": self._tables(trainer, train)}
+        tables["augmented"] = self._tables(trainer, run_on_all_ranks(trainer, partial(loaders.augmented, train)))
+        metrics |= self._analyze_loader(trainer, loaders, train, tables, 0)
+        for number in range(1, len(access.validation_loaders(trainer))):
+            with self.notices.guard():
+                metrics |= self._analyze_loader(trainer, loaders, train, tables, number)
+
+    def send(self, trainer: Any, unlogged: bool = False) -> None:
+        """Hand what was found to the run, in the background; ``unlogged`` if the logger did not log the metrics."""
+        if access.is_fast_dev_run(trainer) or not self.publishes:
+            self.run_logger.drop()
+        self.run_logger.send(trainer, access.best_checkpoint(trainer), unlogged)
+
+    def close(self, trainer: Any, timeout: float) -> None:
+        """Finish the uploads, as far as the time allows, in seconds."""
+        self.run_logger.close(timeout, access.best_checkpoint(trainer))
+
+    def record(self, trainer: Any, checkpoint: dict[str, Any]) -> None:
+        """Put the analysis of the very weights that are saved into their checkpoint; none of another step's."""
+        found = self.run_logger.record(trainer.global_step)
+        if found:
+            checkpoint["/".join(filter(None, (KEY, self.run_logger.place)))] = found.to_dict()
+
+    def state(self) -> dict[str, Any]:
+        """The run's id, so that a resumed training can say if it logs to another one, and the trend so far."""
+        run = {"run_id": self.run_logger.logged_to} if self.run_logger.logged_to else {}
+        trend = {family: [list(point) for point in points] for family, points in self.trend.items()}
+        return run | ({"trend": trend} if trend else {})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember which run the interrupted training logged to, and how far it had come."""
+        self.run_logger.logged_to = state.get("run_id")
+        trend = state.get("trend", {})
+        self.trend = {family: [TrendPoint(*point) for point in points] for family, points in trend.items()}
+
+    def _loaders(self, trainer: Any, module: Any) -> TrainerLoaders:
+        own = self.training.train_dataloader
+        clean = own if own is not None else self._clean
+        return TrainerLoaders(trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean)
+
+    def _extraction(self, trainer: Any, module: Any) -> FeatureExtractor:
+        return extractor_of(
+            module,
+            self.options,
+            prepare=access.batch_preparation(trainer),
+            forward_context=access.forward_context(trainer),
+        )
+
+    def _analyze_loader(
+        self,
+        trainer: Any,
+        loaders: TrainerLoaders,
+        train: ReferenceSamples | None,
+        tables: Mapping[str, list[FeatureTable]],
+        number: int,
+    ) -> dict[str, float]:
+        """Analyse one validation loader, and give its metrics as they are logged."""
+        validation = run_on_all_ranks(trainer, partial(loaders.validation, number))
+        parts = {**tables, "validation": self._tables(trainer, validation)}
+        return run_on_rank_zero(
+            trainer, lambda: self._keep(trainer, self._report(trainer, validation, train, parts), number)
+        )
+
+    def _tables(self, trainer: Any, samples: ReferenceSamples | None) -> list[FeatureTable]:
+        """Every rank's share of a table, on rank 0; nothing on the others, or without samples."""
+        if samples is None:
+            return []
+        return gather_tables(trainer, run_on_all_ranks(trainer, partial(self._share, trainer, samples)))
+
+    def _share(self, trainer: Any, samples: ReferenceSamples) -> FeatureTable | None:
+        """This rank's share of a table; None where it has no sample."""
+        indices = own_share(trainer, samples.indices)
+        if not len(indices):
+            return None
+        with show_progress(trainer, samples, len(indices)) as shown:
+            table = self.capture.table(shown, indices)
+        return with_metadata(table, samples.loader, self._known_metadata.get(samples.split), samples.split)
+
+    @cached_property
+    def _known_metadata(self) -> dict[str, pd.DataFrame]:
+        """The user's metadata by split; a file is read once, not for every table of every analysis."""
+        return read_metadata(self.options.metadata)
+
+    def _report(
+        self,
+        trainer: Any,
+        validation: ReferenceSamples,
+        train: ReferenceSamples | None,
+        parts: Mapping[str, list[FeatureTable]],
+    ) -> FeatureReport:
+        tables = {split: FeatureTable.concatenate(found) for split, found in parts.items() if found}
+        augmented_train = tables.pop("augmented", None)
+        augmented = train is not None and train.extraction.is_augmented(train.loader, train.indices)
+        if augmented:
+            self.notices.say(AUGMENTED)
+        return examine(
+            tables,
+            {each.split: (each.extraction, each.loader) for each in (validation, train) if each is not None},
+            self.options,
+            regions=self._known_regions(validation),
+            pixels=self.training.log_images,
+            scale=self._baseline_scale(trainer),
+            augmented=augmented,
+            augmented_train=augmented_train,
+        )
+
+    def _baseline_scale(self, trainer: Any) -> IntensityScale | None:
+        """The intensity scale of the earlier run that the user named, if any."""
+        baseline = self.training.baseline_run_id
+        if baseline and self._scale is None:
+            here = self.run_logger.run(trainer)
+            self._scale = baseline_scale(baseline, here.tracking_uri if here else self.training.tracking_uri)
+        return self._scale
+
+    def _known_regions(self, samples: ReferenceSamples) -> Regions | None:
+        """Where the evidence should lie; the user's own regions are those of the first validation loader."""
+        if samples.number not in self._regions:
+            given = self.options.regions if samples.number == 0 else None
+            self._regions[samples.number] = find_regions(given, "validation", samples.loader.dataset)
+        return self._regions[samples.number]
+
+    def _keep(self, trainer: Any, report: FeatureReport, number: int) -> dict[str, float]:
+        """Keep a report until it is sent; give its metrics as they are logged."""
+        if number == 0:
+            report = self.report = self._with_trend(trainer, report)
+            self.run_logger.place = self._own_place(trainer, report.tables["validation"].layer)
+        for text in report.warnings:
+            self.notices.warn(text)
+        moment = self.checkpoint or access.moment(trainer)
+        return self.run_logger.put(report, moment, trainer.global_step, number)
+
+    def _with_trend(self, trainer: Any, report: FeatureReport) -> FeatureReport:
+        if access.is_fitting(trainer):
+            self.trend = registry.extend_trend(self.trend, trainer.current_epoch, report.findings)
+        return replace(report, trend=self.trend)
+
+    def _own_place(self, trainer: Any, layer: str) -> str:
+        """Nothing for the first session of a trainer; the layer's name for further ones."""
+        before = list(takewhile(lambda other: other is not self, sessions(trainer)))
+        taken = {other.run_logger.place for other in before}
+        return "" if not before else slug(f"{layer}-{self.options.cam}") if slug(layer) in taken else slug(layer)
+
+
+def sessions(trainer: Any) -> list[Session]:
+    """The sessions of a trainer's callbacks, in the user's order, without those that leave the work to others."""
+    candidates = [getattr(callback, "__dict__", {}).get("session") for callback in trainer.callbacks]
+    found = [each for each in candidates if isinstance(each, Session)]
+    return [each for each in found if not each.is_fallback] or found
