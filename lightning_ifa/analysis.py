@@ -20,12 +20,10 @@ from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.feature_report import FeatureReport
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.features.probes import take_probes
-from lightning_ifa.features.sample_images import take_sample_images
+from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.findings import RegionFindings, analyze_tables
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.report.examples import example_rows
@@ -153,9 +151,11 @@ def examine(
         DataError: The data do not allow it; the message says what would.
     """
     validation, (extraction, loader) = tables["validation"], sources["validation"]
+    rows = probe_rows(validation, probes)
+    pictured = validation.take(rows)
     report = analyze_tables(
         tables,
-        take_probes(extraction, loader, validation, probe_rows(validation, probes), pixels),
+        Probes(pictured, pictured, None),  # their images are taken later, with those of the examples
         class_names=class_names,
         scale=scale,
         swaps=_run_swaps(extraction, loader, validation) if swaps else None,
@@ -164,17 +164,22 @@ def examine(
         augmented_train=augmented_train,
         seed=seed,
     )
-    return _with_gallery(report, sources) if pixels else report
+    return _with_pictures(report, sources, rows, pixels)
 
 
-def _with_gallery(report: FeatureReport, sources: Mapping[str, Source]) -> FeatureReport:
-    """Add the inputs of the samples that the report speaks of, from the splits that are given."""
+def _with_pictures(
+    report: FeatureReport, sources: Mapping[str, Source], probes: NDArray[np.int64], pixels: bool
+) -> FeatureReport:
+    """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
+    examples = example_rows(report) if pixels else {}
+    validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
+    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
-    for split, rows in example_rows(report).items():
+    for split, rows in examples.items():
         if split in sources:
-            taken = take_sample_images(*sources[split], report.tables[split], rows)
-            gallery |= {(split, row): image for row, image in taken.items()}
-    return replace(report, gallery=gallery)
+            found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in found.items()}
+    return replace(report, probes=taken, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
@@ -211,12 +216,12 @@ def _localize(
     """
     if regions is None:
         return None
-    with isolate(extraction.model, extraction.seed):  # the user's code reads the masks
+    with extraction.session():  # the user's code reads the masks
         maps = localize(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
-        moved = None
+        swaps = None
         if table.task in SWAPPABLE:
-            moved = swap_outside(extraction, loader, table.indices, table.task, regions)
-    return RegionFindings(maps, moved)
+            swaps = swap_outside(extraction, loader, table.indices, table.task, regions)
+    return RegionFindings(maps, swaps)
 
 
 def probe_rows(table: FeatureTable, count: int) -> NDArray[np.int64]:

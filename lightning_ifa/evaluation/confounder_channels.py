@@ -16,9 +16,8 @@ from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
 from lightning_ifa.feature_report import FeatureReport
-from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.ablation import ablate_channels
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.statistics.confounder_candidates import alignment, alignment_accuracy
 from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.reliance import channel_reliance
@@ -79,9 +78,9 @@ def confounder_channel_maps(
     extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
     chosen = table.take(rows)
     maps, images = [], []
-    with isolate(model, seed), torch.inference_mode(False), torch.no_grad():
-        for batch in explained_batches(extraction, val_loader, chosen.indices):
-            A, G = batch.gradient(batch.classes(chosen.explained[batch.rows]))
+    with extraction.session():
+        for batch in extraction.batches(val_loader, chosen.indices):
+            A, G = batch.gradient(chosen.explained[batch.rows])
             maps.append((A * G)[:, torch.from_numpy(channels).to(A.device)].numpy(force=True))
             images.append(batch.x.float().numpy(force=True))
     samples = pd.DataFrame(

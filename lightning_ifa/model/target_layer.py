@@ -93,7 +93,7 @@ class TargetLayer:
 
 
 def as_target_layer(layer: nn.Module | TargetLayer, name: str = "") -> TargetLayer:
-    """A module that runs once and returns maps is a place."""
+    """A module that runs once and returns maps is a target layer."""
     return layer if isinstance(layer, TargetLayer) else TargetLayer(name or type(layer).__name__, layer)
 
 

@@ -43,7 +43,7 @@ def trace_forward(
     ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
     calls: list[tuple[nn.Module, Any]] = []
     activation: list[Tensor] = []
-    place, turns = as_target_layer(layer), count()
+    target, turns = as_target_layer(layer), count()
 
     def enter(module: nn.Module, args: Any) -> None:
         ended.append([])
@@ -51,8 +51,8 @@ def trace_forward(
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         ended.pop()
         ended[-1].append((module, output))
-        if module is place.module and place.is_at(next(turns)):
-            activation.append(place.read(output).clone())  # what follows may change it in place
+        if module is target.module and target.is_at(next(turns)):
+            activation.append(target.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]

@@ -54,7 +54,7 @@ class ValidationCapture:
                 raise NotCacheableError("the reference samples are validated in other batches, or not all of them")
             if self.ride is None:
                 self.ride = ActivationCache(source.extraction, read_with(source.extraction.batch_fn, batch)[0])
-            self._open.enter_context(self.ride.noting())
+            self._open.enter_context(self.ride.record())
             self._loader = source.loader
         except Exception as error:
             self._refuse(error)
