@@ -82,7 +82,7 @@ class FeatureBatch:
     Attributes:
         samples: Inputs, targets and data-set indices.
         rows: Where these samples stand among all that were asked for.
-        run: What it shares with the other batches.
+        run: The network and its captures, shared with the other batches.
     """
 
     samples: Samples

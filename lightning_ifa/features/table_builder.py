@@ -52,7 +52,7 @@ class TableBuilder:
             "indices": batch.samples.positions,
             "fingerprints": batch.samples.fingerprints,
         }
-        properties = image_properties(batch.x)
+        properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(batch.x).items()})
         self._task = run.task if isinstance(run.task, str) else "custom"
         for number, (capture, (raw, grad)) in enumerate(zip(run.captures, pairs, strict=True)):
             A, G, rescore = raw.float(), grad.float(), batch.rescore(explained, number)
@@ -64,8 +64,8 @@ class TableBuilder:
                     require_sound_capture(run.model, capture.target, captured)
                 self._columns.append(_Columns(capture.target.name))
             C, maps = contributions_and_cam(A, G, cam_weights(self._cam), rescore)
-            self._columns[number].add(contributions=C, activations=A.flatten(2).mean(2), cams=maps, **shared)
-            self._columns[number].add_properties(properties)
+            means = A.flatten(2).mean(2)
+            self._columns[number].add(properties, contributions=C, activations=means, cams=maps, **shared)
 
     def tables(self, sample_ids: NDArray[np.str_]) -> list[FeatureTable]:
         """Give the tables, one a target layer.
@@ -85,12 +85,10 @@ class _Columns:
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
 
-    def add(self, **columns: Tensor) -> None:
+    def add(self, properties: pd.DataFrame, **columns: Tensor) -> None:
+        self.properties.append(properties)
         for name, values in columns.items():
             self.parts.setdefault(name, []).append(values.detach().numpy(force=True))
-
-    def add_properties(self, columns: dict[str, Tensor]) -> None:
-        self.properties.append(pd.DataFrame({name: values.numpy(force=True) for name, values in columns.items()}))
 
     def table(self, **labels: Any) -> FeatureTable:
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
@@ -106,7 +104,7 @@ def _coarsest(*values: Any) -> torch.dtype:
 
 
 def _check_finite(A: Tensor, positions: Tensor) -> None:
-    bad = ~A.flatten(1).sum(1).isfinite()  # the sum carries it on, and costs a twentieth of asking each entry
+    bad = ~A.flatten(1).sum(1).isfinite()  # the sum shows it too, at a twentieth of the cost of asking each entry
     if bool(bad.any()):
         first = int(positions[int(bad.int().argmax())])
         raise DataError(

@@ -88,7 +88,7 @@ def keep_top(x: Tensor, fill: Tensor, order: Tensor, share: float) -> Tensor:
         x: ``(n, c, *space)``.
         fill: Broadcasts to it.
         order: ``(n, *space)`` from ``ranks``.
-        share: In [0, 1]; the count is rounded.
+        share: Share of the positions, in [0, 1]; their count is rounded.
     """
     return torch.where(_top(order, share), x, fill)
 

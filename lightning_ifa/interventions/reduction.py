@@ -36,8 +36,8 @@ class StoredActivations:
         x: ``(n, ...)`` inputs.
         y: ``(n, ...)`` targets as the loader gives them, or None.
         indices: ``(n,)`` data-set indices.
-        task: Of the model.
-        layer: The layer.
+        task: The model's task.
+        layer: The target layer.
     """
 
     A: Tensor
@@ -58,7 +58,7 @@ def store_activations(extraction: FeatureExtractor, loader: DataLoader[Any], tab
     """Run the model once over a table's samples and keep activations and gradients.
 
     Raises:
-        DataError: The loader's samples are not the table's, as told by their predictions' logits.
+        DataError: The loader's samples are not the table's, by their logits.
     """
     parts: dict[str, list[Tensor]] = {"A": [], "G": [], "x": [], "y": [], "logits": []}
     batch = None

@@ -28,12 +28,12 @@ class Swaps:
     """Logits before and after a part of each input was replaced by that of another sample, the source.
 
     Attributes:
-        labels: Of each recipient: its class, ``(n,)`` int64; its labels, ``(n, k)`` of 0 and 1, for multilabel; its
-            target, ``(n,)`` float32, for regression.
-        source_labels: The same of its source.
+        labels: Classes of the recipients, ``(n,)`` int64; for multilabel their labels, ``(n, k)`` of 0 and 1; for
+            regression their targets, ``(n,)`` float32.
+        source_labels: The same of their sources.
         logits: ``(n, k)`` of the recipients as they are.
         source_logits: ``(n, k)`` of the sources as they are: what a swap of the whole image would give.
-        swapped: What was swapped, to the logits after it, ``(n, k)``.
+        swapped: Name of what was swapped to the logits after it, ``(n, k)``.
         sources: ``(n,)`` data-set index of each source, where it is known.
     """
 
@@ -59,7 +59,7 @@ def run_swaps(
         extraction: How the model is called.
         loader: Loader of the samples.
         drawn: ``(n,)`` data-set indices.
-        task: As the table's.
+        task: The table's task.
         changes: Takes a group of inputs, the positions of their sources in it and their data-set indices; gives
             each change's name and the changed inputs.
         rng: Draws the sources.

@@ -37,7 +37,7 @@ class ActivationCapture:
     Args:
         model: The network, already in evaluation mode.
         layer: The module to cut at, one of ``model.modules()``, or one of its calls.
-        name: What error messages call a module.
+        name: Name of the layer in error messages.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
 
     Example::

@@ -30,7 +30,7 @@ class CapturedBatch(NamedTuple):
         G: Gradient, same shape.
         score: ``(n,)`` explained score, without a graph.
         explained: ``(n,)`` explained class.
-        precision: What the network computed in.
+        precision: Floating-point type in which the network computed.
     """
 
     x: Tensor

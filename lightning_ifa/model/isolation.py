@@ -19,7 +19,7 @@ def isolate(model: nn.Module, seed: int) -> Iterator[None]:
 
     Args:
         model: Its modules are switched to evaluation mode and each gets its own former mode back.
-        seed: For torch (CPU and the model's own devices), NumPy and ``random``.
+        seed: Seed of torch (CPU and the model's own devices), NumPy and ``random``.
     """
     modes = [(module, module.training) for module in model.modules()]
     states = (random.getstate(), np.random.get_state())  # noqa: NPY002 - the user's legacy state is at stake

@@ -60,7 +60,7 @@ def infer_task(output: Any, target: Tensor | None) -> Task:
     """Tell the task from the shapes and dtypes of one batch.
 
     Args:
-        output: What the model returned for a few samples.
+        output: The model's output for a few samples.
         target: The target of a whole batch, or None.
 
     Raises:
@@ -89,7 +89,7 @@ def read_output(output: Any, target: Any, task: str | ScoreFunction, positions: 
     """Bring a batch's output and target into the common form.
 
     Args:
-        output: What the model returned.
+        output: The model's output.
         target: The batch's target, or None.
         task: The task, or a function that computes the explained score from output and target.
         positions: Data-set index of each sample, shape ``(n,)``; for multilabel it decides, the same way in

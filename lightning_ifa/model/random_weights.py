@@ -18,7 +18,7 @@ def fresh_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
     Args:
         model: The network.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Parameters and floating-point buffers by name, on their own devices.

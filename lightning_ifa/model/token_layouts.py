@@ -43,7 +43,7 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     returned the same shape.
 
     Args:
-        layers: In order of completion.
+        layers: The layers in order of completion.
         x: The input's shape, ``(n, channels, *space)``.
 
     Returns:
