@@ -26,7 +26,6 @@ from lightning_ifa.evaluation.cam_check import check_maps
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.reduction import keep_channels, store_activations
 from lightning_ifa.model.head import Head
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.channel_selection import kept_counts
 from lightning_ifa.statistics.completeness import TRANSFORMS
@@ -77,7 +76,7 @@ def curves(folder: Path) -> None:
         report, validation = analysed(model)
         began = time.perf_counter()
         found = decompose(model, validation, report)
-        print(f"## {name}: accuracy {found.full:.3f}, reach {found.reach}, {time.perf_counter() - began:.0f} s\n")
+        print(f"## {name}: accuracy {found.full:.3f}, scope {found.scope}, {time.perf_counter() - began:.0f} s\n")
         frame = found.curves[found.curves["share"].isin(SHOWN_SHARES)]
         text = frame.apply(cell, axis=1)
         table = frame.assign(text=text).pivot(index="curve", columns="share", values="text")
@@ -143,17 +142,18 @@ def cost(folder: Path) -> None:
         model = trained(512, "gap", 0, folder) if head == "gap" else DigitNet(512, "mlp").eval()
         report, validation = analysed(model)
         table = report.tables["validation"]
-        with isolate(model, 0), torch.no_grad():
-            held = store_activations(FeatureExtractor(model, "features"), validation, table)
+        extraction = FeatureExtractor(model, "features")
+        with extraction.session():
+            held = store_activations(extraction, validation, table)
             whole = best(lambda m=model, h=held: m(h.x))
             tail_alone = best(lambda m=model, h=held: m.head(h.A))
-            with Head(model, held.layer, held.x[:8]) as tail:
-                trial = start_trial(tail, held, table, report.tables["train"])
-                scale = len(held.A) / len(trial.held.A)
+            with Head(model, held.layer, held.x[:8]) as network_head:
+                trial = start_trial(network_head, held, table, report.tables["train"])
+                scale = len(held.A) / len(trial.stored.A)
                 for kind, run in kinds(trial, table).items():
                     value = best(run) * scale / len(SHARES)
                     rows.append(
-                        {"head": head, "reach": tail.reach, "curve": kind, "ms a value": 1e3 * value,
+                        {"head": head, "scope": network_head.scope, "curve": kind, "ms a value": 1e3 * value,
                          "tail alone, ms": 1e3 * tail_alone, "ratio": value / tail_alone,
                          "whole network, ms": 1e3 * whole}
                     )  # fmt: skip

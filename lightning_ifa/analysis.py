@@ -19,13 +19,11 @@ from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metada
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.features.probes import Probes, take_probes
-from lightning_ifa.features.sample_images import take_sample_images
+from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.context import AnalysisContext, importance_mask, name_classes
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.options import AnalysisOptions, check_layers
@@ -245,9 +243,10 @@ def examine(
         augmented=augmented,
         augmented_train=augmented_train,
     )
-    shown = take_probes(extraction, loader, validation, probe_rows(validation, options.probes), pixels)
-    report = analyze_tables(context, shown, scale)
-    return _with_gallery(report, sources) if pixels else report
+    rows = probe_rows(validation, options.probes)
+    pictured = validation.take(rows)
+    report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
+    return _with_pictures(report, sources, rows, pixels)
 
 
 def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensityScale | None = None) -> FeatureReport:
@@ -276,14 +275,19 @@ def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensitySca
     )
 
 
-def _with_gallery(report: FeatureReport, sources: Mapping[str, Source]) -> FeatureReport:
-    """Add the inputs of the samples that the report speaks of, from the splits that are given."""
+def _with_pictures(
+    report: FeatureReport, sources: Mapping[str, Source], probes: NDArray[np.int64], pixels: bool
+) -> FeatureReport:
+    """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
+    examples = example_rows(report) if pixels else {}
+    validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
+    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
-    for split, rows in example_rows(report).items():
+    for split, rows in examples.items():
         if split in sources:
-            taken = take_sample_images(*sources[split], report.tables[split], rows)
-            gallery |= {(split, row): image for row, image in taken.items()}
-    return replace(report, gallery=gallery)
+            found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
+            gallery |= {(split, row): image for row, image in found.items()}
+    return replace(report, probes=taken, gallery=gallery)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:
@@ -320,7 +324,7 @@ def _localize(
     """
     if regions is None:
         return None, None
-    with isolate(extraction.model, extraction.seed):  # the user's code reads the masks
+    with extraction.session():  # the user's code reads the masks
         localization = localize(table.cams, regions.coverage(table.indices, table.cams.shape[1:]))
         swaps = None
         if table.task in SWAPPABLE:

@@ -20,31 +20,31 @@ SAMPLES = 64
 """Samples that pass through the network at once, or the user's own batch if that is larger."""
 
 MEANS = 4096
-"""The same where the tail starts with global average pooling and is run on the means."""
+"""The same where the head starts with global average pooling and is run on the means."""
 
 
 class Rescore:
     """Scores the samples of one batch again; without a graph, in bounded memory.
 
     Args:
-        tap: The cut that the batch went through.
+        capture: The capture at the target layer, after the batch's own pass.
         x: Its input, ``(n, ...)``.
         score: The explained score, ``(n,)``, without a graph.
         read: From the network's output for r versions of the batch, and r, to the explained scores ``(r * n,)``.
         context: Wraps each forward pass, as for mixed precision.
-        others: Further taps of the same network.
+        others: Further captures of the same network.
     """
 
     def __init__(
         self,
-        tap: ActivationCapture,
+        capture: ActivationCapture,
         x: Tensor,
         score: Tensor,
         read: Callable[[Any, int], Tensor],
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         others: Iterable[ActivationCapture] = (),
     ) -> None:
-        self._tap, self._read, self._context, self._taps = tap, read, context, [tap, *others]
+        self._capture, self._read, self._context, self._captures = capture, read, context, [capture, *others]
         self.x, self.score = x, score
 
     def inputs(self, versions: Iterable[Tensor]) -> Tensor:
@@ -56,7 +56,7 @@ class Rescore:
         Returns:
             Shape ``(n, r)``.
         """
-        with pause_captures(self._taps), self._context():
+        with pause_captures(self._captures), self._context():
             return self._scored(versions, SAMPLES // len(self.x), self._run)
 
     def activations(self, versions: Iterable[Tensor]) -> Tensor:
@@ -68,16 +68,16 @@ class Rescore:
         Returns:
             Shape ``(n, r)``.
         """
-        tap, several = self._tap, SAMPLES // len(self.x)
-        with pause_captures(self._taps), self._context():
+        capture, several = self._capture, SAMPLES // len(self.x)
+        with pause_captures(self._captures), self._context():
             if len(self.x) < 2:  # too few to try a shortcut on
-                splice = ActivationPatch(tap.model, tap.place, tap.state)
-                return self._scored(versions, several, lambda v: splice.run(self._repeated(v), v))
-            with Head(tap.model, tap.place, self.x, tap.state) as tail:
-                if tail.reach == "means":
+                patch = ActivationPatch(capture.model, capture.target, capture.state)
+                return self._scored(versions, several, lambda v: patch.run(self._repeated(v), v))
+            with Head(capture.model, capture.target, self.x, capture.state) as head:
+                if head.scope == "pooled":
                     means = (version.flatten(2).mean(2) for version in versions)
-                    return self._scored(means, MEANS // len(self.x), tail)
-                return self._scored(versions, several, lambda v: tail(v, self._repeated(v)))
+                    return self._scored(means, MEANS // len(self.x), head)
+                return self._scored(versions, several, lambda v: head(v, self._repeated(v)))
 
     def _scored(self, versions: Iterable[Tensor], together: int, run: Callable[[Tensor], Any]) -> Tensor:
         n, rest, found = len(self.x), iter(versions), []
@@ -87,7 +87,7 @@ class Rescore:
         return torch.cat(found).T
 
     def _run(self, x: Tensor) -> Any:
-        return run_forward(self._tap.model, x, self._tap.state)
+        return run_forward(self._capture.model, x, self._capture.state)
 
     def _repeated(self, version: Tensor) -> Tensor:
         return torch.cat([self.x] * (len(version) // len(self.x)))

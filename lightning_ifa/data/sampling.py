@@ -60,7 +60,7 @@ def reference_indices(
     return np.sort(np.random.default_rng(seed).choice(reachable, size=max_samples, replace=False))
 
 
-def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int) -> DataLoader[Any]:
+def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int, apart: int = 0) -> DataLoader[Any]:
     """Make a loader of our own over fixed indices of the user's data set.
 
     It yields ``(indices, batch)``. Each sample is drawn under a seed of its own, so that random augmentation
@@ -70,12 +70,13 @@ def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int) -> Da
         loader: The user's loader: its data set, collation, batch size and workers are taken over.
         indices: Data-set indices, shape ``(m,)``.
         seed: Of the samples' random states.
+        apart: How many of the first samples share no batch with the others.
     """
-    workers = loader.num_workers
+    workers, size, n = loader.num_workers, batch_size(loader), len(indices)
+    parts = ((0, apart), (apart, n))
     return DataLoader(
         _Indexed(loader.dataset, indices, seed),
-        batch_size=batch_size(loader),
-        shuffle=False,
+        batch_sampler=[[*range(i, min(i + size, end))] for start, end in parts for i in range(start, end, size)],
         collate_fn=_KeepIndices(loader.collate_fn),
         num_workers=workers,
         worker_init_fn=loader.worker_init_fn,

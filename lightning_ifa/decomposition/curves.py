@@ -38,8 +38,8 @@ class Trial:
     """What every reduction is measured with.
 
     Attributes:
-        tail: The tail, entered.
-        held: The samples to measure on.
+        head: The head, entered.
+        stored: The samples to measure on.
         table: The same samples' features.
         fit: Moments of other samples, to which refills are fitted.
         maps: Comparison of the maps of a few of the samples.
@@ -48,8 +48,8 @@ class Trial:
         full: Performance of the full network.
     """
 
-    tail: Head
-    held: StoredActivations
+    head: Head
+    stored: StoredActivations
     table: FeatureTable
     fit: Moments
     maps: ReducedMaps
@@ -59,7 +59,7 @@ class Trial:
 
     def performance(self, reduce: Reduction) -> NDArray[np.float64]:
         """Performance of each version of the network, ``(r,)``."""
-        return self.perform(*run_reduced(self.tail, self.held, reduce))
+        return self.perform(*run_reduced(self.head, self.stored, reduce))
 
     def refill(self, refills: Sequence[Refill]) -> Measured:
         """Measure refills."""
@@ -72,20 +72,22 @@ class Trial:
         return self.performance(keep_channels(masks, fill)), self.maps.mask_similarity(masks, fill).mean(1)
 
 
-def start_trial(tail: Head, held: StoredActivations, table: FeatureTable, train: FeatureTable | None) -> Trial:
+def start_trial(head: Head, stored: StoredActivations, table: FeatureTable, train: FeatureTable | None) -> Trial:
     """Choose what refills are fitted to: the training split's means where they suffice, else every other sample."""
-    if tail.reach == "means" and train is not None:
+    if head.scope == "pooled" and train is not None:
         fit, rows = selection.moments(train.activations), slice(0, None)
     else:
-        seen, _ = head_input(tail, held.take(slice(0, None, 2)))
+        seen, _ = head_input(head, stored.take(slice(0, None, 2)))
         fit, rows = selection.moments(seen.movedim(1, 2).flatten(0, 1).numpy()), slice(1, None, 2)
-    held, table = held.take(rows), table.take(np.arange(len(table))[rows])
-    channels = held.A.shape[1]
-    logits, predictions = run_reduced(tail, held, keep_channels(np.ones((1, channels), dtype=bool), np.zeros(channels)))
+    stored, table = stored.take(rows), table.take(np.arange(len(table))[rows])
+    channels = stored.A.shape[1]
+    logits, predictions = run_reduced(
+        head, stored, keep_channels(np.ones((1, channels), dtype=bool), np.zeros(channels))
+    )
     perform = Performance(table.task, table.targets, logits[0], predictions[0])
-    few = slice(None, None, -(-len(held.A) // PICTURED))
+    few = slice(None, None, -(-len(stored.A) // PICTURED))
     full = float(perform(logits, predictions)[0])
-    return Trial(tail, held, table, fit, ReducedMaps(held.A[few], held.G[few]), few, perform, full)
+    return Trial(head, stored, table, fit, ReducedMaps(stored.A[few], stored.G[few]), few, perform, full)
 
 
 def selection_curves(
@@ -132,7 +134,7 @@ def selection_curves(
     add("components, joint, mean", component_curve(trial, counts))
     for mode in modes:
         add(f"channels per class, {mode}, zero", _per_class(trial, prefer(mode), ranked, included, counts))
-    chance = range(draws if trial.tail.reach == "means" else 1)  # the tail runs once a class here
+    chance = range(draws if trial.head.scope == "pooled" else 1)  # the head runs once a class here
     per_class = [_per_class(trial, prefer("random", draw), ranked, included, counts) for draw in chance]
     add("channels per class, random, zero", *per_class)
     return pd.concat(frames, ignore_index=True)
@@ -174,8 +176,8 @@ def _per_class(
     own = trial.table.explained[trial.few]
     similar = trial.maps.mask_similarity(masks[:, own], fill).mean(1)
     versions = masks.reshape(-1, masks.shape[2])
-    logits, predictions = run_reduced(trial.tail, trial.held, keep_channels(versions, fill))
-    logits = logits.reshape(len(counts), classes, len(trial.held.A), classes)
+    logits, predictions = run_reduced(trial.head, trial.stored, keep_channels(versions, fill))
+    logits = logits.reshape(len(counts), classes, len(trial.stored.A), classes)
     own_logit = np.stack([logits[:, k, :, k] for k in range(classes)], axis=2)
     if classes > 1:
         return trial.perform(own_logit, own_logit.argmax(2)), similar

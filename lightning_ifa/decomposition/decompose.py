@@ -22,7 +22,6 @@ from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.context import importance_mask
 from lightning_ifa.interventions.reduction import store_activations
 from lightning_ifa.model.head import Head, Scope
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics import channel_selection as selection
@@ -37,7 +36,7 @@ SHARES = (
 DRAWS = 10
 
 MEMORY = 2**30
-"""Bytes that held activations and gradients may take; more samples than fit are thinned out evenly."""
+"""Bytes that stored activations and gradients may take; more samples than fit are thinned out evenly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class Decomposition:
             ``without_refill`` if it is replaced by its mean, ``random`` for as many channels at random with refill.
         measure: Name of the measure of performance.
         full: Performance of the whole network.
-        reach: What was run again: ``"means"``, ``"tail"`` or ``"network"``; see ``features.tail``.
+        scope: What was run again: ``"pooled"``, ``"head"`` or ``"network"``; see ``Head.scope``.
         evaluated: Number of samples that performance was measured on.
         principal: ``"pca"`` and ``"nmf"`` of the contributions.
     """
@@ -65,7 +64,7 @@ class Decomposition:
     pruning: pd.DataFrame
     measure: str
     full: float
-    reach: Scope
+    scope: Scope
     evaluated: int
     principal: dict[str, PrincipalFeatures]
 
@@ -85,7 +84,7 @@ def decompose(
 ) -> Decomposition:
     """Find out how many features are enough, what pruning costs, and what the principal features look like.
 
-    Rankings and refills come from the training split where the report has one; otherwise, and for refills of a tail
+    Rankings and refills come from the training split where the report has one; otherwise, and for refills of a head
     that sees positions, from every other validation sample, and the rest is evaluated.
 
     Args:
@@ -112,11 +111,11 @@ def decompose(
     ranked = train or table.take(np.arange(0, len(table), 2))
     if not importance_mask(ranked).any():
         raise DataError("no sample is classified correctly, so no feature can be ranked by class")
-    with isolate(model, seed), torch.inference_mode(False), torch.no_grad():
-        held = store_activations(extraction, loader, table)
+    with extraction.session():
+        stored = store_activations(extraction, loader, table)
         probes = store_activations(extraction, loader, report.probes.table)
-        with Head(model, held.layer, held.x[:8].to(_device(model))) as tail:
-            trial = start_trial(tail, held, table, train)
+        with Head(model, stored.layer, stored.x[:8].to(_device(model))) as head:
+            trial = start_trial(head, stored, table, train)
             curves = selection_curves(
                 trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
             )
@@ -127,9 +126,9 @@ def decompose(
         pruning=pruning,
         measure=trial.perform.measure,
         full=trial.full,
-        reach=tail.reach,
-        evaluated=len(trial.held.A),
-        principal=principal_features(table, held, probes, report.probes.images is not None, components, seed),
+        scope=head.scope,
+        evaluated=len(trial.stored.A),
+        principal=principal_features(table, stored, probes, report.probes.images is not None, components, seed),
     )
 
 

@@ -34,13 +34,13 @@ class PrincipalFeatures:
 
 
 def principal_features(
-    table: FeatureTable, held: StoredActivations, probes: StoredActivations, keep_images: bool, count: int, seed: int
+    table: FeatureTable, stored: StoredActivations, probes: StoredActivations, keep_images: bool, count: int, seed: int
 ) -> dict[str, PrincipalFeatures]:
     """Decompose a table's contributions by ``"pca"`` and ``"nmf"``.
 
     Args:
         table: The samples.
-        held: The same samples' inputs.
+        stored: The same samples' inputs.
         probes: Activations and gradients of the pictured samples.
         keep_images: Whether inputs may be kept.
         count: Number of components.
@@ -58,6 +58,6 @@ def principal_features(
             [[] for _ in rows] if table.targets.dtype.kind == "f" else components.serves(table.explained),
             components.maps(contributions),
             table.sample_ids[rows],
-            held.x[rows[:, :SHOWN]].float().numpy() if keep_images else None,
+            stored.x[rows[:, :SHOWN]].float().numpy() if keep_images else None,
         )
     return found

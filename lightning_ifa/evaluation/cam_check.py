@@ -17,9 +17,8 @@ from lightning_ifa.cam.methods import ONE_PASS, Method, cam, cam_weights, method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import OutputError
-from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.consistency import trustworthy
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.random_weights import fresh_weights
 from lightning_ifa.report.result import AnalysisResult
@@ -134,15 +133,14 @@ def _class_maps(
 ) -> _ClassMaps:
     logits: list[Tensor] = []
     maps: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        for batch in explained_batches(extraction, loader, indices, state):
+    with extraction.session():
+        for batch in extraction.batches(loader, indices, state=state):
             logits.append(batch.readout.logits.detach()[:, classes].cpu())
             parts: dict[str | Method, list[Tensor]] = {method: [] for method in methods}
             for name in classes:
-                own = batch.classes(int(name))
-                A, G = batch.gradient(own)
+                A, G = batch.gradient(int(name))
                 for method in methods:
-                    parts[method].append(cam(A, G, cam_weights(method), batch.rescore(own)).cpu())
+                    parts[method].append(cam(A, G, cam_weights(method), batch.rescore(int(name))).cpu())
             for method in methods:
                 maps[method].append(torch.stack(parts[method], dim=1))
     return _ClassMaps(torch.cat(logits).numpy(), {method: torch.cat(found).numpy() for method, found in maps.items()})

@@ -1,4 +1,4 @@
-"""The channels that carry a confounder into the decision: what they see, and what the network does without them."""
+"""The channels through which a confounder reaches the decision: where they look, and the network without them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from torch.utils.data import DataLoader
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.ablation import ablate_channels
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.confounder_candidates import alignment, alignment_accuracy
 from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.reliance import channel_reliance
 
 RELIANCE_SHARE = 0.5
-"""Share of the reliance that the carrying channels carry, unless ``MOST_CHANNELS`` stops it."""
+"""Share of the reliance on a candidate that its channels account for, unless ``MOST_CHANNELS`` stops it."""
 
-MOST_CHANNELS = 0.1  # of all
+MOST_CHANNELS = 0.1
+"""Share of all channels that a candidate's channels make up at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConfounderChannelMaps:
-    """What the channels that carry a candidate see.
+    """Where the channels of a candidate look.
 
     Attributes:
         samples: One row a sample: ``sample_id``, ``side`` (``"aligned"``: its value speaks for its class, or
-            ``"conflicting"``), ``target``, ``prediction``; most telling first within a side.
+            ``"conflicting"``), ``target``, ``prediction``; strongest first within a side.
         channels: ``(k,)``, strongest channel first.
         maps: ``(m, k, *space)`` float32, activation times gradient of the explained class at layer resolution; summed
             over space the channel's contribution.
@@ -58,16 +58,16 @@ def confounder_channel_maps(
     batch_fn: BatchFunction | None = None,
     seed: int = 0,
 ) -> ConfounderChannelMaps:
-    """Show where in the images the channels look that carry a candidate.
+    """Show where in the images the channels look through which a candidate reaches the decision.
 
     Args:
         model: The network that the report is about.
         val_loader: The validation loader that it was made from.
-        report: Of ``analyze``.
+        report: The report of ``analyze``.
         source: Name of a metadata column or image property in ``report.confounders``.
-        examples: Samples of each side.
-        batch_fn: As in ``analyze``.
-        seed: As in ``analyze``.
+        examples: Number of samples of each side.
+        batch_fn: Function from a batch to ``(x, y)``, as given to ``analyze``.
+        seed: Seed that was given to ``analyze``.
 
     Raises:
         DataError: There is no such column, it cannot be compared, or the task has no classes.
@@ -79,9 +79,9 @@ def confounder_channel_maps(
     extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
     chosen = table.take(rows)
     maps, images = [], []
-    with isolate(model, seed), torch.inference_mode(False), torch.no_grad():
-        for batch in explained_batches(extraction, val_loader, chosen.indices):
-            A, G = batch.gradient(batch.classes(chosen.explained[batch.rows]))
+    with extraction.session():
+        for batch in extraction.batches(val_loader, chosen.indices):
+            A, G = batch.gradient(chosen.explained[batch.rows])
             maps.append((A * G)[:, torch.from_numpy(channels).to(A.device)].numpy(force=True))
             images.append(batch.x.float().numpy(force=True))
     samples = pd.DataFrame(
@@ -117,7 +117,7 @@ def candidate_values(table: FeatureTable, source: str) -> tuple[NDArray[np.float
 def confounder_channels(
     table: FeatureTable, values: NDArray[np.float64], known: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Give the fewest channels that carry half of a candidate's reliance, at most a tenth of all, strongest first."""
+    """Give the fewest channels that make up half of the reliance, at most a tenth of all, strongest first."""
     part = channel_reliance(table.contributions[known], table.activations[known], table.targets[known], values)
     order = np.argsort(-part, kind="stable")
     carried = np.cumsum(np.maximum(part[order], 0.0))
@@ -153,7 +153,7 @@ def ablate_confounder(
     batch_fn: BatchFunction | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Put the channels that carry a candidate at their mean, and count who is still right.
+    """Put the channels of a candidate at their mean, and count which samples are still classified correctly.
 
     Aligned are samples whose value of the candidate speaks for their class, conflicting ones those whose value speaks
     against it. A fix shows as conflicting accuracy up and the rest unharmed, and not with random channels.
@@ -161,10 +161,10 @@ def ablate_confounder(
     Args:
         model: The network that the report is about.
         val_loader: The validation loader that it was made from.
-        report: Of ``analyze``.
+        report: The report of ``analyze``.
         source: Name of a metadata column or image property in ``report.confounders``.
-        batch_fn: As in ``analyze``.
-        seed: Of the random channels.
+        batch_fn: Function from a batch to ``(x, y)``, as given to ``analyze``.
+        seed: Seed of the random channels.
 
     Returns:
         Three rows: ``ablated`` (``"nothing"``, ``"confounder channels"``, ``"random"``: as many, mean of five draws),

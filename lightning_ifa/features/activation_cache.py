@@ -1,10 +1,10 @@
-"""Spare the pass over the validation samples its forward passes: the user's own have been through the network already.
+"""Reuse the forward passes of the user's own validation.
 
-While the user validates, a layer's output is noted beside a hash of what entered the network. Nothing is changed on
-the way: the hooks return nothing, and gradients and inference mode stay as they are. The separate pass then runs as
-ever, but where a batch with the same content comes by, the modules before the layer are skipped and the layer gives
-the noted output; any other batch runs through the whole network. So both ways see the same batches and give the same
-bits, which the first batch must prove before the rest is believed.
+While the user validates, a layer's output is stored beside a hash of what entered the network. Nothing is changed:
+the hooks return nothing, and gradients and inference mode stay as they are. The separate pass then runs as ever, but
+for a batch with the same content the modules before the layer are skipped and the layer returns the stored output;
+any other batch passes through the whole network. So both ways see the same batches and give the same bits, which must
+be shown on the first batch before the others are trusted.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor
-from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.layer_search import find_layer
 from lightning_ifa.model.tracing import trace_forward, watch_calls
 
 FEW = 4
 
 MOST_BYTES = 2**26
-"""Activations held at most; batches beyond it go through the network again."""
+"""Activations stored at most; batches beyond it go through the network again."""
 
 PROOF = ("contributions", "activations", "cams", "logits", "predictions", "explained", "targets")
 
@@ -54,37 +53,37 @@ def same_batches(loader: DataLoader[Any], indices: Indices) -> bool:
 
 
 class ActivationCache:
-    """Notes and gives back one layer's outputs.
+    """Stores one layer's outputs during a validation, and returns them in the pass over the same samples.
 
     Args:
-        extraction: Of the separate pass.
+        extraction: How the separate pass runs the network.
         x: Inputs as the network gets them, ``(n, ...)``; a few are run through it.
 
     Raises:
-        NoRideError: The network's calls cannot be skipped without a trace: it is compiled, in training mode, watched
-            by the user's own hooks, draws random numbers, or changes state in a forward pass. Or it is not on the
-            CPU, where telling inputs apart costs little beside a forward pass.
+        NotCacheableError: The network's calls cannot be skipped without a trace: it is compiled, in training mode,
+            watched by the user's own hooks, draws random numbers, or changes state in a forward pass. Or it is not on
+            the CPU, where telling inputs apart costs little beside a forward pass.
     """
 
     def __init__(self, extraction: FeatureExtractor, x: Tensor) -> None:
         if x.device.type != "cpu":
             raise NotCacheableError("the inputs would have to be copied from the device to be told apart")
         self._model = extraction.model
-        _require_plain(self._model)  # another ride may be noting, and must not note what follows
-        with isolate(self._model, extraction.seed), torch.inference_mode(False), torch.no_grad():
+        _require_plain(self._model)  # another cache may be recording, and must not record what follows
+        with extraction.session():
             before = _state(self._model), torch.get_rng_state()
             few = as_ordinary_tensor(x[:FEW])
             with extraction.forward_context(), allow_gradients():
-                place = find_layer(self._model, few, extraction.layer, extraction.reshape).place
+                target = find_layer(self._model, few, extraction.layer, extraction.reshape).target
             with extraction.forward_context():
-                calls = trace_forward(self._model, place, few).calls
+                calls = trace_forward(self._model, target, few).calls
             if _state(self._model) != before[0] or not torch.equal(torch.get_rng_state(), before[1]):
                 raise NotCacheableError("a forward pass changes state or draws random numbers")
         self._calls = [(module, tree_map_only(Tensor, _shape, output)) for module, output in calls]
-        self._layer, self._first = place.module, calls[0][0]
+        self._layer, self._first = target.module, calls[0][0]
         self._n = len(few)
         self._proven = False
-        self._held: dict[bytes, Tensor] = {}
+        self._stored: dict[bytes, Tensor] = {}
         self._bytes = 0
         self._keys: list[bytes] = []
         self._outputs: list[Tensor] = []
@@ -93,23 +92,23 @@ class ActivationCache:
         self.hits = 0
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note what the user's forward passes do; ``next_batch`` goes before each of them.
+    def record(self) -> Iterator[None]:
+        """Store what the user's forward passes return; ``next_batch`` goes before each of them.
 
         Raises:
-            NoRideError: See the class.
+            NotCacheableError: See the class.
         """
         _require_plain(self._model)
-        self._held.clear()
+        self._stored.clear()
         self._bytes = 0
         with watch_calls(self._first, self._layer, self._entered, self._left):
             yield
         self.next_batch()
 
     def next_batch(self) -> None:
-        """Keep what was noted of the last batch, if layer and network ran exactly once for it."""
+        """Keep what the last batch returned, if layer and network ran exactly once for it."""
         if len(self._keys) == 1 and len(self._outputs) == 1:
-            self._held[self._keys[0]] = self._outputs[0]
+            self._stored[self._keys[0]] = self._outputs[0]
         self._keys, self._outputs = [], []
 
     def _entered(self, args: Any) -> None:
@@ -126,7 +125,7 @@ class ActivationCache:
         """Fill the table as ``extraction`` does, to the last bit.
 
         Raises:
-            NoRideError: The first batch does not come out the same; the separate pass must do without.
+            NotCacheableError: The first batch does not come out the same; the separate pass must do without.
         """
         if not self._proven:
             first = indices[: batch_size(loader)]
@@ -137,7 +136,7 @@ class ActivationCache:
         try:
             return self._replayed(extraction, loader, indices)
         finally:
-            self._held.clear()
+            self._stored.clear()
 
     def _replayed(self, extraction: FeatureExtractor, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         modules = dict.fromkeys([self._model, *(module for module, _ in self._calls)])
@@ -168,7 +167,7 @@ class ActivationCache:
             turn = self._turns[module]
             self._turns[module] += 1
             if module is self._first and turn == 0:
-                self._playing = self._held.get(_content(args))
+                self._playing = self._stored.get(_content(args))
                 self.hits += self._playing is not None
             if self._playing is None or turn >= len(returned):
                 return forward(*args, **options)

@@ -1,4 +1,4 @@
-"""The few samples whose maps are pictured, the same in every run and epoch."""
+"""Pictured samples: the probes, which are the same in every run and epoch, and the examples that a report speaks of."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-from lightning_ifa.data.batches import read_with
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.data.sampling import reference_loader
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.model.isolation import isolate
+from lightning_ifa.features.feature_batch import FeatureBatch
+from lightning_ifa.features.table_builder import TableBuilder
+from lightning_ifa.statistics.localization import depth_of
+
+LONGEST_EDGE = 160
+"""Pixels of an example's longer edge at most."""
+
+Rows = NDArray[np.int64]
+Images = dict[int, NDArray[np.float32]]
+"""Row number to input: ``(channels, length)`` of a signal, ``(channels, h, w)`` of an image, reduced to
+``LONGEST_EDGE``, and of a volume the slice through its map's maximum, reduced alike."""
+
+NO_ROWS: Rows = np.array([], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +47,64 @@ def take_probes(
     extraction: FeatureExtractor,
     loader: DataLoader[Any],
     table: FeatureTable,
-    rows: NDArray[np.int64],
+    rows: Rows,
+    examples: Rows = NO_ROWS,
     keep_images: bool = True,
-) -> Probes:
-    """Picture some rows of a table.
+) -> tuple[Probes, Images]:
+    """Picture some rows of a table, and read the inputs of further ones, in one pass over the data.
 
     Args:
         extraction: How the table was made.
         loader: The loader that it was made from.
         table: The table.
-        rows: ``(p,)`` row numbers.
-        keep_images: Whether the inputs may be kept.
+        rows: Row numbers of the probes, ``(p,)``; the network runs on them once more where it predicts another class.
+        examples: Row numbers of the examples, ``(m,)``, of which only an image is needed.
+        keep_images: Whether inputs may be kept.
     """
-    chosen = table.take(rows)
-    predicted = chosen
-    if table.targets.dtype.kind != "f" and not np.array_equal(chosen.explained, chosen.predictions):
-        predicted = replace(extraction, explain="prediction", layer=table.layer)(loader, chosen.indices)
-    images = inputs(extraction, loader, chosen.indices) if keep_images else None
-    return Probes(chosen, predicted, images)
+    probes = table.take(rows)
+    explains_label = table.targets.dtype.kind != "f" and not np.array_equal(probes.explained, probes.predictions)
+    if not (explains_label or keep_images):
+        return Probes(probes, probes, None), {}
+    wanted = np.concatenate([rows, np.setdiff1d(examples, rows)])
+    own, builder = replace(extraction, layer=table.layer), TableBuilder("prediction", extraction.cam)
+    inputs: list[NDArray[np.float32]] = []
+    images: Images = {}
+    with extraction.session():
+        for batch in own.batches(loader, table.indices[wanted], apart=len(rows)):
+            images |= _reduced(batch, table, wanted)
+            if batch.rows.start < len(rows):
+                inputs.append(_pixels(batch).copy())  # before the network runs, which may change it in place
+                if explains_label:
+                    builder.add(batch)
+    predicted = builder.tables(probes.sample_ids)[0] if explains_label else probes
+    pictured = Probes(probes, predicted, np.concatenate(inputs) if keep_images else None)
+    return pictured, {int(row): images[int(row)] for row in examples}
 
 
-def inputs(extraction: FeatureExtractor, loader: DataLoader[Any], indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read samples as the model gets them, ``(m, channels, *space)``; every random state stays as it is."""
-    found = []
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        for _, batch in reference_loader(loader, indices, extraction.seed):
-            prepared = extraction.prepare(batch) if extraction.prepare else batch
-            found.append(read_with(extraction.batch_fn, prepared)[0].float().numpy(force=True))
-    return np.concatenate(found)
+def take_images(extraction: FeatureExtractor, loader: DataLoader[Any], table: FeatureTable, rows: Rows) -> Images:
+    """Read the inputs of some of a table's rows again, and reduce them."""
+    images: Images = {}
+    with extraction.session():
+        for batch in extraction.batches(loader, table.indices[rows]):
+            images |= _reduced(batch, table, rows)
+    return images
+
+
+def _pixels(batch: FeatureBatch) -> NDArray[np.float32]:
+    return np.asarray(batch.x.float().numpy(force=True))
+
+
+def _reduced(batch: FeatureBatch, table: FeatureTable, rows: Rows) -> Images:
+    pairs = zip(rows[batch.rows], _pixels(batch), strict=True)
+    return {int(row): _reduce(image, table.cams[row]) for row, image in pairs}
+
+
+def _reduce(image: NDArray[np.float32], cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    if image.ndim == 4:
+        image = image[:, depth_of(cam, image.shape[1])]
+    longest = max(image.shape[1:], default=0)
+    if image.ndim != 3 or longest <= LONGEST_EDGE:
+        return image.copy()  # not a view, which would hold its whole batch
+    size = [max(1, round(edge * LONGEST_EDGE / longest)) for edge in image.shape[1:]]
+    small = interpolate(torch.from_numpy(image)[None], size, mode="bilinear", antialias=True)[0]
+    return np.asarray(small.numpy())

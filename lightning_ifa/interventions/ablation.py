@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.data.sampling import reference_loader
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.model.activation_patching import patch_output
-from lightning_ifa.model.forward import allow_gradients
-from lightning_ifa.model.isolation import isolate
-from lightning_ifa.model.layer_search import find_layer
-from lightning_ifa.model.outputs import read_output
-from lightning_ifa.model.target_layer import TargetLayer
 
 
 def ablate_channels(
@@ -38,19 +32,13 @@ def ablate_channels(
     chosen = torch.from_numpy(channels)
     means = torch.from_numpy(table.activations[:, channels].mean(0))
 
-    def ablated(output: Tensor) -> Tensor:
-        changed = output.clone()
-        fill = means.to(output).reshape(1, -1, *[1] * (output.dim() - 2))
-        changed[:, chosen.to(output.device)] = fill.expand(len(output), -1, *output.shape[2:])
+    def ablate(maps: Tensor) -> Tensor:
+        changed = maps.clone()
+        fill = means.to(maps).reshape(1, -1, *[1] * (maps.dim() - 2))
+        changed[:, chosen.to(maps.device)] = fill.expand(len(maps), -1, *maps.shape[2:])
         return changed
 
-    found = []
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        place: TargetLayer | None = None
-        for rows, _, x, y in extraction.batches(reference_loader(loader, table.indices, extraction.seed)):
-            with extraction.forward_context(), allow_gradients():
-                place = place or find_layer(extraction.model, x, table.layer, extraction.reshape).place
-                with patch_output(place, ablated):
-                    readout = read_output(extraction.model(x), y, table.task, torch.tensor(rows))
-            found.append(readout.logits.numpy(force=True))
-    return np.concatenate(found)
+    own = replace(extraction, layer=table.layer, task=table.task)
+    with own.session():
+        batches = own.batches(loader, table.indices)
+        return np.concatenate([batch.rerun(activations=ablate).logits.numpy(force=True) for batch in batches])

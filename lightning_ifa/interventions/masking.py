@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +15,11 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from lightning_ifa.cam.forward_methods import LINEAR
-from lightning_ifa.data.sampling import Indices, reference_loader
+from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.model.forward import allow_gradients
-from lightning_ifa.model.isolation import isolate
-from lightning_ifa.model.outputs import ScoreFunction, read_output
+from lightning_ifa.features.feature_batch import FeatureBatch
+from lightning_ifa.model.outputs import ScoreFunction
 
 Baseline = Callable[[Tensor], Tensor]
 """From inputs ``(n, c, *space)`` to what takes the place of a masked position; broadcasts to the input."""
@@ -58,7 +58,7 @@ def ranks(maps: Tensor, seed: int) -> Tensor:
 
     Args:
         maps: ``(n, *space)``.
-        seed: Of the order of ties, which is the same for every map, whatever the batch.
+        seed: Seed of the order of ties, which is the same for every map, whatever the batch.
 
     Returns:
         ``(n, *space)``, int64.
@@ -88,7 +88,7 @@ def keep_top(x: Tensor, fill: Tensor, order: Tensor, share: float) -> Tensor:
         x: ``(n, c, *space)``.
         fill: Broadcasts to it.
         order: ``(n, *space)`` from ``ranks``.
-        share: In [0, 1]; the count is rounded.
+        share: Share of the positions, in [0, 1]; their count is rounded.
     """
     return torch.where(_top(order, share), x, fill)
 
@@ -150,8 +150,8 @@ def run_masked(
         task: How the output is read.
         masks: Names to soft masks ``(n, *coarse)`` in [0, 1], at the layer's resolution.
         maps: ``(n, *coarse)`` whose ranks give insertion and deletion.
-        baseline: Of masked positions.
-        shares: Of the positions, in [0, 1].
+        baseline: What takes the place of masked positions.
+        shares: Shares of the positions that are shown or hidden, in [0, 1].
 
     Returns:
         One version for each soft mask under its name; ``"insertion"`` and ``"deletion"`` with one a share.
@@ -159,24 +159,20 @@ def run_masked(
     Raises:
         DataError: The maps do not lie over the inputs.
     """
-    found: dict[str, list[MaskedRun]] = {}
-    start = 0
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
-            here = slice(start, start + len(rows))
-            start += len(rows)
-            versions = _versions(
-                x,
-                baseline(x),
-                {name: torch.from_numpy(mask[here]).to(x.device) for name, mask in masks.items()},
-                torch.from_numpy(maps[here]).to(x.device),
-                shares,
-                extraction.seed,
-            )
-            for name, inputs in versions:
-                outputs = [_read(extraction, version, y, task, rows) for version in inputs]
-                found.setdefault(name, []).append(_join(np.stack, outputs))
+    own, found = replace(extraction, task=task), dict[str, list[MaskedRun]]()
+    with own.session():
+        for batch in own.batches(loader, indices):
+            x, seed = batch.x, extraction.seed
+            soft = {name: torch.from_numpy(mask[batch.rows]).to(x.device) for name, mask in masks.items()}
+            ranked = torch.from_numpy(maps[batch.rows]).to(x.device)
+            for name, versions in _versions(x, baseline(x), soft, ranked, shares, seed):
+                found.setdefault(name, []).append(_join(np.stack, [_run(batch, version) for version in versions]))
     return {name: _join(partial(np.concatenate, axis=1), parts) for name, parts in found.items()}
+
+
+def _run(batch: FeatureBatch, inputs: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+    readout = batch.rerun(inputs)
+    return readout.logits.numpy(force=True), readout.predictions.numpy(force=True)
 
 
 def _join(join: Callable[[Sequence[NDArray[Any]]], NDArray[Any]], parts: Sequence[tuple[Any, Any]]) -> MaskedRun:
@@ -195,22 +191,14 @@ def _versions(
     yield "deletion", (remove_top(x, fill, order, share) for share in shares)
 
 
-def _read(
-    extraction: FeatureExtractor, x: Tensor, y: Any, task: str | ScoreFunction, rows: list[int]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    with extraction.forward_context(), allow_gradients():
-        readout = read_output(extraction.model(x), y, task, torch.tensor(rows))
-    return readout.logits.numpy(force=True), readout.predictions.numpy(force=True)
-
-
 def _top(order: Tensor, share: float) -> Tensor:
     return (order < round(share * order[0].numel()))[:, None]
 
 
 def _channel_mean(extraction: FeatureExtractor, loader: DataLoader[Any], indices: Indices) -> Tensor:
     total, count = torch.zeros(()), 0
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        for _, _, x, _ in extraction.batches(reference_loader(loader, indices, extraction.seed)):
-            total = total + x.double().transpose(0, 1).flatten(1).sum(1).cpu()
-            count += x.numel() // x.shape[1]
+    with extraction.session():
+        for batch in extraction.batches(loader, indices):
+            total = total + batch.x.double().transpose(0, 1).flatten(1).sum(1).cpu()
+            count += batch.x.numel() // batch.x.shape[1]
     return total / count

@@ -1,4 +1,4 @@
-"""Hold a split's activations and gradients, and run the tail on reduced versions of them."""
+"""Store a split's activations and gradients, and run the head on reduced versions of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
-from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.head import Head
 from lightning_ifa.model.outputs import ScoreFunction, read_output
 from lightning_ifa.model.target_layer import TargetLayer
@@ -23,7 +23,7 @@ Reduction = Callable[[Tensor], Iterator[Tensor]]
 """From activations ``(b, c, s)`` to one reduced version after the other, same shape."""
 
 CHUNK = 2**23
-"""Entries of activations that pass through the tail at once."""
+"""Entries of activations that pass through the head at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class StoredActivations:
         x: ``(n, ...)`` inputs.
         y: ``(n, ...)`` targets as the loader gives them, or None.
         indices: ``(n,)`` data-set indices.
-        task: Of the model.
-        layer: The layer.
+        task: The model's task.
+        layer: The target layer.
     """
 
     A: Tensor
@@ -58,64 +58,62 @@ def store_activations(extraction: FeatureExtractor, loader: DataLoader[Any], tab
     """Run the model once over a table's samples and keep activations and gradients.
 
     Raises:
-        DataError: The loader's samples are not the table's, as told by their predictions' logits.
+        DataError: The loader's samples are not the table's, by their logits.
     """
     parts: dict[str, list[Tensor]] = {"A": [], "G": [], "x": [], "y": [], "logits": []}
-    explained, start, batch = torch.from_numpy(table.explained), 0, None
-    for batch in explained_batches(extraction, loader, table.indices):
-        classes = explained[start : start + len(batch.x)].to(batch.readout.logits.device)
-        A, G = batch.gradient(classes)
+    batch = None
+    for batch in extraction.batches(loader, table.indices):
+        A, G = batch.gradient(table.explained[batch.rows])
         found = {"A": A, "G": G, "x": batch.x, "logits": batch.readout.logits}
-        found |= {"y": batch.y} if torch.is_tensor(batch.y) else {}
+        found |= {"y": batch.samples.y} if torch.is_tensor(batch.samples.y) else {}
         for name, values in found.items():
             parts[name].append(values.detach().cpu())
-        start += len(batch.x)
     if batch is None:
         raise DataError("there are no samples to decompose")
     _check_same(torch.cat(parts["logits"]).numpy(), table)
     y = torch.cat(parts["y"]) if parts["y"] else None
     A, G, x = (torch.cat(parts[name]) for name in ("A", "G", "x"))
-    return StoredActivations(A, G, x, y, table.indices, batch.task, batch.layer)
+    return StoredActivations(A, G, x, y, table.indices, batch.run.task, batch.run.targets[0])
 
 
-def run_reduced(tail: Head, held: StoredActivations, reduce: Reduction) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Run the tail on every reduced version of the held activations, several versions a pass.
+def run_reduced(head: Head, stored: StoredActivations, reduce: Reduction) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Run the head on every reduced version of the stored activations, several versions a pass.
 
     Args:
-        tail: The tail, entered.
-        held: n samples.
-        reduce: Gives r versions; of spatial means, ``s = 1``, if that is all the tail sees.
+        head: The head, entered.
+        stored: The samples, n.
+        reduce: Gives r versions; of spatial means, ``s = 1``, if that is all the head sees.
 
     Returns:
         Logits ``(r, n, k)`` and predictions ``(r, n)``.
     """
-    seen, space = head_input(tail, held)
+    seen, space = head_input(head, stored)
     step = max(1, min(len(seen), CHUNK // max(seen[0].numel(), 1)))
     together = max(1, CHUNK // max(step * seen[0].numel(), 1))
     logits, predictions = [], []
     for begin in range(0, len(seen), step):
         rows = slice(begin, begin + step)
-        read = [_read(tail, held.take(rows), group, space) for group in _group(reduce(seen[rows]), together)]
+        read = [_read(head, stored.take(rows), group, space) for group in _group(reduce(seen[rows]), together)]
         logits.append(np.concatenate([part[0] for part in read]))
         predictions.append(np.concatenate([part[1] for part in read]))
     return np.concatenate(logits, axis=1), np.concatenate(predictions, axis=1)
 
 
-def head_input(tail: Head, held: StoredActivations) -> tuple[Tensor, tuple[int, ...]]:
-    """What the tail looks at: positions ``(n, c, s)``, or means ``(n, c, 1)``; and the space to restore, if any."""
-    flat = held.A.flatten(2)
-    return (flat.mean(2, keepdim=True), ()) if tail.reach == "means" else (flat, tuple(held.A.shape[2:]))
+def head_input(head: Head, stored: StoredActivations) -> tuple[Tensor, tuple[int, ...]]:
+    """What the head looks at: positions ``(n, c, s)``, or means ``(n, c, 1)``; and the space to restore, if any."""
+    flat = stored.A.flatten(2)
+    return (flat.mean(2, keepdim=True), ()) if head.scope == "pooled" else (flat, tuple(stored.A.shape[2:]))
 
 
 def _read(
-    tail: Head, held: StoredActivations, versions: list[Tensor], space: tuple[int, ...]
+    head: Head, stored: StoredActivations, versions: list[Tensor], space: tuple[int, ...]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    r, n = len(versions), len(held.A)
+    r, n = len(versions), len(stored.A)
     stacked = torch.cat(versions)
-    x = torch.cat([held.x] * r).to(tail.device) if tail.reach == "network" else None
-    output = tail(stacked.reshape(*stacked.shape[:2], *space), x)
-    y = None if held.y is None else torch.cat([held.y] * r).to(tail.device)
-    readout = read_output(output, y, held.task, torch.from_numpy(np.tile(held.indices, r)))
+    x = torch.cat([stored.x] * r).to(head.device) if head.scope == "network" else None
+    output = head(stacked.reshape(*stacked.shape[:2], *space), x)
+    y = None if stored.y is None else torch.cat([stored.y] * r).to(head.device)
+    readout = read_output(output, y, stored.task, torch.from_numpy(np.tile(stored.indices, r)))
     logits, predictions = (t.detach().numpy(force=True) for t in (readout.logits, readout.predictions))
     return logits.reshape(r, n, -1), predictions.reshape(r, n)
 

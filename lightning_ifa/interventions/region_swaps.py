@@ -73,8 +73,8 @@ def swap_outside(
     Args:
         extraction: How the model is called.
         loader: Loader of the samples.
-        indices: ``(m,)`` data-set indices to draw from.
-        task: ``"multiclass"``, ``"binary"``, ``"multilabel"`` or ``"regression"``.
+        indices: Data-set indices to draw from, ``(m,)``.
+        task: As for ``swap_parts``.
         regions: Where the evidence should lie; samples without a region are left out.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_ifa.data.sampling import Indices, reference_loader
+from lightning_ifa.data.sampling import Indices
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.model.forward import allow_gradients
-from lightning_ifa.model.isolation import isolate
-from lightning_ifa.model.outputs import UNLABELLED, Readout, read_output
+from lightning_ifa.features.feature_batch import FeatureBatch
+from lightning_ifa.model.outputs import UNLABELLED
 
-SOURCES = 32  # images held in memory, from which sources are drawn
+SOURCES = 32
+"""Samples of a group, within which sources are drawn, so that the user's batch size does not choose them."""
+
 Changes = Callable[[Tensor, Tensor, Tensor], Iterator[tuple[str, Tensor]]]
 
 
@@ -27,12 +28,12 @@ class Swaps:
     """Logits before and after a part of each input was replaced by that of another sample, the source.
 
     Attributes:
-        labels: Of each recipient: its class, ``(n,)`` int64; its labels, ``(n, k)`` of 0 and 1, for multilabel; its
-            target, ``(n,)`` float32, for regression.
-        source_labels: The same of its source.
+        labels: Classes of the recipients, ``(n,)`` int64; for multilabel their labels, ``(n, k)`` of 0 and 1; for
+            regression their targets, ``(n,)`` float32.
+        source_labels: The same of their sources.
         logits: ``(n, k)`` of the recipients as they are.
         source_logits: ``(n, k)`` of the sources as they are: what a swap of the whole image would give.
-        swapped: What was swapped, to the logits after it, ``(n, k)``.
+        swapped: Name of what was swapped to the logits after it, ``(n, k)``.
         sources: ``(n,)`` data-set index of each source, where it is known.
     """
 
@@ -58,7 +59,7 @@ def run_swaps(
         extraction: How the model is called.
         loader: Loader of the samples.
         drawn: ``(n,)`` data-set indices.
-        task: As the table's.
+        task: The table's task.
         changes: Takes a group of inputs, the positions of their sources in it and their data-set indices; gives
             each change's name and the changed inputs.
         rng: Draws the sources.
@@ -66,10 +67,10 @@ def run_swaps(
     Returns:
         None if there are fewer than two labelled pairs.
     """
-    parts: list[dict[str, NDArray[Any]]] = []
-    with isolate(extraction.model, extraction.seed), torch.inference_mode(False), torch.no_grad():
-        for x, y, rows in _groups(extraction, loader, drawn):
-            parts.append(_group(extraction, x, y, rows, task, changes, rng))
+    own = replace(extraction, task=task)
+    with own.session():
+        groups = own.batches(loader, drawn, size=SOURCES)
+        parts = [_swap_group(group, changes, rng) for group in groups if len(group) > 1]
     if not parts:
         return None
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -90,44 +91,13 @@ def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.ones(len(labels), dtype=bool) if labels.ndim > 1 else np.asarray(labels != UNLABELLED)
 
 
-def _group(
-    extraction: FeatureExtractor,
-    x: Tensor,
-    y: Any,
-    rows: Tensor,
-    task: str,
-    changes: Changes,
-    rng: np.random.Generator,
-) -> dict[str, NDArray[Any]]:
-    def read(inputs: Tensor) -> Readout:
-        with extraction.forward_context(), allow_gradients():
-            return read_output(extraction.model(inputs), y, task, rows)
-
+def _swap_group(batch: FeatureBatch, changes: Changes, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    x, positions = batch.x, batch.samples.positions
     sources = torch.from_numpy(rng.permutation(len(x))).to(x.device)
-    before = read(x)
-    labels = y.long() if task == "multilabel" else before.targets
-    given = rows[sources.to(rows.device)]
+    before = batch.rerun()
+    labels = batch.samples.y.long() if batch.run.task == "multilabel" else before.targets
+    given = positions[sources.to(positions.device)]
     plain = (labels, labels[sources], before.logits, before.logits[sources], given)
     found = dict(zip(_PLAIN, plain, strict=True))
-    found |= {name: read(changed).logits for name, changed in changes(x, sources, rows)}
+    found |= {name: batch.rerun(changed).logits for name, changed in changes(x, sources, positions)}
     return {name: values.numpy(force=True) for name, values in found.items()}
-
-
-def _groups(
-    extraction: FeatureExtractor, loader: DataLoader[Any], indices: Indices
-) -> Iterator[tuple[Tensor, Any, Tensor]]:
-    """Samples in groups of ``SOURCES``, whatever the user's batch size, so that it does not choose the sources."""
-    held: list[tuple[Tensor, Any, Tensor]] = []
-    for rows, _, x, y in extraction.batches(reference_loader(loader, indices, extraction.seed)):
-        held.append((x, y, torch.tensor(rows)))
-        while sum(len(part[2]) for part in held) >= SOURCES:
-            x, y, numbers = _join(held)
-            yield x[:SOURCES], y[:SOURCES], numbers[:SOURCES]
-            held = [(x[SOURCES:], y[SOURCES:], numbers[SOURCES:])]
-    if sum(len(part[2]) for part in held) > 1:
-        yield _join(held)
-
-
-def _join(held: list[tuple[Tensor, Any, Tensor]]) -> tuple[Tensor, Any, Tensor]:
-    xs, ys, rows = zip(*held, strict=True)
-    return torch.cat(xs), torch.cat(ys), torch.cat(rows)

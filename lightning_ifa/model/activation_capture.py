@@ -1,7 +1,7 @@
 """Cut a network at one layer and differentiate only what comes after it.
 
-With ``splice``, ``watch`` and ``observe`` the only places in the package that register hooks, each for the duration of
-a ``with`` block or of one pass.
+With ``activation_patching`` and ``tracing`` the only places in the package that register hooks, each for the duration
+of a ``with`` block or of one pass.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class ActivationCapture:
     ``forward`` runs the network without a graph up to the layer and with one after it; ``gradient`` gives
     the layer's activation and the score's gradient there. No parameter's ``.grad`` is written. Works inside
     ``torch.inference_mode()``, with frozen parameters, and where the layer's output is later changed in place.
-    Several taps of one network share a pass by ``run_captured`` and ``gradients``; they may be nested.
+    Several captures of one network share a pass by ``run_captured`` and ``gradients``; they may be nested.
 
     Args:
         model: The network, already in evaluation mode.
         layer: The module to cut at, one of ``model.modules()``, or one of its calls.
-        name: What error messages call a module.
+        name: Name of the layer in error messages.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
 
     Example::
 
-        with Tap(model, model.layer4, "layer4") as tap:
-            logits = tap.forward(images)
-            A, G = tap.gradient(logits[:, 0])
+        with ActivationCapture(model, model.layer4, "layer4") as capture:
+            logits = capture.forward(images)
+            A, G = capture.gradient(logits[:, 0])
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ActivationCapture:
         name: str = "",
         state: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.model, self.place, self.state = model, as_target_layer(layer, name), state
+        self.model, self.target, self.state = model, as_target_layer(layer, name), state
         self._leaf: Tensor | None = None
         self._lends: bool | None = None  # None until a pass has shown that what follows leaves the activation as it is
         self._lent: tuple[int, Tensor | None] = 0, None
@@ -65,7 +65,7 @@ class ActivationCapture:
     def __enter__(self) -> ActivationCapture:
         _require_fixed_normalisation(self.model)
         self.state = self.state or copy_inference_state(self.model)
-        self._handle = self.place.module.register_forward_hook(self._cut)
+        self._handle = self.target.module.register_forward_hook(self._cut)
         return self
 
     def __exit__(
@@ -83,17 +83,17 @@ class ActivationCapture:
         if self._paused:
             return output
         turn, self._calls = self._calls, self._calls + 1
-        if not self.place.is_at(turn):
+        if not self.target.is_at(turn):
             return output
         if torch.is_inference_mode_enabled():
-            raise LayerError(_inside_block(self.place, "torch.inference_mode()"))
+            raise LayerError(_inside_block(self.target, "torch.inference_mode()"))
         output = as_ordinary_tensor(output)
-        maps = self.place.read(output)
+        maps = self.target.read(output)
         is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
         self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
         self._lent = self._leaf._version, _sums(self._leaf) if self._lends is None else None
-        return self.place.write(output, self._leaf.clone() if self._lends is False else self._leaf)
+        return self.target.write(output, self._leaf.clone() if self._lends is False else self._leaf)
 
     def _keeps_activation(self) -> bool:
         """Whether what followed the layer left its activation as it was; without a copy it may not have."""
@@ -135,84 +135,84 @@ class ActivationCapture:
 
     def _require_leaf(self) -> Tensor:
         if self._leaf is None:
-            name, calls = self.place.name, self._calls
+            name, calls = self.target.name, self._calls
             ran = f"ran {calls} time{'' if calls == 1 else 's'}" if calls else "did not run"
             raise LayerError(f'layer "{name}" {ran} in the forward pass')
         return self._leaf
 
 
-def run_captured(taps: Sequence[ActivationCapture], x: Tensor) -> Any:
-    """Run the network on one batch, ``(n, ...)``, through the cuts of all taps; see ``ActivationCapture.forward``.
+def run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
+    """Run the network on one batch, ``(n, ...)``, through the cuts of all captures; see ``ActivationCapture.forward``.
 
     What follows the layer gets the activation itself. If it changes it in place, the pass is made again with a copy,
     and so are all later ones.
     """
     with suppress(_OverwrittenError):
-        return _run_captured(taps, x)
-    for tap in taps:
-        tap._lends = False
-    return _run_captured(taps, x)
+        return _run_captured(captures, x)
+    for capture in captures:
+        capture._lends = False
+    return _run_captured(captures, x)
 
 
 class _OverwrittenError(Exception):
     """What follows a layer changes its activation in place."""
 
 
-def _run_captured(taps: Sequence[ActivationCapture], x: Tensor) -> Any:
-    for tap in taps:
-        tap.begin()
+def _run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
+    for capture in captures:
+        capture.begin()
     with allow_gradients(), explain_failures(), _detect_overwriting():
-        output = run_with_state(taps[0].model, as_ordinary_tensor(x), taps[0].state)
+        output = run_with_state(captures[0].model, as_ordinary_tensor(x), captures[0].state)
         shut_in = not torch.is_grad_enabled()  # a block of the model's own forward has put back what the cut turned on
-    if not all(tap._keeps_activation() for tap in taps):
+    if not all(capture._keeps_activation() for capture in captures):
         raise _OverwrittenError
-    for tap in taps:
-        tap._require_leaf()
-        tap._shut_in, tap._lends = shut_in, tap._lends is not False
+    for capture in captures:
+        capture._require_leaf()
+        capture._shut_in, capture._lends = shut_in, capture._lends is not False
     return output
 
 
 def gradients(
-    taps: Sequence[ActivationCapture], score: Tensor, *, keep: bool = False, required: bool = True
+    captures: Sequence[ActivationCapture], score: Tensor, *, keep: bool = False, required: bool = True
 ) -> list[tuple[Tensor, Tensor]]:
-    """Activation and gradient at every tap, from one backward pass; see ``ActivationCapture.gradient``.
+    """Activation and gradient at every capture, from one backward pass; see ``ActivationCapture.gradient``.
 
     Args:
-        taps: Taps of one pass.
+        captures: The captures of one pass.
         score: ``(n,)``.
         keep: Keep the graph.
         required: Whether the score has to depend on each of them; if not, the gradient is 0 where it does not.
     """
-    leaves = [tap._require_leaf() for tap in taps]
+    leaves = [capture._require_leaf() for capture in captures]
     if not keep:
-        for tap in taps:
-            tap._leaf = None
+        for capture in captures:
+            capture._leaf = None
     if not score.requires_grad:
-        raise OutputError(_without_graph(taps[0]))
+        raise OutputError(_without_graph(captures[0]))
     with torch.inference_mode(False), explain_failures():
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
             score.sum(), leaves, retain_graph=keep, allow_unused=True
         )
-    for tap, grad in zip(taps, found, strict=True):
+    for capture, grad in zip(captures, found, strict=True):
         if grad is None and required:
             raise OutputError(
-                f'the score does not depend on layer "{tap.place.name}"; name a layer on the way to the output'
+                f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
             )
     pairs = zip(leaves, found, strict=True)
     return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
 
 
 @contextmanager
-def pause_captures(taps: Iterable[ActivationCapture]) -> Iterator[None]:
+def pause_captures(captures: Iterable[ActivationCapture]) -> Iterator[None]:
     """Let the network run uncut inside the ``with`` block, for passes that are not to be differentiated."""
-    held = list(taps)
-    for tap in held:
-        tap._paused = True
+    paused = list(captures)
+    for capture in paused:
+        capture._paused = True
     try:
         yield
     finally:
-        for tap in held:
-            tap._paused = False
+        for capture in paused:
+            capture._paused = False
 
 
 @contextmanager
@@ -230,18 +230,18 @@ def _sums(activation: Tensor) -> Tensor:
     return activation.detach().flatten(1).sum(1)
 
 
-def _without_graph(tap: ActivationCapture) -> str:
-    if tap._shut_in:
-        return _inside_block(tap.place, "torch.no_grad()")
+def _without_graph(capture: ActivationCapture) -> str:
+    if capture._shut_in:
+        return _inside_block(capture.target, "torch.no_grad()")
     return (
-        f'the score does not depend on layer "{tap.place.name}": its output is detached, or the model returns class '
-        "indices instead of logits"
+        f'the score does not depend on layer "{capture.target.name}": its output is detached, or the model returns '
+        "class indices instead of logits"
     )
 
 
-def _inside_block(place: TargetLayer, block: str) -> str:
+def _inside_block(target: TargetLayer, block: str) -> str:
     return (
-        f'layer "{place.name}" runs inside a {block} block of the model\'s own forward, so that nothing behind it can '
+        f'layer "{target.name}" runs inside a {block} block of the model\'s own forward, so that nothing behind it can '
         "be differentiated; freeze the backbone by requires_grad_(False) instead, or name a layer behind the block"
     )
 

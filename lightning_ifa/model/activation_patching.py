@@ -23,7 +23,7 @@ class ActivationPatch:
 
     Example::
 
-        logits = Splice(model, model.layer4).run(images, A * mask)
+        logits = ActivationPatch(model, model.layer4).run(images, A * mask)
     """
 
     def __init__(
@@ -51,14 +51,14 @@ def patch_output(layer: nn.Module | TargetLayer, change: Callable[[Tensor], Tens
         layer: The module, or one of its calls.
         change: Takes its maps, shape ``(n, c, *space)``, and gives what later layers see.
     """
-    place, turns = as_target_layer(layer), count()
+    target, turns = as_target_layer(layer), count()
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if place.call is None or place.is_at(next(turns)):
-            return place.write(output, change(place.read(output)))
+        if target.call is None or target.is_at(next(turns)):
+            return target.write(output, change(target.read(output)))
         return None
 
-    handle = place.module.register_forward_hook(hook)
+    handle = target.module.register_forward_hook(hook)
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ class CapturedBatch(NamedTuple):
         G: Gradient, same shape.
         score: ``(n,)`` explained score, without a graph.
         explained: ``(n,)`` explained class.
-        precision: What the network computed in.
+        precision: Floating-point type in which the network computed.
     """
 
     x: Tensor
@@ -41,7 +41,7 @@ class CapturedBatch(NamedTuple):
     precision: torch.dtype
 
 
-def require_sound_capture(model: nn.Module, place: TargetLayer, captured: CapturedBatch) -> None:
+def require_sound_capture(model: nn.Module, target: TargetLayer, captured: CapturedBatch) -> None:
     """Raise if a head is linear in the layer's activation but its score is not what the contributions sum to.
 
     The head's form is not guessed: it is linear where all samples explained for a class have one and the same
@@ -52,7 +52,7 @@ def require_sound_capture(model: nn.Module, place: TargetLayer, captured: Captur
 
     Args:
         model: The network.
-        place: The target layer; nothing hooked to it is active.
+        target: The target layer; nothing hooked to it is active.
         captured: A batch.
 
     Raises:
@@ -68,9 +68,9 @@ def require_sound_capture(model: nn.Module, place: TargetLayer, captured: Captur
         if own.sum() < 2 or not _constant(G[own].flatten(1)):
             continue
         allowed = RESIDUE * score[own].std() + EQUAL * score.abs().max()
-        if rest[own].std() > allowed and depends_on_layer_only(model, place, x):
+        if rest[own].std() > allowed and depends_on_layer_only(model, target, x):
             raise LayerError(
-                f'the capture at layer "{place.name}" is wrong: behind it class {int(label)} is linear, yet its score '
+                f'the capture at layer "{target.name}" is wrong: behind it class {int(label)} is linear, yet its score '
                 f"minus the sum of the contributions varies by {float(rest[own].std()):.3g} instead of being the "
                 "bias; does a forward hook change the layer's output after it was recorded?"
             )

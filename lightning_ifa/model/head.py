@@ -9,7 +9,7 @@ Then, with the layer's own activation put back in:
    memory-free tensors of the right shape. If the output is still the same, for batches of other sizes as well,
    the backbone is skipped from now on.
 3. If the output is also the same for the activation's mean over space, and stays so when channels are dropped,
-   the tail starts with global average pooling and is run on the means alone.
+   the head starts with global average pooling and is run on the means alone.
 
 What fails is not used: the next more expensive way is, and the last is the whole network with its real input.
 """
@@ -30,7 +30,7 @@ from lightning_ifa.model.backbone_skipping import SkippedCalls
 from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.tracing import ForwardTrace, trace_forward
 
-Scope = Literal["means", "tail", "network"]
+Scope = Literal["pooled", "head", "network"]
 FEW = 4
 
 TOLERANCE = 1e-4
@@ -47,10 +47,11 @@ class Head:
         state: Parameters and buffers to run with in place of the model's own, by name.
 
     Attributes:
-        reach: What has to run: ``"means"``, the tail on spatial means; ``"tail"``; or the whole ``"network"``.
+        scope: What has to run: ``"pooled"``, the head on spatial means; ``"head"``, the head on maps; or the whole
+            ``"network"``.
     """
 
-    reach: Scope
+    scope: Scope
 
     @property
     def device(self) -> torch.device:
@@ -61,18 +62,18 @@ class Head:
         self, model: nn.Module, layer: nn.Module | TargetLayer, x: Tensor, state: Mapping[str, Tensor] | None = None
     ) -> None:
         self._model, self._layer, self._few, self._state = model, layer, x[:FEW], state
-        self._splice = ActivationPatch(model, layer, state)
+        self._patch = ActivationPatch(model, layer, state)
         self._shortcut = ExitStack()
         self._skipped: SkippedCalls | None = None
         self._space, self._dtype = 0, x.dtype
 
     def __enter__(self) -> Head:
-        past = trace_forward(self._model, self._layer, self._few, self._state)
-        self._space, self._dtype = past.activation.dim() - 2, past.activation.dtype
-        self.reach = "network"
+        trace = trace_forward(self._model, self._layer, self._few, self._state)
+        self._space, self._dtype = trace.activation.dim() - 2, trace.activation.dtype
+        self.scope = "network"
         moved = self._few.roll(1, 0)
-        if _same(self._splice.run(moved, past.activation.clone()), past.output):
-            self._take_shortcut(past)
+        if _same(self._patch.run(moved, trace.activation.clone()), trace.output):
+            self._take_shortcut(trace)
         return self
 
     def __exit__(
@@ -81,36 +82,36 @@ class Head:
         self._shortcut.close()
 
     def __call__(self, activation: Tensor, x: Tensor | None = None) -> Any:
-        """Run the tail.
+        """Run the head.
 
         Args:
-            activation: ``(n, c, *space)``, or ``(n, c)`` spatial means if ``reach`` is ``"means"``; what follows the
+            activation: ``(n, c, *space)``, or ``(n, c)`` spatial means if ``scope`` is ``"pooled"``; what follows the
                 layer may change it in place.
-            x: The inputs that belong to it, ``(n, ...)``; read only if ``reach`` is ``"network"``.
+            x: The inputs that belong to it, ``(n, ...)``; read only if ``scope`` is ``"network"``.
 
         Returns:
             The network's own output, without a graph.
         """
         activation = activation.to(self._few.device, self._dtype)
-        if self.reach == "network":
+        if self.scope == "network":
             assert x is not None, "the whole network needs its input"
-            return self._splice.run(x, activation)
+            return self._patch.run(x, activation)
         if self._skipped is not None:
             self._skipped.begin(len(activation))
-        if self.reach == "means":
+        if self.scope == "pooled":
             activation = activation.reshape(*activation.shape[:2], *[1] * self._space)
-        return self._splice.run(self._few[:1].expand(len(activation), *self._few.shape[1:]), activation)
+        return self._patch.run(self._few[:1].expand(len(activation), *self._few.shape[1:]), activation)
 
-    def _take_shortcut(self, past: ForwardTrace) -> None:
+    def _take_shortcut(self, trace: ForwardTrace) -> None:
         with ExitStack() as trial:
-            self._skipped = trial.enter_context(SkippedCalls(past.calls, len(self._few)))
-            self.reach = "tail"
-            if self._agrees(past.activation, past.output):
+            self._skipped = trial.enter_context(SkippedCalls(trace.calls, len(self._few)))
+            self.scope = "head"
+            if self._agrees(trace.activation, trace.output):
                 self._shortcut.push(trial.pop_all())
-                if self._sees_means_only(past.activation):
-                    self.reach = "means"
+                if self._sees_means_only(trace.activation):
+                    self.scope = "pooled"
                 return
-        self.reach, self._skipped = "network", None
+        self.scope, self._skipped = "network", None
 
     def _agrees(self, activation: Tensor, output: Any) -> bool:
         def check() -> bool:
@@ -138,8 +139,8 @@ def depends_on_layer_only(model: nn.Module, layer: nn.Module | TargetLayer, x: T
         layer: A module that runs once in a forward pass, or one of its calls.
         x: Inputs, ``(n, ...)``, n >= 2.
     """
-    past = trace_forward(model, layer, x)
-    return _same(ActivationPatch(model, layer).run(x.roll(1, 0), past.activation), past.output)
+    trace = trace_forward(model, layer, x)
+    return _same(ActivationPatch(model, layer).run(x.roll(1, 0), trace.activation), trace.output)
 
 
 def _is_valid(check: Callable[[], bool]) -> bool:

@@ -25,7 +25,7 @@ FEW = 2
 class FoundLayer(NamedTuple):
     """The layer to analyse, and what the model returned in the dry forward pass that found it."""
 
-    place: TargetLayer
+    target: TargetLayer
     output: Any
 
 
@@ -88,7 +88,7 @@ class _Candidate(NamedTuple):
         return self.reshape is not None and self.reshape is not channels_first
 
     @property
-    def place(self) -> TargetLayer:
+    def target(self) -> TargetLayer:
         return TargetLayer(self.name, self.layer.module, None, self.reshape)
 
 
@@ -107,15 +107,15 @@ def _is_usable(candidate: _Candidate, x: Tensor, output: Any, tokens: set[int]) 
 def _last(model: nn.Module, x: Tensor, usable: list[_Candidate]) -> TargetLayer:
     """The last usable layer; of token layers the last whose image tokens the output depends on."""
     if not usable[-1].is_tokens:
-        return usable[-1].place
+        return usable[-1].target
     tokens = [candidate for candidate in usable if candidate.is_tokens]
-    places = [candidate.place for candidate in tokens if candidate.shape[1] == tokens[0].shape[1]]
+    targets = [candidate.target for candidate in tokens if candidate.shape[1] == tokens[0].shape[1]]
     with ExitStack() as stack, torch.enable_grad():
-        taps = [stack.enter_context(ActivationCapture(model, place)) for place in places]
-        score = output_tensor(run_captured(taps, x)).flatten(1)[:, 0]
-        found = gradients(taps, score, required=False)
-    read = [place for place, (_, G) in zip(places, found, strict=True) if bool(G.any())]
-    return (read or places)[-1]
+        captures = [stack.enter_context(ActivationCapture(model, target)) for target in targets]
+        score = output_tensor(run_captured(captures, x)).flatten(1)[:, 0]
+        found = gradients(captures, score, required=False)
+    read = [target for target, (_, G) in zip(targets, found, strict=True) if bool(G.any())]
+    return (read or targets)[-1]
 
 
 def _named(

@@ -21,7 +21,7 @@ class TargetLayer:
     """One call of one module.
 
     Attributes:
-        name: What messages and tables call it.
+        name: Name of the layer in messages and tables.
         module: The module.
         call: Which of its calls in a forward pass, from 0; None where there is one only.
         reshape: Takes maps from an output of another form, as tokens; None where the output is ``(n, c, *space)``.
@@ -93,7 +93,7 @@ class TargetLayer:
 
 
 def as_target_layer(layer: nn.Module | TargetLayer, name: str = "") -> TargetLayer:
-    """A module that runs once and returns maps is a place."""
+    """A module that runs once and returns maps is a target layer."""
     return layer if isinstance(layer, TargetLayer) else TargetLayer(name or type(layer).__name__, layer)
 
 

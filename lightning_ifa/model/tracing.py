@@ -19,7 +19,7 @@ class ForwardTrace(NamedTuple):
     """What a forward pass had done when the layer returned.
 
     Attributes:
-        output: Of the whole network.
+        output: The whole network's output.
         activation: The layer's output, ``(n, c, *space)``.
         calls: The outermost module calls that had ended, the layer's own among them, and what they returned.
     """
@@ -43,7 +43,7 @@ def trace_forward(
     ended: list[list[tuple[nn.Module, Any]]] = [[]]  # for each call still open, the calls inside it that have ended
     calls: list[tuple[nn.Module, Any]] = []
     activation: list[Tensor] = []
-    place, turns = as_target_layer(layer), count()
+    target, turns = as_target_layer(layer), count()
 
     def enter(module: nn.Module, args: Any) -> None:
         ended.append([])
@@ -51,8 +51,8 @@ def trace_forward(
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         ended.pop()
         ended[-1].append((module, output))
-        if module is place.module and place.is_at(next(turns)):
-            activation.append(place.read(output).clone())  # what follows may change it in place
+        if module is target.module and target.is_at(next(turns)):
+            activation.append(target.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
@@ -70,11 +70,11 @@ def trace_forward(
 def watch_calls(
     first: nn.Module, layer: nn.Module, entered: Callable[[Any], None], left: Callable[[Any], None]
 ) -> Iterator[None]:
-    """Look on for the duration of a ``with`` block, whoever runs the network; an error in looking on reaches nobody.
+    """Watch two modules inside a ``with`` block, whoever runs the network; an error in watching reaches nobody.
 
     Args:
-        first: The module whose input is told.
-        layer: The module whose output is told.
+        first: The module whose input is watched.
+        layer: The module whose output is watched.
         entered: Takes the positional arguments of ``first``.
         left: Takes the output of ``layer``.
     """
@@ -107,7 +107,7 @@ class LayerShape(NamedTuple):
     def shares_memory(self, other: Tensor) -> bool:
         """Whether what the module returned lies in the same memory as another tensor.
 
-        An address would not tell: once a tensor is freed, a later one may get its address.
+        An address would not do: once a tensor is freed, a later one may get its address.
         """
         return bool(self.memory == _memory(other))
 

@@ -84,7 +84,7 @@ def curve(found, name):
 def test_everything_kept_is_the_full_network(case):
     _, _, report, found = case
     table = report.tables["validation"]
-    rows = slice(None) if found.reach == "means" else slice(1, None, 2)
+    rows = slice(None) if found.scope == "pooled" else slice(1, None, 2)
     assert found.full == pytest.approx(table.correct[rows].mean())
     assert found.full > 0.8
     last = found.curves[found.curves["share"] == 1.0]
@@ -104,7 +104,7 @@ def test_masking_equals_running_the_network_with_zeros(case):
         A = model.features(images)
         mask = torch.zeros(12).index_fill(0, torch.from_numpy(kept), 1.0)
         right = model.head(A * mask[:, None, None]).argmax(1) == labels
-    rows = slice(None) if found.reach == "means" else slice(1, None, 2)
+    rows = slice(None) if found.scope == "pooled" else slice(1, None, 2)
     expected = right[rows].float().mean().item()
     assert curve(found, "channels, difference, zero")["performance"][0.5] == pytest.approx(expected)
 

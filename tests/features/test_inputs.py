@@ -53,8 +53,8 @@ def raw_gradient(model, module, x, column=0):
 def test_tokens_become_maps_and_the_kept_ones_add_up(layer, norm_first, registers):
     torch.manual_seed(0)
     model, x = TokenNet("patches", norm_first, registers).eval(), torch.randn(3, 1, 8, 12)
-    place = find_layer(model, x, layer).place
-    with ActivationCapture(model, place) as tap:
+    target = find_layer(model, x, layer).target
+    with ActivationCapture(model, target) as tap:
         A, G = tap.gradient(tap.forward(x)[:, 0])
     tokens, gradient = raw_gradient(model, model.get_submodule(layer), x)
     assert A.shape == (3, 8, 2, 3)
@@ -75,7 +75,7 @@ def test_tokens_become_maps_and_the_kept_ones_add_up(layer, norm_first, register
     ],
 )
 def test_last_layer_whose_image_tokens_are_read(model, name):
-    assert find_layer(model.eval(), torch.randn(2, 1, 8, 12)).place.name == name
+    assert find_layer(model.eval(), torch.randn(2, 1, 8, 12)).target.name == name
 
 
 def test_tokens_fill_a_table_and_the_self_check_stays_honest():
@@ -90,16 +90,16 @@ def test_class_token_is_a_second_way_to_the_output():
     x = torch.randn(4, 1, 8, 12)
     for reads, alone in (("all", False), ("patches", True)):
         model = TokenNet(reads).eval()
-        assert depends_on_layer_only(model, find_layer(model, x, "norm").place, x) is alone
+        assert depends_on_layer_only(model, find_layer(model, x, "norm").target, x) is alone
 
 
 def test_tail_of_a_transformer_runs_from_maps():
     torch.manual_seed(0)
     model, x = TokenNet("patches").eval(), torch.randn(4, 1, 8, 12)
-    place = find_layer(model, x).place
+    target = find_layer(model, x).target
     maps = torch.randn(4, 8, 2, 3)
-    with Head(model, place, x) as tail:
-        assert tail.reach == "means"
+    with Head(model, target, x) as tail:
+        assert tail.scope == "pooled"
         torch.testing.assert_close(tail(maps.mean((2, 3))), model.head(maps.mean((2, 3))))
 
 
@@ -114,7 +114,7 @@ def test_patches_without_a_convolution_have_the_inputs_proportions():
             return self.head(self.embed(patches).mean(1))
 
     model, x = Unfolded().eval(), torch.randn(2, 1, 8, 12)
-    with ActivationCapture(model, find_layer(model, x).place) as tap:
+    with ActivationCapture(model, find_layer(model, x).target) as tap:
         assert tap.gradient(tap.forward(x)[:, 0])[0].shape == (2, 8, 2, 3)
 
 
@@ -150,7 +150,7 @@ def test_reshape_needs_a_layer():
 @pytest.mark.parametrize("call", [0, 1])
 def test_a_chosen_call_of_a_shared_layer(call):
     model, x = build("residual")
-    with ActivationCapture(model, find_layer(model, x, f"relu#{call}").place) as tap:
+    with ActivationCapture(model, find_layer(model, x, f"relu#{call}").target) as tap:
         A, G = tap.gradient(tap.forward(x)[:, 0])
 
     class Apart(ResidualNet):
@@ -171,10 +171,10 @@ def test_a_chosen_call_of_a_shared_layer(call):
 
 def test_a_chosen_call_is_replaced_alone():
     model, x = build("residual")
-    place = find_layer(model, x, "relu#1").place
-    changed = ActivationPatch(model, place).run(x, torch.ones(4, 6, 6, 6))
+    target = find_layer(model, x, "relu#1").target
+    changed = ActivationPatch(model, target).run(x, torch.ones(4, 6, 6, 6))
     torch.testing.assert_close(changed, model.head(torch.ones(4, 6)).detach())
-    with Head(model, place, x) as tail:
+    with Head(model, target, x) as tail:
         torch.testing.assert_close(tail(torch.ones(4, 6, 6, 6), x), changed)
 
 

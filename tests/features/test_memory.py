@@ -11,9 +11,8 @@ import torch
 from models import PoolNet, ResidualNet, loader
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa.features.extractor import FeatureExtractor, explained_batches
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, run_captured
-from lightning_ifa.model.isolation import isolate
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +79,14 @@ def test_a_tap_holds_neither_graph_nor_activation_after_the_gradient():
         assert not any(reference() is not None for reference in held)
 
 
-def test_explained_batches_let_go_of_each_other():
+def test_batches_let_go_of_each_other():
     model, held = PoolNet().eval(), []
-    with isolate(model, 0), torch.no_grad():
-        for batch in explained_batches(FeatureExtractor(model), loader(12, batch_size=4), np.arange(12)):
+    extraction = FeatureExtractor(model)
+    with extraction.session():
+        for batch in extraction.batches(loader(12, batch_size=4), np.arange(12)):
             gc.collect()
             assert sum(reference() is not None for reference in held) <= 1
-            A, _ = batch.gradient(torch.zeros(4, dtype=torch.int64))
+            A, _ = batch.gradient(0)
             held.append(weakref.ref(A))
             del A
     del batch

@@ -104,8 +104,8 @@ class Backbone(nn.Module):
         return {"windows": [maps, windows], "name": "kept as it is"}
 
 
-CASES = {Pool: "means", Max: "tail", ReluAfter: "tail", Flat: "tail", Residual: "network", SharedModule: "tail"}
-CASES |= {TupleBackbone: "means"}
+CASES = {Pool: "pooled", Max: "head", ReluAfter: "head", Flat: "head", Residual: "network", SharedModule: "head"}
+CASES |= {TupleBackbone: "pooled"}
 
 
 def build(kind):
@@ -139,14 +139,14 @@ def replaced(model, x, activation):
         handle.remove()
 
 
-@pytest.mark.parametrize(("kind", "reach"), CASES.items())
-def test_reaches_as_far_as_the_architecture_allows_and_equals_the_network(kind, reach):
+@pytest.mark.parametrize(("kind", "scope"), CASES.items())
+def test_reaches_as_far_as_the_architecture_allows_and_equals_the_network(kind, scope):
     model, x = build(kind)
     with Head(model, model.target, x) as tail:
-        assert tail.reach == reach
+        assert tail.scope == scope
         for size in (1, 2, 7):
             activation = torch.rand(size, 4, 6, 6)
-            given = activation.mean((2, 3)) if reach == "means" else activation.clone()
+            given = activation.mean((2, 3)) if scope == "pooled" else activation.clone()
             expected = replaced_outside(kind, x[:size], activation)
             torch.testing.assert_close(tail(given, x[:size]), expected, rtol=1e-5, atol=1e-5)
     assert is_clean(model)
@@ -157,13 +157,13 @@ def replaced_outside(kind, x, activation):
     return replaced(model, x, activation)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, reach in CASES.items() if reach != "network"])
+@pytest.mark.parametrize("kind", [kind for kind, scope in CASES.items() if scope != "network"])
 def test_does_not_run_the_backbone(kind):
     model, x = build(kind)
     with Head(model, model.target, x) as tail:
         stem = counted(model)
         before = stem.calls
-        tail(torch.rand(50, 4, 6, 6) if tail.reach == "tail" else torch.rand(50, 4))
+        tail(torch.rand(50, 4, 6, 6) if tail.scope == "head" else torch.rand(50, 4))
         assert stem.calls == before
 
 
@@ -180,7 +180,7 @@ def test_keeps_a_forward_that_was_patched_by_the_user():
     model.stem.forward = lambda images: own(images) * 2
     patched = model.stem.forward
     with Head(model, model.target, x) as tail:
-        assert tail.reach == "means"
+        assert tail.scope == "pooled"
     assert model.stem.forward is patched
 
 

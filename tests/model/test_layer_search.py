@@ -28,7 +28,7 @@ IMAGE = (2, 1, 12, 12)
     ],
 )
 def test_last_layer_with_spatial_output(model, shape, name):
-    assert find_layer(model().eval(), torch.randn(shape)).place.name == name
+    assert find_layer(model().eval(), torch.randn(shape)).target.name == name
 
 
 def test_layer_whose_freed_memory_the_output_gets_is_still_found():
@@ -48,14 +48,14 @@ def test_layer_whose_freed_memory_the_output_gets_is_still_found():
             self.last(self.features(x))
             return torch.from_numpy(buffer).flatten(1)[:, :3]
 
-    assert find_layer(Reuses().eval(), torch.randn(IMAGE)).place.name == "last"
+    assert find_layer(Reuses().eval(), torch.randn(IMAGE)).target.name == "last"
 
 
 def test_compiled_parts_keep_their_plain_names():
     model = PoolNet().eval()
     model.features = torch.compile(model.features, backend="eager")
-    assert find_layer(model, torch.randn(IMAGE)).place.name == "features"
-    assert find_layer(model, torch.randn(IMAGE), "features.0").place.name == "features.0"
+    assert find_layer(model, torch.randn(IMAGE)).target.name == "features"
+    assert find_layer(model, torch.randn(IMAGE), "features.0").target.name == "features.0"
 
 
 def test_misspelt_name_gets_the_nearest_one():
@@ -101,7 +101,7 @@ class RowsNet(nn.Module):
 def test_signals_made_of_an_image_are_not_taken_for_tokens(along):
     with pytest.raises(LayerError, match="no layer with spatial output"):
         find_layer(RowsNet(along=along).eval(), torch.randn(IMAGE))
-    assert find_layer(RowsNet(True, along).eval(), torch.randn(IMAGE)).place.name == "stem"
+    assert find_layer(RowsNet(True, along).eval(), torch.randn(IMAGE)).target.name == "stem"
 
 
 def test_merged_patches_keep_the_inputs_proportions():
@@ -120,6 +120,6 @@ def test_merged_patches_keep_the_inputs_proportions():
 
     model, x = Merging().eval(), torch.randn(2, 1, 8, 12)
     for name, shape in (("norm", (2, 6, 4, 6)), ("merge", (2, 12, 2, 3))):
-        with ActivationCapture(model, find_layer(model, x, name).place) as tap:
+        with ActivationCapture(model, find_layer(model, x, name).target) as tap:
             A, _ = tap.gradient(tap.forward(x)[:, 0])
         assert A.shape == shape

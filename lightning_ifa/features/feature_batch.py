@@ -1,0 +1,160 @@
+"""One batch of samples, and every way in which the network is run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_ifa.cam.rescoring import Rescore, reader
+from lightning_ifa.features.samples import Samples
+from lightning_ifa.model.activation_capture import ActivationCapture, gradients, pause_captures, run_captured
+from lightning_ifa.model.activation_patching import patch_output
+from lightning_ifa.model.forward import allow_gradients, run_forward
+from lightning_ifa.model.layer_search import find_layer
+from lightning_ifa.model.outputs import Readout, ScoreFunction, infer_task, read_output
+from lightning_ifa.model.target_layer import Reshape, TargetLayer
+
+Classes = int | NDArray[np.int64] | Tensor
+"""One class for all samples of a batch, or one a sample, ``(n,)``."""
+
+
+@dataclass(eq=False)
+class NetworkRun:
+    """What all batches of one loop share: the network, and the captures at its target layers.
+
+    Attributes:
+        model: The network, already in evaluation mode.
+        layers: Names of the target layers, or None for the last one with spatial output.
+        task: The task; ``"auto"`` until the first batch has shown it.
+        reshape: Takes maps from the layer's output where its form is not recognised.
+        context: Wraps each forward pass, as for mixed precision.
+        state: Weights to run with in place of the model's own, or None.
+        targets: The target layers; none until the first batch has shown them.
+        captures: Captures at these; none until a batch is run.
+    """
+
+    model: nn.Module
+    layers: Sequence[str | None]
+    task: str | ScoreFunction
+    reshape: Reshape | None
+    context: Callable[[], AbstractContextManager[Any]]
+    state: Mapping[str, Tensor] | None
+    targets: list[TargetLayer] = field(default_factory=list)
+    captures: list[ActivationCapture] = field(default_factory=list)
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    def find_targets(self, x: Tensor, y: Any) -> None:
+        """Find the layers, and the task if it is not known, by a dry forward pass for each layer; once for all."""
+        if self.targets:
+            return
+        with self.context(), allow_gradients():
+            found = [find_layer(self.model, x, layer, self.reshape) for layer in self.layers]
+        self.targets = [one.target for one in found]
+        if self.task == "auto":
+            self.task = infer_task(found[0].output, y)
+
+    def forward(self, x: Tensor, y: Any) -> Any:
+        """Run the network through the captures, and give its own output."""
+        self.find_targets(x, y)
+        if not self.captures:
+            made = [ActivationCapture(self.model, target, state=self.state) for target in self.targets]
+            self.captures = [self._open.enter_context(capture) for capture in made]
+        with self.context():
+            return run_captured(self.captures, x)
+
+    def close(self) -> None:
+        """Take every hook off the network."""
+        self._open.close()
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch:
+    """One batch; the network is run when its readout, or what follows from it, is first asked for.
+
+    Attributes:
+        samples: Inputs, targets and data-set indices.
+        rows: Where these samples stand among all that were asked for.
+        run: The network and its captures, shared with the other batches.
+    """
+
+    samples: Samples
+    rows: slice
+    run: NetworkRun
+
+    def __len__(self) -> int:
+        return len(self.samples.x)
+
+    @property
+    def x(self) -> Tensor:
+        """Inputs on the model's device, ``(n, ...)``."""
+        return self.samples.x
+
+    @cached_property
+    def output(self) -> Any:
+        """What the network returns, with a graph."""
+        return self.run.forward(self.x, self.samples.y)
+
+    @cached_property
+    def readout(self) -> Readout:
+        """Logits with a graph, targets, predictions."""
+        with torch.enable_grad():
+            return self._read(self.output)
+
+    def gradient(self, classes: Classes) -> tuple[Tensor, Tensor]:
+        """Activation at the (first) target layer and gradient of a logit, both ``(n, c, *space)`` float32.
+
+        May be called again, with other classes, until the readout of another batch is asked for.
+
+        Args:
+            classes: The class whose logit is meant.
+        """
+        A, G = self.gradients(classes, keep=True)[0]
+        return A.float(), G.float()
+
+    def gradients(self, classes: Classes, *, keep: bool = False) -> list[tuple[Tensor, Tensor]]:
+        """The same for every target layer, in the network's precision; the graph is dropped unless it is kept."""
+        with torch.enable_grad():
+            score = self._score(classes)
+        return gradients(self.run.captures, score, keep=keep)
+
+    def rescore(self, classes: Classes, capture: int = 0) -> Rescore:
+        """What scores these samples again for a class each, as some CAM methods ask.
+
+        Args:
+            classes: The class whose logit is meant.
+            capture: Number of the target layer.
+        """
+        run, score = self.run, self._score(classes).detach()
+        read = reader(self.samples.y, run.task, self.samples.positions, self._each(classes))
+        return Rescore(run.captures[capture], self.x, score, read, run.context, run.captures)
+
+    def rerun(self, inputs: Tensor | None = None, activations: Callable[[Tensor], Tensor] | None = None) -> Readout:
+        """Run the whole network again on something changed, without a graph.
+
+        Args:
+            inputs: Changed inputs, ``(n, ...)``.
+            activations: Function from the target layer's maps ``(n, c, *space)`` to changed ones.
+        """
+        run = self.run
+        if activations or run.task == "auto":
+            run.find_targets(self.x, self.samples.y)
+        change = patch_output(run.targets[0], activations) if activations else nullcontext()
+        with pause_captures(run.captures), run.context(), change:
+            return self._read(run_forward(run.model, self.x if inputs is None else inputs, run.state))
+
+    def _read(self, output: Any) -> Readout:
+        return read_output(output, self.samples.y, self.run.task, self.samples.positions)
+
+    def _score(self, classes: Classes) -> Tensor:
+        return self.readout.logits.gather(1, self._each(classes)[:, None])[:, 0]
+
+    def _each(self, classes: Classes) -> Tensor:
+        return torch.as_tensor(classes, device=self.readout.logits.device).expand(len(self))
