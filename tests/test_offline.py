@@ -122,11 +122,11 @@ def test_a_configuration_gives_the_numbers_that_the_callback_gave(trained, tmp_p
 
 
 def test_splits_that_every_set_up_draws_anew_are_those_of_the_training(trained, tmp_path):
-    options = ["--config=x.yaml", "--data=offline_parts.Redrawn"]
-    train("fit", [*options, "--trainer.max_epochs=1"])
+    Path("y.yaml").write_text(Path("x.yaml").read_text().replace("offline_parts.Data", "offline_parts.Redrawn"))
+    train("fit", ["--config=y.yaml", "--trainer.max_epochs=1"])
     path = trained[0] / "kept" / "epoch=0-v1.ckpt"
     _, record = load_checkpoint(path)
-    result = analyze("--checkpoint", path, *options, "--output", tmp_path)
+    result = analyze("--checkpoint", path, "--config", "y.yaml", "--output", tmp_path)
     assert result.exit_code == 0, result.output
     report = FeatureReport.load(tmp_path)
     assert report.digest == record.dataset_digest
