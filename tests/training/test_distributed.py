@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from time_limit import time_limit
 
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
+from lightning_ifa.training.session import Session
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -43,18 +44,24 @@ class Recorder(pl.Callback):
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(content))
 
 
-class FailsOnRankOne(IntegratedFeatureAnalysis):
-    def _share(self, trainer, source):
+class FailsOnRankOne(Session):
+    def _share(self, trainer, samples):
         if trainer.global_rank == 1:
             raise ZeroDivisionError("only here")
-        return super()._share(trainer, source)
+        return super()._share(trainer, samples)
 
 
-class WaitsOnRankOne(IntegratedFeatureAnalysis):
-    def _share(self, trainer, source):
+class WaitsOnRankOne(Session):
+    def _share(self, trainer, samples):
         if trainer.global_rank == 1:
             time.sleep(3600)
-        return super()._share(trainer, source)
+        return super()._share(trainer, samples)
+
+
+def with_session(kind):
+    analysis = IntegratedFeatureAnalysis(train_dataloader=loaders()[0])
+    analysis.session = kind(analysis.session.options, analysis.session.training)
+    return analysis
 
 
 def validate(folder, ranks, analysis=None, n_val=13, **settings):
@@ -87,12 +94,12 @@ def test_one_and_two_ranks_give_the_same_report(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:feature analysis left out, training goes on")
 def test_a_rank_that_fails_alone_stops_nobody(tmp_path):
-    results = validate(tmp_path / "run", 2, FailsOnRankOne(train_dataloader=loaders()[0]))
+    results = validate(tmp_path / "run", 2, with_session(FailsOnRankOne))
     assert [rank["metrics"] for rank in results] == [{}, {}]
 
 
 def test_ranks_that_wait_for_each_other_fail_the_test(tmp_path):
-    analysis = WaitsOnRankOne(train_dataloader=loaders()[0])
+    analysis = with_session(WaitsOnRankOne)
     with pytest.raises(TimeoutError), time_limit(4):
         validate(tmp_path / "run", 2, analysis)
     for child in multiprocessing.active_children():
