@@ -146,8 +146,8 @@ def analyze_layers(
         Layer name to its report, in the order of ``layers``.
 
     Raises:
-        IFAError: As ``analyze``.
-        ValueError: As ``analyze``.
+        IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
+        ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
     """
     names = check_layers(layers)
     options = AnalysisOptions.of(locals())

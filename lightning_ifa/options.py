@@ -107,7 +107,7 @@ class TrainingOptions(_Options):
     """What the callback is asked for beyond the analysis itself; ``IntegratedFeatureAnalysis`` says what each means.
 
     Raises:
-        ValueError: As for ``AnalysisOptions``.
+        ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
     """
 
     every_n_epochs: int = 1

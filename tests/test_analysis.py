@@ -216,7 +216,7 @@ def test_evidence_outside_the_region_is_a_candidate(share, alarms):
     row = report.confounders.set_index("source").loc["outside the region"]
     assert row["origin"] == "region"
     assert (row["score"] > 0.1) == alarms
-    assert ("travels with what lies outside the region" in row["note"]) == alarms
+    assert ("moves with what lies outside the region" in row["note"]) == alarms
     assert 0 < report.metrics["ifa/confounding/outside_share"] < report.metrics["ifa/confounding/outside_area"]
     shares = report.samples.set_index("sample_id")["outside"]
     assert [shares[one] for one in row["highest"]] == sorted(shares, reverse=True)[:3]

@@ -69,7 +69,7 @@ def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int, apart
     Args:
         loader: The user's loader: its data set, collation, batch size and workers are taken over.
         indices: Data-set indices, shape ``(m,)``.
-        seed: Of the samples' random states.
+        seed: Seed of the samples' random states.
         apart: How many of the first samples share no batch with the others.
     """
     workers, size, n = loader.num_workers, batch_size(loader), len(indices)

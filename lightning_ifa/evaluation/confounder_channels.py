@@ -34,7 +34,7 @@ class ConfounderChannelMaps:
     """Where the channels of a candidate look.
 
     Attributes:
-        samples: One row a sample: ``sample_id``, ``side`` (``"aligned"``: its value speaks for its class, or
+        samples: One row a sample: ``sample_id``, ``side`` (``"aligned"``: its value points to its class, or
             ``"conflicting"``), ``target``, ``prediction``; strongest first within a side.
         channels: ``(k,)``, strongest channel first.
         maps: ``(m, k, *space)`` float32, activation times gradient of the explained class at layer resolution; summed
@@ -105,7 +105,7 @@ def candidate_values(table: FeatureTable, source: str) -> tuple[NDArray[np.float
     if source not in frame:
         raise DataError(f"no metadata column or image property {source!r}; there are {', '.join(map(str, frame))}")
     if table.targets.dtype.kind == "f":
-        raise DataError("a regression has no classes that a candidate could speak for or against")
+        raise DataError("a regression has no classes that a candidate could point to or away from")
     column = read_column(frame[source])
     if column.values is None:
         raise DataError(f"{source!r} has {column.levels} different values and cannot be compared")
@@ -155,7 +155,7 @@ def ablate_confounder(
 ) -> pd.DataFrame:
     """Put the channels of a candidate at their mean, and count which samples are still classified correctly.
 
-    Aligned are samples whose value of the candidate speaks for their class, conflicting ones those whose value speaks
+    Aligned are samples whose value of the candidate points to their class, conflicting ones those whose value speaks
     against it. A fix shows as conflicting accuracy up and the rest unharmed, and not with random channels.
 
     Args:

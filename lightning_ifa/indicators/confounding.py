@@ -1,4 +1,4 @@
-"""Confounding: how much of the evidence between classes runs through something that is not the class?"""
+"""Confounding: how much of the evidence between classes depends on something that is not the class?"""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Confounding(Indicator):
     """The share of the evidence that depends on the strongest confounder candidate; see ``confounding``."""
 
     name = "confounding"
-    meaning = "share of the evidence between classes that runs through the strongest candidate"
+    meaning = "share of the evidence between classes that depends on the strongest candidate"
     limit = RELIANCE_LIMIT
 
     def assess(self, context: AnalysisContext) -> Finding:
@@ -86,7 +86,7 @@ class Confounding(Indicator):
             [
                 _describe_reliance(finding, context, candidate),
                 _describe_accuracies(candidate),
-                f"It is carried by channels {channels}." if channels else "",
+                f"It acts through channels {channels}." if channels else "",
                 _describe_others(frame, str(candidate["source"])),
             ]
         )
@@ -172,10 +172,10 @@ def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd
     group, share = int(candidate["worst_class"]), float(candidate["worst_score"])
     whom = f"the evidence for {context.class_label(group)}" if group >= 0 else "its evidence"
     if finding.score > max(candidate["score"], 0.0) + 1e-9:  # a single class gave the alarm
-        return f"{share:.0%} of {whom} runs through {place} (alarm above {limit / CLASS_WEIGHT:.0%})."
+        return f"{share:.0%} of {whom} depends on {place} (alarm above {limit / CLASS_WEIGHT:.0%})."
     most = f", and {share:.0%} of {whom}" if group >= 0 and share > candidate["score"] else ""
     kind = "evidence" if context.validation.task == "regression" else "evidence between the classes"
-    return f"{candidate['score']:.1%} of the {kind} runs through {place} (alarm above {limit:.0%}){most}."
+    return f"{candidate['score']:.1%} of the {kind} depends on {place} (alarm above {limit:.0%}){most}."
 
 
 def _describe_accuracies(candidate: pd.Series[Any]) -> str:
@@ -184,7 +184,7 @@ def _describe_accuracies(candidate: pd.Series[Any]) -> str:
         return ""
     return (
         f"Of samples whose value goes with their class {aligned:.1%} are classified correctly, of the "
-        f"{int(candidate['conflicting'])} whose value speaks against it {conflicting:.1%}."
+        f"{int(candidate['conflicting'])} whose value points away from it {conflicting:.1%}."
     )
 
 

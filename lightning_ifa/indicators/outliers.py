@@ -218,7 +218,7 @@ def outliers(scores: OutlierScores, duplicates: Duplicates | None = None) -> Fin
     have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no reference samples.
 
     Args:
-        scores: Of the validation split.
+        scores: Outlier scores of the validation split.
         duplicates: Its copies in the training split, or None.
     """
     judged = np.isfinite(scores.score)

@@ -25,7 +25,7 @@ from lightning_ifa.indicators.base import (
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint, evidence, table_strata
 from lightning_ifa.statistics.generalization_gap import (
     SplitSample,
-    _hard,
+    cut_at_median,
     gaps_by_class,
     gaps_by_feature,
     left_null,
@@ -202,7 +202,7 @@ def overfitting(train: SplitSample, val: SplitSample, seed: int = 0) -> Finding:
     gap, z = standardised_gap(train.margins, train.strata, val.margins, val.strata)
     if np.isnan(gap):
         return undecided("no class has two labelled samples in both splits")
-    hard_train, hard_val = _hard(train.margins, val.margins)
+    hard_train, hard_val = cut_at_median(train.margins, val.margins)
     hard_gap, _ = standardised_gap(hard_train, train.strata, hard_val, val.strata)
     intensity_gap, _ = standardised_gap(train.intensity, train.strata, val.intensity, val.strata)
     shift = shift_auc(train.activations, train.strata, val.activations, val.strata, seed)

@@ -74,7 +74,7 @@ def swap_outside(
         extraction: How the model is called.
         loader: Loader of the samples.
         indices: Data-set indices to draw from, ``(m,)``.
-        task: As for ``swap_parts``.
+        task: The task, as for ``swap_parts``.
         regions: Where the evidence should lie; samples without a region are left out.
 
     Returns:

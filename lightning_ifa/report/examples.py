@@ -97,7 +97,7 @@ def candidate_groups(report: AnalysisResult, source: str, most: int = SAMPLES_A_
 
 
 def rank_features(report: AnalysisResult) -> NDArray[np.int64]:
-    """Channels by how far they speak for one class rather than another, most telling first, ``(c,)``."""
+    """Channels by how far they tell one class from the others, most important first, ``(c,)``."""
     found = report.importance
     values = found.difference if len(found.classes) > 1 else found.matrix
     if not len(values):

@@ -37,7 +37,7 @@ def evidence_kept(report: AnalysisResult, seed: int = 0) -> tuple[NDArray[np.flo
 
     Args:
         report: The report.
-        seed: Of the random orders.
+        seed: Seed of the random orders.
 
     Returns:
         Both ``(c,)``, for 1 to c channels kept.

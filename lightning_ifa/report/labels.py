@@ -83,7 +83,7 @@ def probe_lines(report: AnalysisResult, row: int) -> list[tuple[str, str]]:
 def describe_candidate(report: AnalysisResult, candidate: pd.Series[Any]) -> str:
     """What was found about a candidate, in one line."""
     worst = int(candidate["worst_class"])
-    told = f"{max(candidate['score'], 0):.1%} of the evidence between classes runs through it"
+    told = f"{max(candidate['score'], 0):.1%} of the evidence between classes depends on it"
     if not 0 <= worst < len(report.class_names):
         return told
     return f"{told}, {candidate['worst_score']:.0%} of that of class {plain(report.class_names[worst], 16)}"

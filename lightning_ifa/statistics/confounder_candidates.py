@@ -45,10 +45,10 @@ class ConfounderCandidate:
         worst_z: Significance of that share.
         classes: Number of classes that were compared.
         association: Share of its variance that the class explains, in [0, 1]; NaN for a swap.
-        accuracy_aligned: Accuracy among samples whose value speaks for their class, averaged within classes; NaN if
+        accuracy_aligned: Accuracy among samples whose value points to their class, averaged within classes; NaN if
             untested.
-        accuracy_conflicting: Accuracy among samples whose value speaks against their class.
-        conflicting: Number of samples whose value speaks against their class.
+        accuracy_conflicting: Accuracy among samples whose value points away from their class.
+        conflicting: Number of samples whose value points away from their class.
         identifiable: False where nearly every class shows one level only, so that use cannot be told from class.
         note: Why it was not tested, or empty.
     """
@@ -77,7 +77,7 @@ class ConfounderCandidate:
         """Say in plain words what was found."""
         if not self.tested or max(self.z, self.worst_z) < Z_LIMIT or max(self.strength()[0], 0.0) <= RELIANCE_LIMIT:
             return ""
-        how = {"swap": "travels with", "region": "travels with what lies"}.get(self.origin, "runs through")
+        how = {"swap": "moves with", "region": "moves with what lies"}.get(self.origin, "depends on")
         if self.worst_class < 0:
             return f"{self.reliance:.0%} of the prediction's slope on the target {how} {self.source}"
         return (
@@ -268,7 +268,7 @@ def _candidate(name: str, origin: str, found: Reliance, **more: Any) -> Confound
 
 
 def alignment(values: Floats, labels: Ints) -> Floats:
-    """Say how far each sample's value speaks for its class: positive for, negative against, ``(n,)``.
+    """Say how far each sample's value points to its class: positive for, negative against, ``(n,)``.
 
     Args:
         values: The variable, numeric, ``(n, p)``.
@@ -280,7 +280,7 @@ def alignment(values: Floats, labels: Ints) -> Floats:
 
 
 def alignment_accuracy(correct: Mask, labels: Ints, values: Floats) -> tuple[float, float, int]:
-    """Measure accuracy where a variable speaks for the sample's class, and where it speaks against it.
+    """Measure accuracy where a variable points to the sample's class, and where it points away from it.
 
     Within classes that have both, weighted by ``n1 n2 / (n1 + n2)``, so that easy classes do not enter.
 

@@ -147,7 +147,7 @@ def _shrink(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return np.asarray((1 - share) * covariance + share * level * np.eye(p, dtype=covariance.dtype))
 
 
-def _hard(train: Array, val: Array) -> tuple[Array, Array]:
+def cut_at_median(train: Array, val: Array) -> tuple[Array, Array]:
     """Cut both splits' margins at their common median: a gap shows first among the harder half."""
     middle = np.median(np.concatenate([train, val]))
     return np.minimum(train, middle), np.minimum(val, middle)

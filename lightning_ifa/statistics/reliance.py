@@ -97,7 +97,7 @@ def reliance(
         z_association, joint_association = (as_normal(t, freedom) for t in (z_association, joint_association))
     z, z_class = _nearer_null(joint_use, joint_association), _nearer_null(z_use, z_association)
     total = float(evidence.sum())
-    if total <= 0:  # a network whose evidence speaks against its classes
+    if total <= 0:  # a network whose evidence points away from its classes
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     shares = np.where(evidence > 0, through / np.where(evidence > 0, evidence, 1.0), 0.0)
     return Reliance(float(through.sum()) / total, float(z), classes, shares, np.asarray(z_class))

@@ -75,7 +75,7 @@ def _moved_evidence(
         variance = max(variance, float(grouped_variance(o[:, None], d[:, None], groups, source_groups)[0]))
         of_class = grouped_variance(o[:, :, None], d[:, :, None], groups, source_groups)
         class_variance = np.maximum(class_variance, of_class)
-    if total.sum() <= 0:  # a network whose evidence speaks against its classes
+    if total.sum() <= 0:  # a network whose evidence points away from its classes
         return Reliance(0.0, 0.0, classes, np.zeros(len(classes)), np.zeros(len(classes)))
     share = float(moved.sum() / total.sum())
     z = float(moved.sum()) / np.sqrt(max(variance, 1e-300))

@@ -31,7 +31,7 @@ def train(command: str, arguments: Sequence[str], before: Callable[[Any], None] 
 
     Args:
         command: One of ``COMMANDS``.
-        arguments: As on the command line of a LightningCLI, after the command.
+        arguments: What stands on the command line of a LightningCLI after the command.
         before: A function that is called with the LightningCLI when everything is made and nothing has run.
 
     Returns:

@@ -72,7 +72,7 @@ def test_a_tap_holds_neither_graph_nor_activation_after_the_gradient():
     model, x = PoolNet().eval(), torch.randn(4, 1, 12, 12)
     with ActivationCapture(model, model.features[0]) as first, ActivationCapture(model, model.features[3]) as second:
         score = run_captured([first, second], x)[:, 0]
-        held = [weakref.ref(tap._leaf) for tap in (first, second)]  # the graph ends in one and runs through the other
+        held = [weakref.ref(tap._leaf) for tap in (first, second)]  # the graph ends in one and depends on the other
         held += [weakref.ref(tensor) for pair in gradients([first, second], score) for tensor in pair]
         del score
         gc.collect()

@@ -68,7 +68,7 @@ def test_a_corner_that_the_network_reads_is_found_whatever_the_task(task, make, 
     found = report.confounders.query("origin in ('swap', 'region')").set_index("source")
     for source in ("corner_top_left", "outside the region"):
         assert (found.loc[source, "score"] > 0.15) == (corner > 0)
-        assert ("travels with" in found.loc[source, "note"]) == (corner > 0)
+        assert ("moves with" in found.loc[source, "note"]) == (corner > 0)
         assert ("slope" in found.loc[source, "note"]) == (corner > 0 and task == "regression")
     assert abs(found.loc["corner_bottom_right", "score"]) < 0.02
 

@@ -115,7 +115,7 @@ def test_confounding_names_candidate_class_and_cost():
     assert "the metadata column “scan\\|ner”" in words
     assert f"{row['score']:.1%} of the evidence between the classes" in words
     assert f"goes with their class {row['accuracy_aligned']:.1%}" in words
-    assert f"of the {row['conflicting']} whose value speaks against it {row['accuracy_conflicting']:.1%}" in words
+    assert f"of the {row['conflicting']} whose value points away from it {row['accuracy_conflicting']:.1%}" in words
     assert "Balance its values over the classes" in words
 
 

@@ -57,11 +57,11 @@ def test_the_labels_form_chooses_the_test():
     before, after, source, targets, source_targets = regression(0.5)
     columns = before[:, None], {"corner": after[:, None]}, source[:, None]
     candidate = swap_candidates(*columns, targets.astype(np.float32), source_targets.astype(np.float32))[0]
-    assert candidate.sentence() == "50% of the prediction's slope on the target travels with corner"
+    assert candidate.sentence() == "50% of the prediction's slope on the target moves with corner"
     before, after, source, labels, source_labels = multilabel(0.5)
     candidate = swap_candidates(before, {"corner": after}, source, labels, source_labels)[0]
     assert 0 <= candidate.worst_class < 5
-    assert "evidence between classes travels with corner" in candidate.sentence()
+    assert "evidence between classes moves with corner" in candidate.sentence()
 
 
 def test_labels_that_never_differ_say_nothing():

@@ -69,7 +69,7 @@ def _draw_outlier(figure: Figure, layer: Axes, report: AnalysisResult, found: Pl
 def _draw_candidate(figure: Figure, layer: Axes, report: AnalysisResult, source: str, top: float) -> None:
     candidate = report.confounders[report.confounders["source"] == source].iloc[0]
     features = ", ".join(map(str, candidate["features"]))
-    channels = f"; carried by channels {features}" if features else ""
+    channels = f"; acts through channels {features}" if features else ""
     head(figure, 0.3, top, f"Candidate: {plain(source)}", plain(describe_candidate(report, candidate) + channels, 150))
     for number, group in enumerate(candidate_groups(report, source)):
         panels = [strip(sample_panels(report, ("validation", int(row))), 0) for row in group.rows]

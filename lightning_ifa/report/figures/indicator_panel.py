@@ -35,10 +35,10 @@ def draw_indicators(
     Args:
         figure: A sheet.
         report: The report.
-        left: Of the panel, inches.
-        top: Of the panel, inches.
-        width: Of the panel, inches.
-        height: Of the panel, inches.
+        left: Left edge of the panel, inches.
+        top: Upper edge of the panel, inches.
+        width: Width of the panel, inches.
+        height: Height of the panel, inches.
     """
     families = list(report.findings)
     axes = place(figure, left + MARGIN, top, width - MARGIN, height)
