@@ -231,8 +231,12 @@ def test_a_hook_that_fails_ends_the_training_only_if_that_is_wanted(monkeypatch,
         raise RuntimeError("out of order")
 
     def train(**options):
-        trainer, module = fit([IntegratedFeatureAnalysis(**options)], max_epochs=1)
-        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        callback = IntegratedFeatureAnalysis(**options)
+        try:
+            trainer, module = fit([callback], max_epochs=1)
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+        finally:
+            callback.session.run_logger.close(10.0, "")  # the threads of a session whose close failed
         return module
 
     plain = fit(max_epochs=1)[1]
