@@ -6,6 +6,8 @@ Names are loaded on first use, so that ``import lightning_ifa`` costs next to no
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lightning_ifa.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from lightning_ifa import gate
     from lightning_ifa.analysis import analyze, analyze_layers
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from lightning_ifa.tracking.spooling_client import outage_proof
     from lightning_ifa.training.autolog import autolog
     from lightning_ifa.training.callback import IntegratedFeatureAnalysis
-
-__version__ = "0.1.0"
 
 __all__ = [
     "FeatureReport",

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
-    from lightning_ifa.cam.methods import Method
-    from lightning_ifa.data.batches import BatchFunction
-    from lightning_ifa.data.regions import RegionSource
-    from lightning_ifa.model.outputs import ScoreFunction
-    from lightning_ifa.model.target_layer import Reshape
-
 Task = Literal["multiclass", "binary", "multilabel", "regression", "segmentation", "custom"]
 TASKS: tuple[str, ...] = get_args(Task)
 """What a table's task may be; ``"custom"`` is the task of a user's function."""
@@ -66,16 +60,16 @@ class AnalysisOptions(_Options):
     """
 
     layer: str | None = None
-    task: str | ScoreFunction = "auto"
+    task: str | Callable[..., Any] = "auto"
     explain: str | int = "target"
-    cam: str | Method = "hirescam"
+    cam: Any = "hirescam"  # a name, or a method of the user's
     max_samples: int = 1024
     probes: int = 8
     metadata: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | None = None
-    regions: Mapping[str, RegionSource] | None = None
+    regions: Mapping[str, Any] | None = None
     class_names: Sequence[str] | None = None
-    batch_fn: BatchFunction | None = None
-    reshape: Reshape | None = None
+    batch_fn: Callable[..., Any] | None = None
+    reshape: Callable[..., Any] | None = None
     swaps: bool = False
     seed: int = 0
 

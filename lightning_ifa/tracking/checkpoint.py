@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightning_ifa import __version__
 from lightning_ifa.errors import FileError
 from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
