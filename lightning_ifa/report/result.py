@@ -216,8 +216,15 @@ def _finding_content(finding: Finding) -> dict[str, Any]:
 
 
 def _read_finding(folder: Path, content: Mapping[str, Any]) -> Finding:
-    tables = {name: pd.read_parquet(folder / f"{Path(name).name}.parquet").map(_as_list) for name in content["tables"]}
+    tables = {name: _read_table(folder / f"{Path(name).name}.parquet") for name in content["tables"]}
     return Finding(**{**content, "tables": tables})
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    for name in frame.columns[frame.dtypes == object]:
+        frame[name] = frame[name].map(_as_list)
+    return frame
 
 
 def _as_list(value: Any) -> Any:

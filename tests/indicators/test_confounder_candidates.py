@@ -92,7 +92,7 @@ def test_a_candidate_of_any_origin_has_features_examples_and_a_sentence():
         assert row["features"][0] == 0, (source, origin)
         assert row["worst_class"] in (0, 1)
         assert source in row["note"]
-        ends = [[int(one) for one in row[end].split(", ")] for end in ("highest", "lowest")]
+        ends = [[int(one) for one in row[end]] for end in ("highest", "lowest")]
         assert tagged[ends[0]].unique().numel() == tagged[ends[1]].unique().numel() == 1
         assert tagged[ends[0][0]] != tagged[ends[1][0]]
         assert len(candidate_groups(report, source)) == 2
