@@ -115,7 +115,7 @@ def features(report: AnalysisResult, channels: Sequence[int]) -> str:
         gaps_of = [number(gap["gap"], "+.2f"), number(gap["z"], ".1f"), number(gap["share"], ".1%")]
         cells = [number(channel, ".0f"), text(name), number(strength, "+.3f"), *gaps_of]
         rows.append((f'tabindex="0" data-feature="{channel}"', cells))
-    heads = ("channel", "speaks most on", "importance", "gap, sd", "gap, z", "share of the gap")
+    heads = ("channel", "strongest class", "importance", "gap, sd", "gap, z", "share of the gap")
     side = '<div class="side" id="feature" aria-live="polite"></div>'
     return f'<div class="features">{table("features", heads, rows)}{side}</div>'
 
