@@ -222,8 +222,9 @@ def _read_finding(folder: Path, content: Mapping[str, Any]) -> Finding:
 
 def _read_table(path: Path) -> pd.DataFrame:
     frame = pd.read_parquet(path)
-    for name in frame.columns[frame.dtypes == object]:
-        frame[name] = frame[name].map(_as_list)
+    for name in frame:
+        if pd.api.types.is_object_dtype(frame[name]):
+            frame[name] = frame[name].map(_as_list)
     return frame
 
 
