@@ -84,11 +84,12 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
 
 def save(report: FeatureReport, folder: Path) -> None:
     """Write the report, as ``FeatureReport.load`` reads it, with its page and its summary."""
+    from lightning_ifa.report.files import PAGE_FILE, SUMMARY_FILE
     from lightning_ifa.report.markdown import summary
 
     report.save(folder)
-    report.to_html(folder / "ifa_report.html")
-    (folder / "ifa_summary.md").write_text(summary(report), encoding="utf-8")
+    report.to_html(folder / PAGE_FILE)
+    (folder / SUMMARY_FILE).write_text(summary(report), encoding="utf-8")
 
 
 def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, tracking_uri: str | None) -> None:

@@ -20,7 +20,7 @@ def class_label(report: AnalysisResult, label: int) -> str:
 
 
 def strongest_class(report: AnalysisResult, channel: int) -> tuple[str, float]:
-    """The class for which a channel speaks most, or against which, and its importance there."""
+    """The class for or against which a channel is the strongest evidence, and its importance there."""
     found = report.importance
     if not len(found.classes):
         return "", 0.0
@@ -83,7 +83,7 @@ def probe_lines(report: AnalysisResult, row: int) -> list[tuple[str, str]]:
 def describe_candidate(report: AnalysisResult, candidate: pd.Series[Any]) -> str:
     """What was found about a candidate, in one line."""
     worst = int(candidate["worst_class"])
-    told = f"{max(candidate['score'], 0):.1%} of the evidence between classes depends on it"
+    text = f"{max(candidate['score'], 0):.1%} of the evidence between classes depends on it"
     if not 0 <= worst < len(report.class_names):
-        return told
-    return f"{told}, {candidate['worst_score']:.0%} of that of class {plain(report.class_names[worst], 16)}"
+        return text
+    return f"{text}, {candidate['worst_score']:.0%} of that of class {plain(report.class_names[worst], 16)}"

@@ -116,9 +116,10 @@ def _artifacts(client: MlflowClient, run_id: str, report: FeatureReport) -> dict
     from PIL import Image
 
     from lightning_ifa.report.figures.overview import overview
+    from lightning_ifa.report.files import OVERVIEW_FILE, PAGE_FILE
 
     with tempfile.TemporaryDirectory() as folder:
-        page, picture = Path(folder) / "ifa_report.html", Path(folder) / "ifa_overview.png"
+        page, picture = Path(folder) / PAGE_FILE, Path(folder) / OVERVIEW_FILE
         report.to_html(page)
         overview(report).savefig(picture, dpi=110)
         client.log_artifacts(run_id, folder)

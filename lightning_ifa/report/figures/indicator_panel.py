@@ -63,8 +63,8 @@ def _write_row(figure: Figure, family: str, finding: Finding, left: float, middl
     write(figure, left + 0.22, middle, SIGNS[verdict(finding)], 17, "white", weight="bold", ha="center", va="center",
           bbox=badge)  # fmt: skip
     write(figure, left + 0.56, middle - 0.12, family, 17, weight="bold", va="center")
-    told, ink = _verdict(finding, finding.score / finding.limit), colour if finding.alarm else QUIET
-    write(figure, left + 0.57, middle + 0.17, told, 8.5, ink, va="center")
+    words, ink = _verdict(finding, finding.score / finding.limit), colour if finding.alarm else QUIET
+    write(figure, left + 0.57, middle + 0.17, words, 8.5, ink, va="center")
 
 
 def _draw_row(axes: Axes, report: AnalysisResult, family: str, row: int) -> None:
