@@ -69,20 +69,36 @@ def analyze(
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
     from mlflow.exceptions import MlflowException
 
+    from lightning_ifa.data.untrusted_files import require_folder
     from lightning_ifa.errors import IFAError
     from lightning_ifa.offline import checkpoint_analysis as offline
     from lightning_ifa.report.markdown import summary
+    from lightning_ifa.tracking.checkpoint import read_checkpoint
+    from lightning_ifa.tracking.run import require_run
 
+    if run_id:
+        _quiet_client()
+    folder = output or Path("ifa_report")
     with _undecided_after("not analysed", IFAError, MlflowException):
+        read_checkpoint(checkpoint)  # what can be refused is refused before the work, not after it
+        if run_id:
+            require_run(run_id, tracking_uri)
+        if output or not run_id:
+            require_folder(folder)
         if model and data:
             report = offline.analyze_factories(checkpoint, model, data)
         else:
             report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
         click.echo(summary(report, str(checkpoint)))
         if output or not run_id:
-            offline.save(report, output or Path("ifa_report"))
+            offline.save(report, folder)
         if run_id:
-            offline.log(report, checkpoint, run_id, tracking_uri)
+            try:
+                offline.log(report, checkpoint, run_id, tracking_uri)
+            except (IFAError, MlflowException):
+                offline.save(report, folder)
+                click.secho(f"the report is not lost, it lies in {folder}", fg="yellow", err=True)
+                raise
 
 
 @main.command()
@@ -151,9 +167,10 @@ def gate(
 def sync(folder: Path, tracking_uri: str | None) -> None:
     """Upload the analyses that wait in FOLDER since the tracking server was away.
 
-    Exit codes: 0 all uploaded, 2 some are still waiting.
+    Exit codes: 0 all uploaded, 2 some are still waiting, or were never written to their end.
     """
-    from lightning_ifa.tracking.job import replay
+    from lightning_ifa.errors import FileError
+    from lightning_ifa.tracking.job import list_incomplete, replay
     from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
@@ -163,7 +180,11 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
         if error is None:
             click.echo(f"uploaded  {job}")
         else:
-            click.secho(f"waits     {job}: {type(error).__name__}", fg="yellow")
+            why = f"{error}" if isinstance(error, FileError) else type(error).__name__
+            click.secho(f"waits     {job}: {why}", fg="yellow")
+    for job in list_incomplete(folder):
+        complete = False
+        click.secho(f"partial   {job}: its training was killed while it wrote this, or still does", fg="yellow")
     raise SystemExit(0 if complete else UNDECIDED)
 
 
@@ -188,10 +209,13 @@ def compare(
     """
     _quiet_client()
     from lightning_ifa.comparison.rendering import comparison_html, comparison_png, comparison_text
+    from lightning_ifa.data.untrusted_files import require_folder
     from lightning_ifa.errors import IFAError
     from lightning_ifa.tracking.compare import compare as compare_runs
 
     with _undecided_after("not compared", IFAError):
+        for file in filter(None, (html, figure)):
+            require_folder(file.parent, create=False)
         found = compare_runs(*runs, tracking_uri=tracking_uri, force=force, log_to=log_to)
     picture = comparison_png(found) if html or figure else b""
     if figure:
@@ -214,14 +238,18 @@ def install(experiment: str, tracking_uri: str | None) -> None:
 
     Exit codes: 0 saved, 2 not: the experiment, the server or its version is not known.
     """
+    import mlflow
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.errors import TrackingError
+    from lightning_ifa.tracking.job import require_answer
     from lightning_ifa.tracking.saved_view import install_view
 
-    client = MlflowClient(tracking_uri)
+    _quiet_client()
     with _undecided_after("nothing was changed", TrackingError, MlflowException):
+        require_answer(tracking_uri or mlflow.get_tracking_uri())
+        client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise TrackingError(f"there is no experiment {experiment!r}")

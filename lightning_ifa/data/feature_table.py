@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_table
 from lightning_ifa.errors import DataError, FileError
 
 FORMAT = 1
@@ -88,6 +88,20 @@ class FeatureTable:
             content.update(np.ascontiguousarray(part).tobytes())
         return content.hexdigest()[:12]
 
+    def _require_types(self) -> None:
+        """Refuse arrays of another dtype or number of axes than the class documents.
+
+        Raises:
+            DataError: One has.
+        """
+        for name, (kinds, axes) in _FORMS.items():
+            values = getattr(self, name)
+            if values.dtype.kind not in kinds or (values.ndim < axes if name == "cams" else values.ndim != axes):
+                raise DataError(f"{name} is {values.dtype} with shape {values.shape}")
+        for name in _LABELS:
+            if not isinstance(getattr(self, name), str):
+                raise DataError(f"{name} is no text")
+
     def take(self, rows: NDArray[Any]) -> FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
         picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
@@ -130,16 +144,17 @@ class FeatureTable:
         Raises:
             FileError: The file is missing, damaged, or no FeatureTable of this format.
         """
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                if header.pop("format") != FORMAT:
-                    raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
-                columns: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-                columns |= {name: _frame_from_bytes(stored[name], len(stored["indices"])) for name in _FRAMES}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise FileError(f"{path} is not a readable FeatureTable (.npz): {error}") from error
-        return cls(**columns, **header)
+        path = Path(path)
+        with file_errors(path, "a readable FeatureTable (.npz)"):
+            columns: dict[str, Any] = dict(read_arrays(path))
+            header = json.loads(str(columns.pop("header")))
+            if header.pop("format") != FORMAT:
+                raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
+            rows = len(columns["indices"])
+            columns |= {name: _frame_from_bytes(columns[name], rows, path) for name in _FRAMES}
+            table = cls(**columns, **header)
+            table._require_types()
+        return table
 
     def to_frame(self) -> pd.DataFrame:
         """Flatten to one wide DataFrame, maps left out: what ``to_parquet`` writes."""
@@ -163,6 +178,14 @@ _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam")
 _ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
 _COLUMNS = _ARRAYS + _FRAMES
+_FORMS = {
+    **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),
+    **dict.fromkeys(("targets", "predictions"), ("if", 1)),
+    **dict.fromkeys(("explained", "indices", "fingerprints"), ("iu", 1)),
+    "cams": ("f", 1),
+    "sample_ids": ("U", 1),
+}
+"""Kinds of dtype and number of axes of each array; at least so many axes for maps."""
 
 
 def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
@@ -171,6 +194,6 @@ def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
-def _frame_from_bytes(content: NDArray[np.uint8], rows: int) -> pd.DataFrame:
-    frame = pd.read_parquet(io.BytesIO(content.tobytes()))
+def _frame_from_bytes(content: NDArray[np.uint8], rows: int, path: Path) -> pd.DataFrame:
+    frame = read_table(content.tobytes(), path)
     return frame if len(frame.columns) else pd.DataFrame(index=range(rows))  # Parquet forgets rows without columns

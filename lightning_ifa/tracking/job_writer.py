@@ -19,7 +19,7 @@ from lightning_ifa.report.files import (
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment, record
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
-from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job
+from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job, begin
 from lightning_ifa.tracking.names import key_at, metrics_at, slug
 from lightning_ifa.tracking.run import Run
 
@@ -50,6 +50,7 @@ def write_job(
         single_images: Whether to write each probe as an image of its own, too.
         unlogged: Whether the metrics go with the job, since no logger brought them to the run.
     """
+    begin(folder)
     files = folder / ARTIFACTS
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
     root = _root(folder, prefix)
@@ -72,6 +73,7 @@ def write_job(
 
 def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, prefix: str = "") -> None:
     """Write a job of the pictures that ``write_job`` left out; arguments as there."""
+    begin(folder)
     write_pictures(report, _root(folder, prefix), moment.epoch)
     Job(run.run_id, run.tracking_uri).save(folder)
 
@@ -83,6 +85,7 @@ def write_single_images(
 
     Under another ``name`` for the job's description nothing is uploaded until that file is renamed.
     """
+    begin(folder)
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
     with pictures_may_fail():
         _write_each(report, probe_pictures(report), folder / ARTIFACTS, moment, prefix, job.timestamp)

@@ -18,11 +18,12 @@ from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, wr
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
+from lightning_ifa.tracking.job import HELD_FILE
 from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_single_images
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.saved_view import install_view_once, refresh_view
-from lightning_ifa.tracking.spool import HELD_FILE, Spool, release
+from lightning_ifa.tracking.spool import Spool, release
 from lightning_ifa.tracking.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)

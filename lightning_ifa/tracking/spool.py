@@ -12,15 +12,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lightning_ifa.errors import IFAWarning
-from lightning_ifa.tracking.job import JOB_FILE, folders_with, list_pending, replay
+from lightning_ifa.tracking.job import HELD_FILE, JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
 LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
-
-HELD_FILE = "held.json"
-"""Name of a job's description while the job is held back: it is not known yet whether the job is wanted."""
 
 
 class Spool:
