@@ -62,6 +62,8 @@ class AnalysisResult:
             found[f"ifa/{family}/score"] = finding.score
             found[f"ifa/{family}/z"] = finding.z
             found |= {f"ifa/{family}/{name}": value for name, value in finding.details.items()}
+            if np.isfinite(finding.detectable):
+                found[f"ifa/{family}/detectable"] = finding.detectable
             found[f"ifa/health/{family}"] = finding.health
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
@@ -233,7 +235,7 @@ def _read_finding(folder: Path, content: Mapping[str, Any]) -> Finding:
     """Read a finding; its numbers are made floats, and its tables come from the folder only."""
     tables = {name: _read_table(folder / f"{Path(name).name}.parquet") for name in content["tables"]}
     details = {str(name): float(value) for name, value in content["details"].items()}
-    numbers = {name: float(content[name]) for name in ("score", "z", "health", "limit")}
+    numbers = {name: float(content[name]) for name in ("score", "z", "health", "limit", "detectable")}
     return Finding(**{**content, **numbers, "details": details, "tables": tables})
 
 
