@@ -63,7 +63,7 @@ class Session:
         self._schedule = Schedule()
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
-        self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
+        self._regions: dict[int, tuple[Any, Regions | None]] = {}  # by loader; they remember their data set's masks
 
     def start_stage(self, trainer: Any, module: Any) -> None:
         """Get to know the trainer and the module of a fit or a validation."""
@@ -171,7 +171,9 @@ class Session:
     def _loaders(self, trainer: Any, module: Any) -> TrainerLoaders:
         own = self.training.train_dataloader
         clean = own if own is not None else self._clean
-        return TrainerLoaders(trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean)
+        return TrainerLoaders(
+            trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean, self.notices.warn
+        )
 
     def _extraction(self, trainer: Any, module: Any) -> FeatureExtractor:
         return extractor_of(
@@ -249,10 +251,12 @@ class Session:
 
     def _known_regions(self, samples: ReferenceSamples) -> Regions | None:
         """Where the evidence should lie; the user's own regions are those of the first validation loader."""
-        if samples.number not in self._regions:
+        dataset, regions = self._regions.get(samples.number, (None, None))
+        if dataset is not samples.loader.dataset:
             given = self.options.regions if samples.number == 0 else None
-            self._regions[samples.number] = find_regions(given, "validation", samples.loader.dataset)
-        return self._regions[samples.number]
+            regions = find_regions(given, "validation", samples.loader.dataset)
+            self._regions[samples.number] = samples.loader.dataset, regions
+        return regions
 
     def _keep(self, trainer: Any, report: FeatureReport, number: int) -> dict[str, float]:
         """Keep a report until it is sent; give its metrics as they are logged."""
