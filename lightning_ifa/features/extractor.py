@@ -131,6 +131,8 @@ class FeatureExtractor:
             stack.enter_context(preserve_generators(loader.dataset, loader.collate_fn))
             stack.callback(run.close)
             for part in samples if size is None else regroup(samples, size):
+                if self.ask is not None:
+                    self.ask()
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
             run.close()

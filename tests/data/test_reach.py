@@ -121,7 +121,11 @@ def test_doubt_is_told_and_the_samples_stay_the_same():
 @pytest.mark.parametrize(
     ("data", "settings", "match"),
     [
-        (DATA, {"sampler": [3, 25, 26]}, r"sample 25 \(at its place 1\), which the data set of 20 samples does not have"),
+        (
+            DATA,
+            {"sampler": [3, 25, 26]},
+            r"sample 25 \(at its place 1\), which the data set of 20 samples",
+        ),
         (DATA, {"sampler": [3, -21]}, "sample -21"),
         (DATA, {"sampler": [3, "a"]}, "yields 'a', a str"),
         (DATA, {"sampler": [3, 1.5]}, "yields 1.5, a float"),
