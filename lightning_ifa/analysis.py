@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.column_types import settle_types
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
@@ -318,9 +319,11 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
         MetadataError: It has another length than the data set, or values that cannot be compared: column and row, as
             the user counts them, are named.
     """
-    frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
-        return table
+        own = own_metadata(loader.dataset)
+        if own is None:
+            return table
+        frame = settle_types(own, split)
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
     rows = metadata_rows(frame, table.indices, length, split)
     for name in rows:
