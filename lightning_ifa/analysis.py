@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.column_types import settle_types
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
+from lightning_ifa.errors import IFAError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -36,6 +38,8 @@ from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.strata import bin_edges, strata
 
 SWAPPABLE = ("multiclass", "binary", "multilabel", "regression")
+
+T = TypeVar("T")
 
 Source = tuple[FeatureExtractor, DataLoader[Any]]
 """How a split's table was made, and from which loader."""
@@ -232,12 +236,18 @@ def examine(
         DataError: The data do not allow it; the message says what would.
     """
     validation, (extraction, loader) = tables["validation"], sources["validation"]
-    localization, region_swaps = _localize(extraction, loader, validation, regions)
+    left_out: list[str] = []
+    localization, region_swaps = _or_none(
+        "the evidence outside the regions", left_out, lambda: _localize(extraction, loader, validation, regions)
+    ) or (None, None)
+    swaps = None
+    if options.swaps:
+        swaps = _or_none("swaps", left_out, lambda: _run_swaps(extraction, loader, validation))
     context = AnalysisContext(
         tables,
         name_classes(validation, options.class_names),
         options.seed,
-        swaps=_run_swaps(extraction, loader, validation) if options.swaps else None,
+        swaps=swaps,
         localization=localization,
         region_swaps=region_swaps,
         augmented=augmented,
@@ -246,7 +256,19 @@ def examine(
     rows = probe_rows(validation, options.probes)
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
-    return _with_pictures(report, sources, rows, pixels)
+    report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
+    return replace(report, warnings=(*report.warnings, *left_out))
+
+
+def _or_none(name: str, left_out: list[str], work: Callable[[], T]) -> T | None:
+    """Do without something that fails, and say so; what the package itself refuses is the user's to mend."""
+    try:
+        return work()
+    except IFAError:
+        raise
+    except Exception as error:  # whatever the user's code or the device throws: the other numbers do not need it
+        left_out.append(f"{name}: left out, {type(error).__name__}: {error}")
+        return None
 
 
 def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensityScale | None = None) -> FeatureReport:
@@ -297,9 +319,11 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
         MetadataError: It has another length than the data set, or values that cannot be compared: column and row, as
             the user counts them, are named.
     """
-    frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
-        return table
+        own = own_metadata(loader.dataset)
+        if own is None:
+            return table
+        frame = settle_types(own, split)
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
     rows = metadata_rows(frame, table.indices, length, split)
     for name in rows:

@@ -11,6 +11,7 @@
     ├── FileError       a file that is not what it should be
     ├── ConfigError     command-line options or a configuration that name what does not exist or cannot be made
     ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
+    ├── InterruptedAnalysisError    the process was told to end while it analysed
     ├── TrackingError   the tracking run or its store
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
@@ -58,6 +59,10 @@ class ConfigError(IFAError):
 
 class StrategyError(IFAError):
     """The trainer's strategy does not allow the analysis during training."""
+
+
+class InterruptedAnalysisError(IFAError):
+    """The process was told to end; the training ends by itself, and no error is shown."""
 
 
 class TrackingError(IFAError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction, read_with
 from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.preserved_state import preserve_generators
 from lightning_ifa.data.sampling import Indices, drawn_twice, reference_loader, sample_ids
 from lightning_ifa.features.feature_batch import FeatureBatch, NetworkRun
 from lightning_ifa.features.samples import read_samples, regroup
@@ -21,6 +23,9 @@ from lightning_ifa.features.table_builder import TableBuilder
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
+
+_session: ContextVar[ExitStack | None] = ContextVar("session", default=None)
+"""What the running session puts back at its end: a pass that is cut short by an error may be closed much later."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class FeatureExtractor:
         prepare: Takes a batch to the model's device, as the user's training loop does.
         forward_context: Wraps each forward pass, as for mixed precision.
         reshape: Takes maps ``(n, c, *space)`` from the layer's output where its form is not recognised.
+        ask: Called before each sample and batch that is read; what it raises ends the pass.
     """
 
     model: nn.Module
@@ -50,6 +56,7 @@ class FeatureExtractor:
     prepare: Callable[[Any], Any] | None = None
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
+    ask: Callable[[], None] | None = None
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -80,14 +87,18 @@ class FeatureExtractor:
     def is_augmented(self, loader: DataLoader[Any], indices: Indices) -> bool:
         """Whether the loader's data set gives different inputs for one and the same index."""
         with self.session():
-            first, second = (read_with(self.batch_fn, b)[0] for b in drawn_twice(loader, indices, self.seed))
+            first, second = (read_with(self.batch_fn, b)[0] for b in drawn_twice(loader, indices, self.seed, self.ask))
         return first.shape != second.shape or not torch.equal(first, second)
 
     @contextmanager
     def session(self) -> Iterator[None]:
         """Leave no trace: evaluation mode, seeded random states, no gradients; everything is put back afterwards."""
-        with isolate(self.model, self.seed), torch.inference_mode(False), torch.no_grad():
-            yield
+        with isolate(self.model, self.seed), torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
+            token = _session.set(stack)
+            try:
+                yield
+            finally:
+                _session.reset(token)
 
     def batches(
         self,
@@ -110,13 +121,18 @@ class FeatureExtractor:
             apart: How many of the first samples share no batch with the others.
         """
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        samples = read_samples(reference_loader(loader, indices, self.seed, apart), self.batch_fn, self.prepare, device)
+        own = reference_loader(loader, indices, self.seed, apart, self.ask)
+        samples = read_samples(own, self.batch_fn, self.prepare, device)
         named = [self.layer] if layers is None else layers
         run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state)
         done = 0
-        try:
+        with ExitStack() as alone:
+            stack = _session.get() or alone
+            stack.enter_context(preserve_generators(loader.dataset, loader.collate_fn))
+            stack.callback(run.close)
             for part in samples if size is None else regroup(samples, size):
+                if self.ask is not None:
+                    self.ask()
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
-        finally:
             run.close()

@@ -58,8 +58,10 @@ def write_job(
     if pictures:
         write_pictures(report, root, moment.epoch)
     if not prefix:
-        job.tables, job.tags = list(TABLES), record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
-        job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
+        job.tables = [name for name in TABLES if (files / name).exists()]
+        job.tags = record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
+        if (files / SUMMARY_FILE).exists():
+            job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
     if unlogged:
         metrics = metrics_at(prefix, report.metrics)
         job.metrics = [(key, value, job.timestamp, moment.step) for key, value in metrics.items()]

@@ -124,7 +124,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must know: the run, and the trend so far."""
-        return self.session.state()
+        state: dict[str, Any] = {}
+        with self.session.notices.guard():
+            state |= self.session.state()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the interrupted training was."""
@@ -193,13 +196,15 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
-        self.session.capture.stop()
-        with self.session.notices.guard():
+        hurried = access.is_hurried(exception)
+        with self.session.notices.guard_end():
+            self.session.capture.stop()
+        with self.session.notices.guard_end():
             self.session.send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
-        with self.session.notices.guard():
-            self.session.close(trainer, 10.0)
+        with self.session.notices.guard_end():
+            self.session.close(trainer, 1.0 if hurried else 10.0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
-        with self.session.notices.guard():
+        with self.session.notices.guard_end():
             self.session.close(trainer, 60.0)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning_ifa.errors import IFAError, IFAWarning
+from lightning_ifa.errors import IFAError, IFAWarning, InterruptedAnalysisError
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,23 @@ class Notices:
         """Let no error of a block out, unless that is wanted."""
         try:
             yield
+        except InterruptedAnalysisError:
+            log.info("feature analysis left out: the process was told to end")
         except Exception as error:
             if self.raises:
                 raise
-            reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
             log.debug("feature analysis failed", exc_info=error)
-            self.warn(f"feature analysis left out, training goes on: {reason}", once_for=type(error).__name__)
+            self.warn(f"feature analysis left out, training goes on: {_reason(error)}", once_for=type(error).__name__)
+
+    @contextmanager
+    def guard_end(self) -> Iterator[None]:
+        """Let nothing out of a block in which a training ends: its outcome, error and status are the user's."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", IFAWarning)  # an error would take the place of the user's own
+                yield
+        except Exception as error:
+            log.warning("the feature analysis could not be closed: %s", _reason(error), exc_info=error)
 
     def warn(self, text: str, once_for: str = "") -> None:
         """Warn once of this text, or once of all that is ``once_for`` the same reason."""
@@ -49,3 +60,7 @@ class Notices:
         is_new = key not in self._given
         self._given.add(key)
         return is_new
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ from lightning_ifa.analysis import examine, extractor_of, with_metadata
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.data.regions import Regions, find_regions
+from lightning_ifa.errors import InterruptedAnalysisError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.context import TrendPoint
@@ -63,7 +64,7 @@ class Session:
         self._schedule = Schedule()
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
-        self._regions: dict[int, Regions | None] = {}  # by validation loader; they remember masks between epochs
+        self._regions: dict[int, tuple[Any, Regions | None]] = {}  # by loader; they remember their data set's masks
 
     def start_stage(self, trainer: Any, module: Any) -> None:
         """Get to know the trainer and the module of a fit or a validation."""
@@ -96,7 +97,7 @@ class Session:
         elif position > 0:
             self.capture.next_batch()
         elif trainer.world_size == 1 and self.is_due(trainer):
-            with suppress(Exception):  # the analysis will say why it has no samples
+            with suppress(Exception), access.without_log(module):  # the analysis will say why it has no samples
                 self.capture.start(self._loaders(trainer, module).validation(0), batch)
 
     def is_due(self, trainer: Any) -> bool:
@@ -112,7 +113,7 @@ class Session:
             return
         metrics: dict[str, float] = {}
         if self._schedule.allows(trainer):
-            with self._schedule.spending(), self.notices.guard():
+            with self._schedule.spending(), self.notices.guard(), access.without_log(module):
                 self.analyze(trainer, module, metrics)
         else:
             self.notices.warn(
@@ -134,7 +135,12 @@ class Session:
         loaders = self._loaders(trainer, module)
         train = run_on_all_ranks(trainer, loaders.train)
         tables = {"train": self._tables(trainer, train)}
-        tables["augmented"] = self._tables(trainer, run_on_all_ranks(trainer, partial(loaders.augmented, train)))
+        try:
+            tables["augmented"] = self._tables(trainer, run_on_all_ranks(trainer, partial(loaders.augmented, train)))
+        except InterruptedAnalysisError:
+            raise
+        except Exception as error:  # the loss in augmented samples is one number beside the others
+            self.notices.warn(f"how much augmentation hides is left out: {error}")
         metrics |= self._analyze_loader(trainer, loaders, train, tables, 0)
         for number in range(1, len(access.validation_loaders(trainer))):
             with self.notices.guard():
@@ -171,7 +177,9 @@ class Session:
     def _loaders(self, trainer: Any, module: Any) -> TrainerLoaders:
         own = self.training.train_dataloader
         clean = own if own is not None else self._clean
-        return TrainerLoaders(trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean)
+        return TrainerLoaders(
+            trainer, self._extraction(trainer, module), self.streams, self.options.max_samples, clean, self.notices.warn
+        )
 
     def _extraction(self, trainer: Any, module: Any) -> FeatureExtractor:
         return extractor_of(
@@ -179,6 +187,7 @@ class Session:
             self.options,
             prepare=access.batch_preparation(trainer),
             forward_context=access.forward_context(trainer),
+            ask=access.stop_at_signal(trainer),
         )
 
     def _analyze_loader(
@@ -232,7 +241,7 @@ class Session:
             tables,
             {each.split: (each.extraction, each.loader) for each in (validation, train) if each is not None},
             self.options,
-            regions=self._known_regions(validation),
+            regions=self._known_regions(trainer, validation),
             pixels=self.training.log_images,
             scale=self._baseline_scale(trainer),
             augmented=augmented,
@@ -247,12 +256,14 @@ class Session:
             self._scale = baseline_scale(baseline, here.tracking_uri if here else self.training.tracking_uri)
         return self._scale
 
-    def _known_regions(self, samples: ReferenceSamples) -> Regions | None:
+    def _known_regions(self, trainer: Any, samples: ReferenceSamples) -> Regions | None:
         """Where the evidence should lie; the user's own regions are those of the first validation loader."""
-        if samples.number not in self._regions:
+        dataset, regions = self._regions.get(samples.number, (None, None))
+        if dataset is not samples.loader.dataset:
             given = self.options.regions if samples.number == 0 else None
-            self._regions[samples.number] = find_regions(given, "validation", samples.loader.dataset)
-        return self._regions[samples.number]
+            regions = find_regions(given, "validation", samples.loader.dataset, access.stop_at_signal(trainer))
+            self._regions[samples.number] = samples.loader.dataset, regions
+        return regions
 
     def _keep(self, trainer: Any, report: FeatureReport, number: int) -> dict[str, float]:
         """Keep a report until it is sent; give its metrics as they are logged."""

@@ -6,11 +6,11 @@ Works on the trainers of both Lightning packages, which share these names but no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from lightning_ifa.errors import StrategyError
+from lightning_ifa.errors import InterruptedAnalysisError, StrategyError
 from lightning_ifa.tracking.checkpoint import KEY, Moment
 
 CLEAN = "train_dataloader_clean"
@@ -150,6 +150,41 @@ def moment_of(checkpoint: Mapping[str, Any]) -> Moment | None:
     loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.state_dict", {})
     step = min(int(loop.get("_batches_that_stepped", before)), before)
     return Moment(int(checkpoint["epoch"]), int(checkpoint.get(KEY, {}).get("step", step)))
+
+
+@contextmanager
+def without_log(module: Any) -> Iterator[None]:
+    """Let ``self.log`` do nothing in a block: a forward pass of the analysis must not count among the user's own."""
+    logging = [each for each in module.modules() if callable(getattr(each, "log_dict", None))]
+    before = [{name: vars(each)[name] for name in ("log", "log_dict") if name in vars(each)} for each in logging]
+    try:
+        for each in logging:
+            vars(each).update(log=_ignore, log_dict=_ignore)
+        yield
+    finally:
+        for each, own in zip(logging, before, strict=True):
+            for name in ("log", "log_dict"):
+                vars(each).pop(name, None)
+            vars(each).update(own)
+
+
+def stop_at_signal(trainer: Any) -> Callable[[], None]:
+    """Give a function that raises if the process was told to end, which a fit notices between its batches only."""
+
+    def ask() -> None:
+        if getattr(trainer, "received_sigterm", False):
+            raise InterruptedAnalysisError("the process was told to end")
+
+    return ask
+
+
+def is_hurried(exception: BaseException) -> bool:
+    """Whether somebody who waits for the end has caused an exception: Ctrl-C, or a scheduler's SIGTERM."""
+    return isinstance(exception, (KeyboardInterrupt, SystemExit)) or type(exception).__name__ == "SIGTERMException"
+
+
+def _ignore(*args: Any, **options: Any) -> None:
+    pass
 
 
 def log_at(trainer: Any, metrics: Mapping[str, float], step: int) -> None:
