@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from lightning_ifa.errors import IFAError, UndecidableError
 from lightning_ifa.gate.decide import decide
-from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics, find_version, logged_model_id, subject
+from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics, find_obstacle, find_version, logged_model_id, subject
 from lightning_ifa.gate.policy import Policy, load_policy
 from lightning_ifa.gate.registry import alias_holder, hold_alias_lock, same_version, version_to_promote, write_verdict
 from lightning_ifa.gate.verdict import Verdict
