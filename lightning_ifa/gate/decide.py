@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from lightning_ifa.gate.model_metrics import CONDITIONS, ModelMetrics
 from lightning_ifa.gate.keys import families_of, family_keys
+from lightning_ifa.gate.model_metrics import CONDITIONS, ModelMetrics
 from lightning_ifa.gate.policy import Limit, Policy
 from lightning_ifa.gate.verdict import Check, Verdict
 from lightning_ifa.statistics.significance import UNDECIDED
@@ -144,7 +144,9 @@ def _unlike(candidate: ModelMetrics, champion: ModelMetrics) -> str:
         for name in CONDITIONS
         if champion.conditions.get(name) != candidate.conditions.get(name)
     ]
-    return f"the champion was analysed with {', '.join(differing)}; analyse both anew (--recompute)" if differing else ""
+    return (
+        f"the champion was analysed with {', '.join(differing)}; analyse both anew (--recompute)" if differing else ""
+    )
 
 
 def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:

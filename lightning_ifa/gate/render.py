@@ -64,6 +64,17 @@ def junit_undecided(subject: str, reason: str) -> str:
     return _document(suite)
 
 
+def decided(verdict: Verdict) -> dict[str, str]:
+    """Write the result files of a verdict, by kind."""
+    return {"junit": junit(verdict), "json": to_json(verdict)}
+
+
+def undecided(subject: str, reason: str) -> dict[str, str]:
+    """Write the result files of a gate that could not decide, by kind."""
+    content = {"verdict": "undecided", "subject": subject, "reason": reason}
+    return {"junit": junit_undecided(subject, reason), "json": json.dumps(content, indent=1) + "\n"}
+
+
 def terminal(verdict: Verdict) -> str:
     """Write the verdict as a coloured table."""
     widths = [max(map(len, column)) for column in zip(*map(_cells, verdict.checks), strict=True)]

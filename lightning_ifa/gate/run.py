@@ -36,6 +36,7 @@ from lightning_ifa.gate.registry import (
 )
 from lightning_ifa.gate.verdict import Verdict
 from lightning_ifa.tracking.store import default_store
+from lightning_ifa.tracking.weights import WEIGHTS_TAG
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,12 @@ def _reanalyze(
         return replace(find_model_metrics(client, version, policy.metrics, digest), obstacle=obstacle)
     model = logged_model_id(client, version) or str(version.source)
     metrics, seen, *conditions = reanalyze(f"models:/{version.name}/{version.version}")
-    about = conditions[0] if conditions else {}
+    about = dict(conditions[0]) if conditions else {}
+    measured = about.pop("weights", "")
+    known = client.get_logged_model(model).tags.get(WEIGHTS_TAG) if measured and model.startswith("m-") else None
+    if known and known != measured:
+        obstacle = (
+            obstacle or f"its files hold other weights than those that were analysed: its tag {WEIGHTS_TAG} differs"
+        )
     origin = "a new analysis by the gate"
     return ModelMetrics(subject(version, model), model, metrics, seen, None, origin, "", about, obstacle)

@@ -140,14 +140,16 @@ class _Reader:
     def _float(self, node: yaml.ScalarNode) -> Any:
         text = node.value
         if text.lower().lstrip("+-") in (".nan", ".inf"):
-            return math.nan if "n" == text.lower().lstrip("+-")[1] else math.inf
+            return math.nan if text.lower().lstrip("+-")[1] == "n" else math.inf
         try:
             if ":" in text or "_" in text or len(text) > _LONGEST_NUMBER:
                 raise ValueError
             value = float(text)
         except ValueError:
             return self._note(node, f"{text:.40} is no plain decimal number; YAML would read it in another base")
-        return value if math.isfinite(value) else self._note(node, f"{text:.40} is beyond every number; it is not finite")
+        return (
+            value if math.isfinite(value) else self._note(node, f"{text:.40} is beyond every number; it is not finite")
+        )
 
     def _note(self, node: yaml.Node, fault: str) -> None:
         self._faults.append((node.start_mark.line + 1, fault))
