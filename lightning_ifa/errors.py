@@ -74,7 +74,7 @@ class PolicyError(IFAError):
 
 
 class UndecidableError(IFAError):
-    """The gate could not decide: neither a pass nor a fail, and nothing was promoted."""
+    """The gate could not decide, or not carry out what it decided; the message says what was done."""
 
 
 class IFAWarning(UserWarning):
