@@ -18,7 +18,7 @@ from lightning_ifa.features.samples import Samples
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, pause_captures, run_captured
 from lightning_ifa.model.activation_patching import patch_output
 from lightning_ifa.model.forward import allow_gradients, run_forward
-from lightning_ifa.model.layer_search import find_layer
+from lightning_ifa.model.layer_search import find_layers
 from lightning_ifa.model.outputs import Readout, ScoreFunction, infer_task, read_output
 from lightning_ifa.model.target_layer import Reshape, TargetLayer
 
@@ -52,11 +52,11 @@ class NetworkRun:
     _open: ExitStack = field(default_factory=ExitStack)
 
     def find_targets(self, x: Tensor, y: Any) -> None:
-        """Find the layers, and the task if it is not known, by a dry forward pass for each layer; once for all."""
+        """Find the layers, and the task if it is not known, by dry forward passes; once for all."""
         if self.targets:
             return
         with self.context(), allow_gradients():
-            found = [find_layer(self.model, x, layer, self.reshape) for layer in self.layers]
+            found = find_layers(self.model, x, self.layers, self.reshape)
         self.targets = [one.target for one in found]
         if self.task == "auto":
             self.task = infer_task(found[0].output, y)

@@ -18,19 +18,24 @@ Reshape = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class TargetLayer:
-    """One call of one module.
+    """One call of one module, or of an activation function in a module's own forward.
 
     Attributes:
         name: Name of the layer in messages and tables.
         module: The module.
         call: Which of its calls in a forward pass, from 0; None where there is one only.
         reshape: Takes maps from an output of another form, as tokens; None where the output is ``(n, c, *space)``.
+        function: Name of a function, as ``relu``, if what it returns inside the module is meant.
+        rows: Rows of the output that belong to one sample: more than 1 where slices or frames lie in the batch axis.
+            ``reshape`` then takes ``(n, rows, ...)``.
     """
 
     name: str
     module: nn.Module
     call: int | None = None
     reshape: Reshape | None = None
+    function: str | None = None
+    rows: int = 1
     _known: dict[tuple[int, ...], tuple[Tensor, torch.Size]] = field(default_factory=dict, repr=False)
 
     def is_at(self, turn: int) -> bool:
@@ -60,6 +65,7 @@ class TargetLayer:
             )
         if self.reshape is None:
             return output
+        output = self._by_sample(output)
         positions, shape = self._positions(output)
         return output.flatten(1)[:, positions].reshape(len(output), *shape)
 
@@ -70,9 +76,13 @@ class TargetLayer:
         """
         if self.reshape is None:
             return maps.to(output)
-        positions, shape = self._positions(output)
+        by_sample = self._by_sample(output)
+        positions, shape = self._positions(by_sample)
         whole = maps.expand(-1, *shape).flatten(1).to(output)
-        return output.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+        return by_sample.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+
+    def _by_sample(self, output: Tensor) -> Tensor:
+        return output if self.rows == 1 else output.unflatten(0, (-1, self.rows))
 
     def _positions(self, output: Tensor) -> tuple[Tensor, torch.Size]:
         """Where in a flattened output each entry of the maps comes from: found by reshaping the positions."""
