@@ -21,6 +21,12 @@ CONFIRMED = 0.8
 NATURAL = 0.05
 """By how much another layout has to correlate better than ``(n, c, *space)``."""
 
+DENIED = 0.3
+"""Correlation below which what moved speaks against a layout that is usual for the output's shape."""
+
+TOLD_APART = 0.05
+"""Standard deviation of the places found, in widths of the input, from which something is told apart."""
+
 FEWER = 0.005
 """By how much a layout has to correlate better for each position that it drops."""
 
@@ -109,6 +115,20 @@ def _preference(found: Confirmed, shape: Shape) -> float:
     return found.agreement + (NATURAL if found.layout.is_natural(shape) else 0) - FEWER * found.layout.front
 
 
+def is_denied(movement: Movement, bands: Bands, layout: Layout) -> bool:
+    """Whether what moved speaks against a layout: some axis of the input is told apart, but not where it should be."""
+    moved = movement.by_channel.get(layout.channels)
+    if moved is None or layout.places is not None:
+        return False
+    followed = sorted(set(bands.axis.tolist()))
+    places = {axis: places_along(moved.reshape(len(moved), -1), bands, axis) for axis in followed}
+    known = [seen[np.isfinite(seen)] for seen in places.values()]
+    if not any(len(seen) and seen.std() > TOLD_APART for seen in known) or len(layout.grid) > len(followed):
+        return False
+    found = _best_order(layout.grid, layout.front, followed, _agreement(places))
+    return found is not None and found[0] < DENIED
+
+
 def spatial_ranks(rank: int) -> tuple[int, ...]:
     """How many axes the maps of an input with so many axes may have; the samples' axis counts, channels may lack."""
     return {2: (1,), 3: (2, 1)}.get(rank, (rank - 2, rank - 1))
@@ -162,7 +182,7 @@ def _agreement(places: dict[int, Array]):  # type: ignore[no-untyped-def]
         known = np.isfinite(seen)
         if known.sum() < max(2, count // 2) or _is_even(seen[known]) or index[known].std() == 0:
             return 0.0
-        return float(np.corrcoef(seen[known], index[known])[0, 1])
+        return float(np.corrcoef(seen[known], index[known])[0, 1] * known.mean())
 
     return agree
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_ifa.model.axes import CONFIRMED, Confirmed, Layout, confirm_layout, spatial_ranks
+from lightning_ifa.model.axes import CONFIRMED, Confirmed, Layout, confirm_layout, is_denied, spatial_ranks
 from lightning_ifa.model.call_watch import CallKey
 from lightning_ifa.model.dependence import Dependence, Scores, TracedCall, trace_dependence
 from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor
@@ -144,24 +143,27 @@ class Survey:
         seen = self._confirm(call)
         if seen is None or seen.agreement < CERTAIN:  # where all has been mixed, less is seen than before
             alike = [other for other in self.calls if other.shape == call.shape and self.rows(other) == self.rows(call)]
-            found = [one for one in map(self._confirm, alike) if one is not None]
-            seen = max(found, key=lambda one: one.agreement, default=None)
+            seen = _most_agreed([one for one in map(self._confirm, alike) if one is not None])
         if seen is not None and seen.agreement >= CONFIRMED:
             natural = self.rows(call) == 1 and seen.layout.is_natural(call.shape[1:])
             return True if natural else seen.layout
         if self.rows(call) != 1 and call.key in self._movements:
             return False
-        return self._usual_layout(call, seen)
+        return self._usual_layout(call)
 
-    def _usual_layout(self, call: TracedCall, seen: Confirmed | None) -> Reshape | bool:
+    def _usual_layout(self, call: TracedCall) -> Reshape | bool:
         """What the shape suggests, where what moved does not speak against it."""
         rank = len(self._x)
-        usual = self._usual.get(call.key.layer)
-        if usual is None:
+        layout = self._usual.get(call.key.layer)
+        if layout is None:
             has_space = len(call.shape) > 2 and math.prod(call.shape[2:]) > 1
             if not has_space or len(call.shape) - 2 not in spatial_ranks(rank):
                 return False
-        return usual if usual is not None else True
+        movement = self._movements.get(call.key)
+        natural = Layout(0, call.shape[2:], order=tuple(range(len(call.shape) - 2)))
+        if movement is not None and self._bands is not None and is_denied(movement, self._bands, layout or natural):
+            return False
+        return layout or True
 
     def _confirm(self, call: TracedCall) -> Confirmed | None:
         if call.key not in self._confirmed:
@@ -171,6 +173,17 @@ class Survey:
                 confirm_layout(movement, self._bands, len(self._x)) if known else None  # type: ignore[arg-type]
             )
         return self._confirmed[call.key]
+
+
+def _most_agreed(found: list[Confirmed]) -> Confirmed | None:
+    """The clearest of those with the layout that is confirmed most often."""
+    votes: dict[Layout, list[Confirmed]] = defaultdict(list)
+    for one in found:
+        votes[one.layout].append(one)
+    weight = {layout: sum(max(one.agreement - CONFIRMED, 0) for one in own) for layout, own in votes.items()}
+    if not weight:
+        return None
+    return max(votes[max(weight, key=weight.__getitem__)], key=lambda one: one.agreement)
 
 
 def survey_layers(model: nn.Module, x: Tensor, scores: Scores, *, perturb: bool) -> Survey:
