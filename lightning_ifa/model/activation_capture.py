@@ -87,7 +87,7 @@ class ActivationCapture:
             return output
         if torch.is_inference_mode_enabled():
             raise LayerError(_inside_block(self.target, "torch.inference_mode()"))
-        output = as_ordinary_tensor(output)
+        output = tuple(map(as_ordinary_tensor, output)) if type(output) is tuple else as_ordinary_tensor(output)
         maps = self.target.read(output)
         is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
         self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()

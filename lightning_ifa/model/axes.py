@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -40,6 +40,7 @@ MOST_EXTRA_TOKENS = 8
 """Class, distillation and register tokens, which stand before those of the image."""
 
 Shape = tuple[int, ...]
+Agreement = Callable[[int, int, int, int, int], float]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def is_denied(movement: Movement, bands: Bands, layout: Layout) -> bool:
     if not any(len(seen) and seen.std() > TOLD_APART for seen in known) or len(layout.grid) > len(followed):
         return False
     found = _best_order(layout.grid, layout.front, followed, _agreement(places))
-    return found is not None and found[0] < DENIED
+    return found is None or found[0] < DENIED
 
 
 def spatial_ranks(rank: int) -> tuple[int, ...]:
@@ -135,13 +136,12 @@ def spatial_ranks(rank: int) -> tuple[int, ...]:
 
 
 def _candidates(movement: Movement, bands: Bands, wanted: int, may_be_flat: bool) -> Iterator[Confirmed]:
-    followed = sorted(set(bands.axis.tolist()))
+    axes = sorted(set(bands.axis.tolist()))
     for channels, moved in movement.by_channel.items():
         space = moved.shape[1:]
-        places = {axis: places_along(moved.reshape(len(moved), -1), bands, axis) for axis in followed}
-        agree = _agreement(places)
-        if wanted > len(followed):
-            continue
+        places = {axis: places_along(moved.reshape(len(moved), -1), bands, axis) for axis in axes}
+        places = {axis: seen for axis, seen in places.items() if not _is_even(seen[np.isfinite(seen)])}
+        followed, agree = sorted(places), _agreement(places)
         for grid, front in _grids(space, wanted, may_be_flat):
             if wanted == 1 and not _starts_at_the_start(places, front):
                 continue
@@ -174,25 +174,40 @@ def places_along(moved: Array, bands: Bands, axis: int) -> Array:
     return np.divide(found, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
-def _agreement(places: dict[int, Array]):  # type: ignore[no-untyped-def]
+def _agreement(places: dict[int, Array]) -> Agreement:
+    """Correlates places along an axis of the input with one index of a grid that starts behind some positions."""
+
     @cache
-    def agree(axis: int, front: int, size: int, stride: int, count: int) -> float:
+    def standardised(axis: int, front: int, count: int) -> Array:
         seen = places[axis][front : front + count]
-        index = np.arange(count) // stride % size
         known = np.isfinite(seen)
-        if known.sum() < max(2, count // 2) or _is_even(seen[known]) or index[known].std() == 0:
-            return 0.0
-        return float(np.corrcoef(seen[known], index[known])[0, 1] * known.mean())
+        if known.sum() < max(2, count // 2) or _is_even(seen[known]):
+            return np.zeros(count)
+        centred = np.where(known, seen - seen[known].mean(), 0.0)
+        return np.asarray(centred / np.linalg.norm(centred) * known.mean())
+
+    def agree(axis: int, front: int, size: int, stride: int, count: int) -> float:
+        return float(standardised(axis, front, count) @ _index(size, stride, count))
 
     return agree
 
 
+@lru_cache(maxsize=4096)
+def _index(size: int, stride: int, count: int) -> Array:
+    """One index of a grid at each of its positions, with mean 0 and norm 1."""
+    index = np.arange(count) // stride % size
+    centred = index - index.mean()
+    return np.asarray(centred / np.linalg.norm(centred))
+
+
 def _is_even(seen: Array) -> bool:
-    return bool(seen.std() < SELECTIVE * (10 if len(seen) < FEW else 1))
+    return not len(seen) or bool(seen.std() < SELECTIVE * (10 if len(seen) < FEW else 1))
 
 
-def _best_order(grid: Shape, front: int, followed: list[int], agree) -> tuple[float, Shape] | None:  # type: ignore[no-untyped-def]
+def _best_order(grid: Shape, front: int, followed: list[int], agree: Agreement) -> tuple[float, Shape] | None:
     """The input's axes that the grid's axes follow best, each its own."""
+    if len(followed) < len(grid):
+        return None
     strides = [math.prod(grid[i + 1 :]) for i in range(len(grid))]
     count = math.prod(grid)
     table = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ifa.model.layer_hooks import FunctionWatch, Removable
+from lightning_ifa.model.target_layer import first_output
 from lightning_ifa.model.tracing import named_layers
 
 
@@ -85,6 +86,7 @@ def watch_forward(model: nn.Module, run: Callable[[], Any], see: Callable[[Ended
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         call = stack.pop()
+        output = first_output(output)
         if torch.is_tensor(output):
             see(EndedCall(key(call.name, None), module, output, call.entered, call.is_leaf))
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_ifa.errors import LayerError
 from lightning_ifa.model.axes import CONFIRMED, Confirmed, Layout, confirm_layout, is_denied, spatial_ranks
 from lightning_ifa.model.call_watch import CallKey
 from lightning_ifa.model.dependence import Dependence, Scores, TracedCall, trace_dependence
@@ -21,6 +22,7 @@ from lightning_ifa.model.token_layouts import find_layouts
 from lightning_ifa.model.tracing import LayerShape, memory_of
 
 FEW = 2
+SOME = 6
 
 CERTAIN = 0.9
 """Correlation below which a layer's positions are read off the clearest layer of the same shape."""
@@ -83,15 +85,31 @@ class Survey:
         return [call for call in self.last_calls if self._is_usable(call)]
 
     def default(self) -> TargetLayer | None:
-        """The last usable call that is no copy, no projection and no lone channel; see ``find_layers``."""
-        usable = [call for call in self.usable() if not self._is_copy(call)]
+        """The last usable call that is no copy, no projection and no lone channel; see ``find_layers``.
+
+        Raises:
+            LayerError: Where its positions lie could not be confirmed.
+        """
         for kind in (self._is_stream, lambda call: True):
-            for call in reversed(usable):
-                if kind(call):
+            for call in reversed(self.last_calls):
+                if self._is_usable(call) and not self._is_copy(call) and kind(call):
                     turn = call.key.turn if self._turns[call.key.layer] > 1 else None
                     name = call.key.layer if turn is None else f"{call.key.layer}#{turn}"
+                    if self.is_doubtful(call):
+                        raise LayerError(
+                            f'where the positions of layer "{name}" {call.shape} lie could not be confirmed by changing '
+                            "the input; name a layer by layer=, and take maps (batch, channels, *space) from it by "
+                            "reshape="
+                        )
                     return self.target(call, name, turn)
         return None
+
+    def is_doubtful(self, call: TracedCall) -> bool:
+        """Whether positions were made of its tokens by a guess that no changed input has confirmed."""
+        layout = self._layout(call)
+        return bool(self._movements) and isinstance(layout, Layout) and layout in self._usual.values() and (
+            layout not in [one.layout for one in self._confirmed.values() if one and one.agreement >= CONFIRMED]
+        )
 
     def _is_usable(self, call: TracedCall) -> bool:
         if not call.depends or len(call.shape) < 3 or call.is_class_plane or call.grew or call.is_gate:
@@ -142,8 +160,7 @@ class Survey:
     def _find_layout(self, call: TracedCall) -> Reshape | bool:
         seen = self._confirm(call)
         if seen is None or seen.agreement < CERTAIN:  # where all has been mixed, less is seen than before
-            alike = [other for other in self.calls if other.shape == call.shape and self.rows(other) == self.rows(call)]
-            seen = _most_agreed([one for one in map(self._confirm, alike) if one is not None])
+            seen = _most_agreed([one for one in map(self._confirm, self._some_alike(call)) if one is not None])
         if seen is not None and seen.agreement >= CONFIRMED:
             natural = self.rows(call) == 1 and seen.layout.is_natural(call.shape[1:])
             return True if natural else seen.layout
@@ -159,11 +176,17 @@ class Survey:
             has_space = len(call.shape) > 2 and math.prod(call.shape[2:]) > 1
             if not has_space or len(call.shape) - 2 not in spatial_ranks(rank):
                 return False
+        supposed = layout or Layout(0, call.shape[2:], order=tuple(range(len(call.shape) - 2)))
+        return False if any(self._is_denied(one, supposed) for one in self._some_alike(call)) else layout or True
+
+    def _is_denied(self, call: TracedCall, layout: Layout) -> bool:
         movement = self._movements.get(call.key)
-        natural = Layout(0, call.shape[2:], order=tuple(range(len(call.shape) - 2)))
-        if movement is not None and self._bands is not None and is_denied(movement, self._bands, layout or natural):
-            return False
-        return layout or True
+        return movement is not None and self._bands is not None and is_denied(movement, self._bands, layout)
+
+    def _some_alike(self, call: TracedCall) -> list[TracedCall]:
+        """A few calls with outputs of the same shape, this one among them."""
+        alike = [other for other in self.calls if other.shape == call.shape and self.rows(other) == self.rows(call)]
+        return [call, *alike[:: max(1, len(alike) // SOME)]]
 
     def _confirm(self, call: TracedCall) -> Confirmed | None:
         if call.key not in self._confirmed:

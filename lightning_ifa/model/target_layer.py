@@ -57,11 +57,12 @@ class TargetLayer:
         Raises:
             LayerError: The module returns no floating-point tensor, or ``reshape`` does more than pick and move.
         """
+        output = first_output(output)
         if not torch.is_tensor(output) or not output.is_floating_point():
             kind = f"{output.dtype} tensor" if torch.is_tensor(output) else type(output).__name__
             raise LayerError(
-                f'layer "{self.name}" returns a {kind}; a map needs a single floating-point tensor '
-                "(batch, channels, *space)"
+                f'layer "{self.name}" returns a {kind}; a map needs a floating-point tensor (batch, channels, *space), '
+                "alone or as the first item of a tuple"
             )
         if self.reshape is None:
             return output
@@ -69,11 +70,13 @@ class TargetLayer:
         positions, shape = self._positions(output)
         return output.flatten(1)[:, positions].reshape(len(output), *shape)
 
-    def write(self, output: Tensor, maps: Tensor) -> Tensor:
+    def write(self, output: Any, maps: Tensor) -> Any:
         """Put maps back into what the module returned; entries that ``reshape`` leaves out stay, as class tokens.
 
         Maps of one position stand for constant ones.
         """
+        if isinstance(output, tuple):
+            return type(output)((self.write(output[0], maps), *output[1:]))
         if self.reshape is None:
             return maps.to(output)
         by_sample = self._by_sample(output)
@@ -100,6 +103,11 @@ class TargetLayer:
             self._known[shape] = maps.flatten().long(), maps.shape[1:]
         positions, maps_shape = self._known[shape]
         return positions.to(output.device), maps_shape
+
+
+def first_output(output: Any) -> Any:
+    """What a module returns, or the first item of a plain tuple, as attention and recurrent modules return."""
+    return output[0] if type(output) is tuple and output else output
 
 
 def as_target_layer(layer: nn.Module | TargetLayer, name: str = "") -> TargetLayer:
