@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class FeatureExtractor:
 
     Attributes:
         model: The network; called as ``model(x)``.
-        layer: Target layer, or None for the last one with spatial output.
+        layer: Target layer, or None for the last activation the score depends on.
         task: One of ``TASKS``, a function ``(output, target) -> (n,)``, or ``"auto"``.
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
@@ -50,6 +50,7 @@ class FeatureExtractor:
     prepare: Callable[[Any], Any] | None = None
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -112,7 +113,7 @@ class FeatureExtractor:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         samples = read_samples(reference_loader(loader, indices, self.seed, apart), self.batch_fn, self.prepare, device)
         named = [self.layer] if layers is None else layers
-        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state)
+        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state, self._known)
         done = 0
         try:
             for part in samples if size is None else regroup(samples, size):

@@ -154,7 +154,9 @@ def _candidates(movement: Movement, bands: Bands, wanted: int, may_be_flat: bool
 
 def _starts_at_the_start(places: dict[int, Array], front: int) -> bool:
     """Whether the first position is among the first quarter: a class token, which sees everything, is not."""
-    return any(seen[front] <= np.nanquantile(seen[front:], 0.25) for seen in places.values() if np.isfinite(seen[front]))
+    return any(
+        seen[front] <= np.nanquantile(seen[front:], 0.25) for seen in places.values() if np.isfinite(seen[front])
+    )
 
 
 def places_along(moved: Array, bands: Bands, axis: int) -> Array:

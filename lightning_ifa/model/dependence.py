@@ -140,7 +140,14 @@ def _note(call: EndedCall) -> TracedCall:
     edge = get_gradient_edge(output) if output.requires_grad else None
     grew = grew or (edge is not None and "Upsample" in edge.node.name())
     return TracedCall(
-        call.key, call.module, tuple(output.shape), memory_of(output), call.is_leaf, grew, edge, output.is_floating_point()
+        call.key,
+        call.module,
+        tuple(output.shape),
+        memory_of(output),
+        call.is_leaf,
+        grew,
+        edge,
+        output.is_floating_point(),
     )
 
 

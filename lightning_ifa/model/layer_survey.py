@@ -17,7 +17,7 @@ from lightning_ifa.model.call_watch import CallKey
 from lightning_ifa.model.dependence import Dependence, Scores, TracedCall, trace_dependence
 from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor
 from lightning_ifa.model.perturbation import Bands, Movement, measure_movement
-from lightning_ifa.model.target_layer import Reshape, TargetLayer
+from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.token_layouts import find_layouts
 from lightning_ifa.model.tracing import LayerShape, memory_of
 
@@ -51,7 +51,7 @@ class Survey:
         self._x, self._result, self._movements, self._bands = tuple(x.shape), result, movements, bands
         self._usual = find_layouts([_as_layer(call) for call in self.last_calls], self._x)
         self._confirmed: dict[CallKey, Confirmed | None] = {}
-        self._layouts: dict[CallKey, Reshape | bool] = {}
+        self._layouts: dict[CallKey, Layout | bool] = {}
 
     @cached_property
     def last_calls(self) -> list[TracedCall]:
@@ -77,8 +77,22 @@ class Survey:
         rows = max(self.rows(call), 1)
         if rows > 1 and layout is True:
             return None
-        reshape = None if layout is True else layout
-        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows)  # type: ignore[arg-type]
+        inputs = self._followed(call, layout)
+        if len(self._x) > 3 and inputs and inputs != tuple(range(len(self._x) - len(inputs), len(self._x))):
+            raise LayerError(
+                f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need inputs '
+                "(batch, channels, *space): wrap the model in one that takes those and moves the channels back, and "
+                "move them in batch_fn="
+            )
+        reshape = None if isinstance(layout, bool) else layout
+        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, inputs)
+
+    def _followed(self, call: TracedCall, layout: Layout | bool) -> tuple[int, ...]:
+        if isinstance(layout, Layout):
+            return layout.inputs
+        seen = self._confirm(call)
+        sure = seen is not None and seen.agreement >= CONFIRMED and seen.layout.is_natural(call.shape[1:])
+        return seen.layout.inputs if seen is not None and sure else ()
 
     def usable(self) -> list[TracedCall]:
         """The calls that would do as target layers, in order."""
@@ -107,8 +121,11 @@ class Survey:
     def is_doubtful(self, call: TracedCall) -> bool:
         """Whether positions were made of its tokens by a guess that no changed input has confirmed."""
         layout = self._layout(call)
-        return bool(self._movements) and isinstance(layout, Layout) and layout in self._usual.values() and (
-            layout not in [one.layout for one in self._confirmed.values() if one and one.agreement >= CONFIRMED]
+        return (
+            bool(self._movements)
+            and isinstance(layout, Layout)
+            and layout in self._usual.values()
+            and (layout not in [one.layout for one in self._confirmed.values() if one and one.agreement >= CONFIRMED])
         )
 
     def _is_usable(self, call: TracedCall) -> bool:
@@ -151,13 +168,13 @@ class Survey:
         axis = layout.channels if isinstance(layout, Layout) else 0
         return call.shape[1:][axis] if not isinstance(layout, Layout) or self.rows(call) == 1 else 0
 
-    def _layout(self, call: TracedCall) -> Reshape | bool:
+    def _layout(self, call: TracedCall) -> Layout | bool:
         """How maps are taken from the output: a reshape, True if it is maps already, False if it has none."""
         if call.key not in self._layouts:
             self._layouts[call.key] = self._find_layout(call)
         return self._layouts[call.key]
 
-    def _find_layout(self, call: TracedCall) -> Reshape | bool:
+    def _find_layout(self, call: TracedCall) -> Layout | bool:
         seen = self._confirm(call)
         if seen is None or seen.agreement < CERTAIN:  # where all has been mixed, less is seen than before
             seen = _most_agreed([one for one in map(self._confirm, self._some_alike(call)) if one is not None])
@@ -168,7 +185,7 @@ class Survey:
             return False
         return self._usual_layout(call)
 
-    def _usual_layout(self, call: TracedCall) -> Reshape | bool:
+    def _usual_layout(self, call: TracedCall) -> Layout | bool:
         """What the shape suggests, where what moved does not speak against it."""
         rank = len(self._x)
         layout = self._usual.get(call.key.layer)

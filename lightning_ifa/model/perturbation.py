@@ -132,5 +132,7 @@ def _joined(parts: list[Movement]) -> Movement:
     first = parts[0]
     if any(part.shape != first.shape or part.rows != first.rows for part in parts):
         return Movement(first.shape, 0, {})
-    sums: dict[int, Any] = {axis: np.concatenate([part.by_channel[axis] for part in parts]) for axis in first.by_channel}
+    sums: dict[int, Any] = {
+        axis: np.concatenate([part.by_channel[axis] for part in parts]) for axis in first.by_channel
+    }
     return Movement(first.shape, first.rows, sums)

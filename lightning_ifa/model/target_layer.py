@@ -28,6 +28,7 @@ class TargetLayer:
         function: Name of a function, as ``relu``, if what it returns inside the module is meant.
         rows: Rows of the output that belong to one sample: more than 1 where slices or frames lie in the batch axis.
             ``reshape`` then takes ``(n, rows, ...)``.
+        inputs: The input's axes that the maps' axes follow; empty where that is not known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class TargetLayer:
     reshape: Reshape | None = None
     function: str | None = None
     rows: int = 1
+    inputs: tuple[int, ...] = ()
     _known: dict[tuple[int, ...], tuple[Tensor, torch.Size]] = field(default_factory=dict, repr=False)
 
     def is_at(self, turn: int) -> bool:
@@ -83,6 +85,14 @@ class TargetLayer:
         positions, shape = self._positions(by_sample)
         whole = maps.expand(-1, *shape).flatten(1).to(output)
         return by_sample.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+
+    def as_picture(self, x: Tensor) -> Tensor:
+        """Bring inputs to ``(n, channels, *space)``, the space being the axes that the maps follow."""
+        if not self.inputs:
+            return x
+        others = [axis for axis in range(1, x.dim()) if axis not in self.inputs]
+        moved = x.permute(0, *others, *self.inputs)
+        return moved if others else moved[:, None]
 
     def _by_sample(self, output: Tensor) -> Tensor:
         return output if self.rows == 1 else output.unflatten(0, (-1, self.rows))
