@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_ifa.model.target_layer import TargetLayer
 
 ACTIVATION_FUNCTIONS = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish hardswish hardtanh softplus softsign tanh".split()
+    ("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish")
 )
 """Functions of torch whose results are features; gates, as the sigmoid, are not among them."""
 
@@ -20,7 +20,8 @@ ACTIVATION_FUNCTIONS = frozenset(
 class Removable(Protocol):
     """What can be taken off again."""
 
-    def remove(self) -> None: ...
+    def remove(self) -> None:
+        """Take it off."""
 
 
 def hook_output(target: TargetLayer, change: Callable[[Any], Any]) -> Removable:

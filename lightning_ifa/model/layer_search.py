@@ -43,8 +43,10 @@ def find_layers(
     reshape: Reshape | None = None,
     scores: Scores = output_tensor,
 ) -> list[FoundLayer]:
-    """Find target layers by dry forward passes: one with a graph, which tells what the score depends on, and a few
-    with bands of the input changed, which tell where an output's positions lie.
+    """Find target layers by dry forward passes.
+
+    One has a graph, which tells what the score depends on. A few have bands of the input changed, which tells where an
+    output's positions lie.
 
     Without a name it is the last activation with positions whose gradient of the score is not zero: of a module's
     (last) call, or of an activation function. It is neither the model's output nor its class planes, nor a copy or an
@@ -83,7 +85,7 @@ def _none(survey: Survey) -> TargetLayer:
             )
     raise LayerError(
         "no layer with spatial output: a map needs a layer that returns (batch, channels, *space) with more than one "
-        "position, between the input and the score; a layer= with a reshape= that takes such maps from it would do. "
+        "position, between the input and the score; layer= with a reshape= that takes such maps would do. "
         f"Layers seen: {_join_names(survey.last_calls)}{_hint(survey.model)}"
     )
 

@@ -1,4 +1,4 @@
-"""What a few dry forward passes tell of every layer: whether the score depends on it, and how maps are taken from it."""
+"""What a few dry passes tell of every layer: whether the score depends on it, and how maps are taken from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +79,8 @@ class Survey:
         inputs = self._followed(call, layout)
         if len(self._x) > 3 and inputs and inputs != tuple(range(len(self._x) - len(inputs), len(self._x))):
             raise LayerError(
-                f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need inputs '
-                "(batch, channels, *space): wrap the model in one that takes those and moves the channels back, and "
+                f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need '
+                "inputs (batch, channels, *space): wrap the model in one that takes those and moves the channels back, and "
                 "move them in batch_fn="
             )
         reshape = None if isinstance(layout, bool) else layout
@@ -111,8 +110,8 @@ class Survey:
                     name = call.key.layer if turn is None else f"{call.key.layer}#{turn}"
                     if self.is_doubtful(call):
                         raise LayerError(
-                            f'where the positions of layer "{name}" {call.shape} lie could not be confirmed by changing '
-                            "the input; name a layer by layer=, and take maps (batch, channels, *space) from it by "
+                            f'where the positions of layer "{name}" {call.shape} lie could not be confirmed by '
+                            "changing the input; name a layer by layer=, and take maps (batch, channels, *space) from it by "
                             "reshape="
                         )
                     return self.target(call, name, turn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def cut_bands(x: Tensor, sizes: Mapping[int, int] | None = None) -> tuple[Tensor
     rows, axes, centres = [], [], []
     for axis, count in sizes.items():
         edges = np.linspace(0, x.shape[axis], count + 1).round().astype(int)
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             row = x[:1].clone()
             row.narrow(axis, int(start), int(end - start)).copy_(changed.narrow(axis, int(start), int(end - start)))
             rows.append(row)
