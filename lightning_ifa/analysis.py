@@ -70,8 +70,8 @@ def analyze(
         model: The network, called as ``model(x)``; weights, modes, hooks and random states stay as they are.
         val_loader: Loader over a map-style validation set; only its data set and settings are used.
         train_loader: The same for the training set, best without augmentation; None leaves overfitting out.
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output. Of a module
-            that runs more than once, ``"name#0"`` is the first call.
+        layer: Target layer as in ``model.named_modules()``; by default the last activation that the score
+            depends on. Of a module that runs more than once, ``"name#0"`` is the first call.
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.

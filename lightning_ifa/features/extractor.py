@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class FeatureExtractor:
 
     Attributes:
         model: The network; called as ``model(x)``.
-        layer: Target layer, or None for the last one with spatial output.
+        layer: Target layer, or None for the last activation the score depends on.
         task: One of ``TASKS``, a function ``(output, target) -> (n,)``, or ``"auto"``.
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
@@ -57,6 +57,7 @@ class FeatureExtractor:
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
     ask: Callable[[], None] | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -124,7 +125,7 @@ class FeatureExtractor:
         own = reference_loader(loader, indices, self.seed, apart, self.ask)
         samples = read_samples(own, self.batch_fn, self.prepare, device)
         named = [self.layer] if layers is None else layers
-        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state)
+        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state, self._known)
         done = 0
         with ExitStack() as alone:
             stack = _session.get() or alone
@@ -135,4 +136,3 @@ class FeatureExtractor:
                     self.ask()
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
-            run.close()

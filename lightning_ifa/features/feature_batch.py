@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from lightning_ifa.cam.rescoring import Rescore, reader
 from lightning_ifa.features.samples import Samples
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, pause_captures, run_captured
 from lightning_ifa.model.activation_patching import patch_output
 from lightning_ifa.model.forward import allow_gradients, run_forward
-from lightning_ifa.model.layer_search import find_layer
-from lightning_ifa.model.outputs import Readout, ScoreFunction, infer_task, read_output
+from lightning_ifa.model.layer_search import FoundLayer, find_layers
+from lightning_ifa.model.layer_survey import FEW
+from lightning_ifa.model.outputs import Readout, ScoreFunction, infer_task, output_tensor, read_output
 from lightning_ifa.model.target_layer import Reshape, TargetLayer
 
 Classes = int | NDArray[np.int64] | Tensor
@@ -32,11 +34,12 @@ class NetworkRun:
 
     Attributes:
         model: The network, already in evaluation mode.
-        layers: Names of the target layers, or None for the last one with spatial output.
+        layers: Names of the target layers, or None for the last activation the score depends on.
         task: The task; ``"auto"`` until the first batch has shown it.
         reshape: Takes maps from the layer's output where its form is not recognised.
         context: Wraps each forward pass, as for mixed precision.
         state: Weights to run with in place of the model's own, or None.
+        known: The layers that were found before, by name and input shape; shared by the runs of one extractor.
         targets: The target layers; none until the first batch has shown them.
         captures: Captures at these; none until a batch is run.
     """
@@ -47,19 +50,33 @@ class NetworkRun:
     reshape: Reshape | None
     context: Callable[[], AbstractContextManager[Any]]
     state: Mapping[str, Tensor] | None
+    known: dict[tuple[str | None, torch.Size], FoundLayer] = field(default_factory=dict)
     targets: list[TargetLayer] = field(default_factory=list)
     captures: list[ActivationCapture] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
 
     def find_targets(self, x: Tensor, y: Any) -> None:
-        """Find the layers, and the task if it is not known, by a dry forward pass for each layer; once for all."""
+        """Find the layers, and the task if it is not known, by dry forward passes; once for all."""
         if self.targets:
             return
-        with self.context(), allow_gradients():
-            found = [find_layer(self.model, x, layer, self.reshape) for layer in self.layers]
+        shape = x.shape[1:]
+        if any((name, shape) not in self.known for name in self.layers):
+            with self.context(), allow_gradients():
+                made = find_layers(self.model, x, self.layers, self.reshape, self._scores(y))
+            for name, one in zip(self.layers, made, strict=True):
+                self.known[name, shape] = self.known[one.target.name, shape] = one
+        found = [self.known[name, shape] for name in self.layers]
         self.targets = [one.target for one in found]
         if self.task == "auto":
             self.task = infer_task(found[0].output, y)
+
+    def _scores(self, y: Any) -> Callable[[Any], Tensor]:
+        """What reads the scores of the few samples of a dry pass."""
+        task = self.task
+        if not callable(task):
+            return output_tensor
+        few = tree_map_only(Tensor, lambda t: t[:FEW] if t.dim() else t, y)
+        return lambda output: task(output, few)
 
     def forward(self, x: Tensor, y: Any) -> Any:
         """Run the network through the captures, and give its own output."""

@@ -1,7 +1,7 @@
 """Cut a network at one layer and differentiate only what comes after it.
 
-With ``activation_patching`` and ``tracing`` the only places in the package that register hooks, each for the duration
-of a ``with`` block or of one pass.
+Hooks are registered by ``layer_hooks``, ``call_watch`` and ``tracing`` only, each for the duration of a ``with`` block
+or of one pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_ifa.errors import LayerError, OutputError
 from lightning_ifa.model.forward import (
@@ -23,6 +22,7 @@ from lightning_ifa.model.forward import (
     explain_failures,
     run_with_state,
 )
+from lightning_ifa.model.layer_hooks import Removable, hook_output
 from lightning_ifa.model.target_layer import TargetLayer, as_target_layer, plain_name
 
 
@@ -60,12 +60,12 @@ class ActivationCapture:
         self._lent: tuple[int, Tensor | None] = 0, None
         self._calls = 0
         self._paused = self._shut_in = False
-        self._handle: RemovableHandle | None = None
+        self._handle: Removable | None = None
 
     def __enter__(self) -> ActivationCapture:
         _require_fixed_normalisation(self.model)
         self.state = self.state or copy_inference_state(self.model)
-        self._handle = self.target.module.register_forward_hook(self._cut)
+        self._handle = hook_output(self.target, self._cut)
         return self
 
     def __exit__(
@@ -79,7 +79,7 @@ class ActivationCapture:
         """Forget the last pass; ``forward`` does it, and so must who runs the network without it."""
         self._leaf, self._calls, self._shut_in = None, 0, False
 
-    def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
+    def _cut(self, output: Any) -> Any:
         if self._paused:
             return output
         turn, self._calls = self._calls, self._calls + 1
@@ -87,7 +87,7 @@ class ActivationCapture:
             return output
         if torch.is_inference_mode_enabled():
             raise LayerError(_inside_block(self.target, "torch.inference_mode()"))
-        output = as_ordinary_tensor(output)
+        output = tuple(map(as_ordinary_tensor, output)) if type(output) is tuple else as_ordinary_tensor(output)
         maps = self.target.read(output)
         is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
         self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()

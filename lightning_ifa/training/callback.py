@@ -28,7 +28,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     disturbed: weights are bit-identical with and without the callback.
 
     Args:
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
+        layer: Target layer as in ``model.named_modules()``; by default the last activation the score depends on.
         task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
         explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
         cam: Name of a CAM method, as in ``analyze``.
