@@ -41,6 +41,7 @@ class FeatureTable:
         layer: Name of the target layer.
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
+        gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
     """
 
     contributions: NDArray[np.float32]
@@ -58,6 +59,7 @@ class FeatureTable:
     layer: str
     task: str
     cam: str
+    gradient: str = "plain"
 
     def __post_init__(self) -> None:
         for name in _COLUMNS:
@@ -104,7 +106,7 @@ class FeatureTable:
         first = tables[0]
         for table in tables[1:]:
             if any(getattr(table, key) != getattr(first, key) for key in _LABELS):
-                raise DataError("FeatureTables of different layers, tasks or CAM methods cannot be joined")
+                raise DataError("FeatureTables of different layers, tasks, CAM methods or gradients cannot be joined")
             if table.contributions.shape[1:] != first.contributions.shape[1:]:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
@@ -160,7 +162,7 @@ class FeatureTable:
 
 
 _FRAMES = ("metadata", "properties")
-_LABELS = ("layer", "task", "cam")
+_LABELS = ("layer", "task", "cam", "gradient")
 _ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
 _COLUMNS = _ARRAYS + _FRAMES
 

@@ -38,6 +38,7 @@ class FeatureExtractor:
         prepare: Takes a batch to the model's device, as the user's training loop does.
         forward_context: Wraps each forward pass, as for mixed precision.
         reshape: Takes maps ``(n, c, *space)`` from the layer's output where its form is not recognised.
+        gradient: ``"conservative"`` or ``"plain"``; see ``model.conservative_gradients``.
     """
 
     model: nn.Module
@@ -50,6 +51,7 @@ class FeatureExtractor:
     prepare: Callable[[Any], Any] | None = None
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
+    gradient: str = "conservative"
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -112,7 +114,7 @@ class FeatureExtractor:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         samples = read_samples(reference_loader(loader, indices, self.seed, apart), self.batch_fn, self.prepare, device)
         named = [self.layer] if layers is None else layers
-        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state)
+        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state, self.gradient)
         done = 0
         try:
             for part in samples if size is None else regroup(samples, size):

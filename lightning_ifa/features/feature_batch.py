@@ -37,6 +37,7 @@ class NetworkRun:
         reshape: Takes maps from the layer's output where its form is not recognised.
         context: Wraps each forward pass, as for mixed precision.
         state: Weights to run with in place of the model's own, or None.
+        gradient: ``"conservative"`` or ``"plain"``.
         targets: The target layers; none until the first batch has shown them.
         captures: Captures at these; none until a batch is run.
     """
@@ -47,6 +48,7 @@ class NetworkRun:
     reshape: Reshape | None
     context: Callable[[], AbstractContextManager[Any]]
     state: Mapping[str, Tensor] | None
+    gradient: str
     targets: list[TargetLayer] = field(default_factory=list)
     captures: list[ActivationCapture] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -69,6 +71,12 @@ class NetworkRun:
             self.captures = [self._open.enter_context(capture) for capture in made]
         with self.context():
             return run_captured(self.captures, x)
+
+    @cached_property
+    def is_conservative(self) -> bool:
+        """Whether norms and attention are held; a ScriptModule records no graph that could be read."""
+        is_scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules())
+        return self.gradient == "conservative" and not is_scripted
 
     def close(self) -> None:
         """Take every hook off the network."""
@@ -123,7 +131,7 @@ class FeatureBatch:
         """The same for every target layer, in the network's precision; the graph is dropped unless it is kept."""
         with torch.enable_grad():
             score = self._score(classes)
-        return gradients(self.run.captures, score, keep=keep)
+        return gradients(self.run.captures, score, keep=keep, conservative=self.run.is_conservative)
 
     def rescore(self, classes: Classes, capture: int = 0) -> Rescore:
         """What scores these samples again for a class each, as some CAM methods ask.

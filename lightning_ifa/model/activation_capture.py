@@ -1,13 +1,13 @@
 """Cut a network at one layer and differentiate only what comes after it.
 
-With ``activation_patching`` and ``tracing`` the only places in the package that register hooks, each for the duration
-of a ``with`` block or of one pass.
+With ``activation_patching`` and ``tracing`` the only places in the package that register hooks on modules, each for the
+duration of a ``with`` block or of one pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.model.conservative_gradients import Rule, find_rule
 from lightning_ifa.model.forward import (
     allow_gradients,
     as_ordinary_tensor,
@@ -40,6 +41,9 @@ class ActivationCapture:
         name: Name of the layer in error messages.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
 
+    Attributes:
+        is_conservative: Whether the last gradient was taken by a rule of ``conservative_gradients``.
+
     Example::
 
         with ActivationCapture(model, model.layer4, "layer4") as capture:
@@ -61,6 +65,7 @@ class ActivationCapture:
         self._calls = 0
         self._paused = self._shut_in = False
         self._handle: RemovableHandle | None = None
+        self.is_conservative = False
 
     def __enter__(self) -> ActivationCapture:
         _require_fixed_normalisation(self.model)
@@ -173,15 +178,23 @@ def _run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
 
 
 def gradients(
-    captures: Sequence[ActivationCapture], score: Tensor, *, keep: bool = False, required: bool = True
+    captures: Sequence[ActivationCapture],
+    score: Tensor,
+    *,
+    keep: bool = False,
+    required: bool = True,
+    conservative: bool = False,
 ) -> list[tuple[Tensor, Tensor]]:
     """Activation and gradient at every capture, from one backward pass; see ``ActivationCapture.gradient``.
+
+    A capture with a norm or attention behind it gets a backward pass of its own if gradients are conservative.
 
     Args:
         captures: The captures of one pass.
         score: ``(n,)``.
         keep: Keep the graph.
         required: Whether the score has to depend on each of them; if not, the gradient is 0 where it does not.
+        conservative: Whether to hold norms and attention weights fixed; see ``conservative_gradients``.
     """
     leaves = [capture._require_leaf() for capture in captures]
     if not keep:
@@ -190,9 +203,10 @@ def gradients(
     if not score.requires_grad:
         raise OutputError(_without_graph(captures[0]))
     with torch.inference_mode(False), explain_failures():
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            score.sum(), leaves, retain_graph=keep, allow_unused=True
-        )
+        rules = [find_rule(score, leaf) if conservative else None for leaf in leaves]
+        for capture, rule in zip(captures, rules, strict=True):
+            capture.is_conservative = rule is not None
+        found = _differentiate(score, leaves, rules, keep)
     for capture, grad in zip(captures, found, strict=True):
         if grad is None and required:
             raise OutputError(
@@ -200,6 +214,24 @@ def gradients(
             )
     pairs = zip(leaves, found, strict=True)
     return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
+
+
+def _differentiate(
+    score: Tensor, leaves: Sequence[Tensor], rules: Sequence[Rule | None], keep: bool
+) -> list[Tensor | None]:
+    """One backward pass for all leaves without a rule, and one for each leaf with a rule."""
+    found: list[Tensor | None] = [None] * len(leaves)
+    passes = [([number], rule) for number, rule in enumerate(rules) if rule is not None]
+    plain = [number for number, rule in enumerate(rules) if rule is None]
+    groups: list[tuple[list[int], Rule | None]] = [*passes, (plain, None)] if plain else [*passes]
+    total = score.sum()
+    for last, (numbers, rule) in enumerate(groups, 1 - len(groups)):
+        wanted = [leaves[number] for number in numbers]
+        with nullcontext() if rule is None else rule.active():
+            grads = torch.autograd.grad(total, wanted, retain_graph=keep or last < 0, allow_unused=True)
+        for number, grad in zip(numbers, grads, strict=True):
+            found[number] = grad
+    return found
 
 
 @contextmanager
