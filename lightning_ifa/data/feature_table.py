@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class FeatureTable:
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
         gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
+        unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
+            residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
     """
 
     contributions: NDArray[np.float32]
@@ -60,8 +62,11 @@ class FeatureTable:
     task: str
     cam: str
     gradient: str = "plain"
+    unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
+        if not len(self.unplaced):
+            object.__setattr__(self, "unplaced", np.zeros(len(self), dtype=np.float32))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):

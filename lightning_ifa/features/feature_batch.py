@@ -67,7 +67,8 @@ class NetworkRun:
         """Run the network through the captures, and give its own output."""
         self.find_targets(x, y)
         if not self.captures:
-            made = [ActivationCapture(self.model, target, state=self.state) for target in self.targets]
+            ways: dict[str, Any] = {"state": self.state, "conservative": self.is_conservative}
+            made = [ActivationCapture(self.model, target, **ways) for target in self.targets]
             self.captures = [self._open.enter_context(capture) for capture in made]
         with self.context():
             return run_captured(self.captures, x)
@@ -131,7 +132,7 @@ class FeatureBatch:
         """The same for every target layer, in the network's precision; the graph is dropped unless it is kept."""
         with torch.enable_grad():
             score = self._score(classes)
-        return gradients(self.run.captures, score, keep=keep, conservative=self.run.is_conservative)
+        return gradients(self.run.captures, score, keep=keep)
 
     def rescore(self, classes: Classes, capture: int = 0) -> Rescore:
         """What scores these samples again for a class each, as some CAM methods ask.

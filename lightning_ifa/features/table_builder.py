@@ -62,11 +62,12 @@ class TableBuilder:
                     precision = _coarsest(raw, batch.output)
                     captured = CapturedBatch(batch.x, A, G, rescore.score, explained, precision)
                     require_sound_capture(run.model, capture.target, captured)
-                gradient = "conservative" if capture.is_conservative else "plain"
+                gradient = "plain" if capture.unplaced is None else "conservative"
                 self._columns.append(_Columns(capture.target.name, gradient))
             C, maps = contributions_and_cam(A, G, cam_weights(self._cam), rescore)
-            means = A.flatten(2).mean(2)
-            self._columns[number].add(properties, contributions=C, activations=means, cams=maps, **shared)
+            own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
+            own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
+            self._columns[number].add(properties, **own, **shared)
 
     def tables(self, sample_ids: NDArray[np.str_]) -> list[FeatureTable]:
         """Give the tables, one a target layer.

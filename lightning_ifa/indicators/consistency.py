@@ -5,11 +5,13 @@ Algebra, not evidence: a self-check of layer, method and scale that untrained an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.indicators.base import (
     Explanation,
     Finding,
@@ -20,7 +22,7 @@ from lightning_ifa.indicators.base import (
     undecided,
 )
 from lightning_ifa.indicators.context import AnalysisContext
-from lightning_ifa.statistics.completeness import completeness, pearson
+from lightning_ifa.statistics.completeness import completeness, pearson, spread_within
 from lightning_ifa.statistics.significance import health
 
 RESIDUE_LIMIT = 0.05
@@ -36,7 +38,9 @@ class Consistency(Indicator):
     def assess(self, context: AnalysisContext) -> Finding:
         """Compare the explained logits of the validation split with the sums of its maps."""
         table = context.validation
-        return consistency(_explained_logits(context), table.intensity, table.explained)
+        finding = consistency(_explained_logits(context), _sums(table), table.explained)
+        share = _unplaced_share(table)
+        return replace(finding, details={**finding.details, "unplaced": share}) if share else finding
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Say what the maps are not good for."""
@@ -55,9 +59,10 @@ class Consistency(Indicator):
     def statistic(self, finding: Finding, context: AnalysisContext) -> Statistic | None:
         """The residue of some of the rows."""
         table, logits = context.validation, _explained_logits(context)
+        sums = _sums(table)
 
         def residue(rows: Rows, _: Rows) -> float:
-            complete = completeness(logits[rows], table.intensity[rows], table.explained[rows])
+            complete = completeness(logits[rows], sums[rows], table.explained[rows])
             return float(np.clip(1 - np.nan_to_num(complete, nan=1.0), 0, 1))
 
         return residue
@@ -66,6 +71,17 @@ class Consistency(Indicator):
 def _explained_logits(context: AnalysisContext) -> NDArray[Any]:
     table = context.validation
     return np.asarray(table.logits[np.arange(len(table)), table.explained])
+
+
+def _sums(table: FeatureTable) -> NDArray[Any]:
+    """What should rise and fall with the logit: the map's sum, and what is known to have no place in the map."""
+    return np.asarray(table.intensity + table.unplaced)
+
+
+def _unplaced_share(table: FeatureTable) -> float:
+    """Share of the spread within classes that comes through class tokens or past the layer, where no map shows it."""
+    placed, unplaced = (spread_within(part, table.explained) for part in (table.intensity, table.unplaced))
+    return unplaced / (placed + unplaced) if unplaced else 0.0
 
 
 def consistency(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> Finding:

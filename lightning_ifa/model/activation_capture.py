@@ -7,7 +7,7 @@ duration of a ``with`` block or of one pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -40,9 +40,11 @@ class ActivationCapture:
         layer: The module to cut at, one of ``model.modules()``, or one of its calls.
         name: Name of the layer in error messages.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
+        conservative: Whether to hold norms and attention weights behind the layer; see ``conservative_gradients``.
 
     Attributes:
-        is_conservative: Whether the last gradient was taken by a rule of ``conservative_gradients``.
+        unplaced: What of the last score, ``(n,)``, comes through entries of the layer's output without a position, as
+            class tokens, and past the layer, as in a residual stream; None where the gradient was a plain one.
 
     Example::
 
@@ -57,32 +59,54 @@ class ActivationCapture:
         layer: nn.Module | TargetLayer,
         name: str = "",
         state: Mapping[str, Tensor] | None = None,
+        conservative: bool = False,
     ) -> None:
         self.model, self.target, self.state = model, as_target_layer(layer, name), state
+        self.conservative = self._follows_input = conservative
+        self.unplaced: Tensor | None = None
+        self._input: Tensor | None = None
+        self._marked: Tensor | None = None
         self._leaf: Tensor | None = None
         self._lends: bool | None = None  # None until a pass has shown that what follows leaves the activation as it is
         self._lent: tuple[int, Tensor | None] = 0, None
         self._calls = 0
         self._paused = self._shut_in = False
-        self._handle: RemovableHandle | None = None
-        self.is_conservative = False
+        self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> ActivationCapture:
         _require_fixed_normalisation(self.model)
         self.state = self.state or copy_inference_state(self.model)
-        self._handle = self.target.module.register_forward_hook(self._cut)
+        self._handles = [self.target.module.register_forward_hook(self._cut)]
+        if self.conservative:
+            self._handles.append(self.target.module.register_forward_pre_hook(self._follow_input))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = self._leaf = None
+        for handle in self._handles:
+            handle.remove()
+        self.begin()
 
     def begin(self) -> None:
         """Forget the last pass; ``forward`` does it, and so must who runs the network without it."""
         self._leaf, self._calls, self._shut_in = None, 0, False
+        self._forget_input()
+
+    def _follow_input(self, module: nn.Module, args: Any) -> None:
+        """Let the graph hold what passes the layer by: its input, which a residual stream adds again behind it."""
+        if self._paused or not self._follows_input or self.target.call not in (None, self._calls):
+            return
+        x = args[0] if args else None
+        if torch.is_tensor(x) and x.is_floating_point() and not x.is_inference():
+            self._input = x
+            if not x.requires_grad:
+                self._marked = x.requires_grad_()
+
+    def _forget_input(self) -> None:
+        if self._marked is not None:
+            self._marked.requires_grad_(False)
+        self._input = self._marked = None
 
     def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self._paused:
@@ -93,12 +117,14 @@ class ActivationCapture:
         if torch.is_inference_mode_enabled():
             raise LayerError(_inside_block(self.target, "torch.inference_mode()"))
         output = as_ordinary_tensor(output)
-        maps = self.target.read(output)
-        is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
-        self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()
+        self.target.read(output)  # refuses what is no map
+        if self._input is not None and self._input.shape[:1] != output.shape[:1]:
+            self._forget_input()
+        is_behind_another_cut = torch.is_grad_enabled() and output.requires_grad
+        self._leaf = output if is_behind_another_cut else output.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
         self._lent = self._leaf._version, _sums(self._leaf) if self._lends is None else None
-        return self.target.write(output, self._leaf.clone() if self._lends is False else self._leaf)
+        return self._leaf.clone() if self._lends is False else self._leaf
 
     def _keeps_activation(self) -> bool:
         """Whether what followed the layer left its activation as it was; without a copy it may not have."""
@@ -155,7 +181,7 @@ def run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
     with suppress(_OverwrittenError):
         return _run_captured(captures, x)
     for capture in captures:
-        capture._lends = False
+        capture._lends = capture._follows_input = False
     return _run_captured(captures, x)
 
 
@@ -183,18 +209,16 @@ def gradients(
     *,
     keep: bool = False,
     required: bool = True,
-    conservative: bool = False,
 ) -> list[tuple[Tensor, Tensor]]:
     """Activation and gradient at every capture, from one backward pass; see ``ActivationCapture.gradient``.
 
-    A capture with a norm or attention behind it gets a backward pass of its own if gradients are conservative.
+    A conservative capture with a norm or attention behind it gets a backward pass of its own.
 
     Args:
         captures: The captures of one pass.
         score: ``(n,)``.
         keep: Keep the graph.
         required: Whether the score has to depend on each of them; if not, the gradient is 0 where it does not.
-        conservative: Whether to hold norms and attention weights fixed; see ``conservative_gradients``.
     """
     leaves = [capture._require_leaf() for capture in captures]
     if not keep:
@@ -203,35 +227,66 @@ def gradients(
     if not score.requires_grad:
         raise OutputError(_without_graph(captures[0]))
     with torch.inference_mode(False), explain_failures():
-        rules = [find_rule(score, leaf) if conservative else None for leaf in leaves]
-        for capture, rule in zip(captures, rules, strict=True):
-            capture.is_conservative = rule is not None
-        found = _differentiate(score, leaves, rules, keep)
+        found = _differentiate(captures, leaves, score, keep)
     for capture, grad in zip(captures, found, strict=True):
         if grad is None and required:
             raise OutputError(
                 f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
             )
-    pairs = zip(leaves, found, strict=True)
-    return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
+    return [
+        (capture.target.read(leaf.detach()), capture.target.read(torch.zeros_like(leaf) if grad is None else grad))
+        for capture, leaf, grad in zip(captures, leaves, found, strict=True)
+    ]
 
 
 def _differentiate(
-    score: Tensor, leaves: Sequence[Tensor], rules: Sequence[Rule | None], keep: bool
+    captures: Sequence[ActivationCapture], leaves: Sequence[Tensor], score: Tensor, keep: bool
 ) -> list[Tensor | None]:
-    """One backward pass for all leaves without a rule, and one for each leaf with a rule."""
-    found: list[Tensor | None] = [None] * len(leaves)
-    passes = [([number], rule) for number, rule in enumerate(rules) if rule is not None]
+    """One backward pass for each capture with a rule, and one for all others together."""
+    rules = [
+        find_rule(score, leaf, capture._input) if capture.conservative else None
+        for capture, leaf in zip(captures, leaves, strict=True)
+    ]
     plain = [number for number, rule in enumerate(rules) if rule is None]
-    groups: list[tuple[list[int], Rule | None]] = [*passes, (plain, None)] if plain else [*passes]
-    total = score.sum()
-    for last, (numbers, rule) in enumerate(groups, 1 - len(groups)):
-        wanted = [leaves[number] for number in numbers]
-        with nullcontext() if rule is None else rule.active():
-            grads = torch.autograd.grad(total, wanted, retain_graph=keep or last < 0, allow_unused=True)
-        for number, grad in zip(numbers, grads, strict=True):
-            found[number] = grad
-    return found
+    total, found = score.sum(), dict[int, Tensor | None]()
+    if plain:
+        wanted, more = [leaves[number] for number in plain], len(plain) < len(rules)
+        grads = torch.autograd.grad(total, wanted, retain_graph=keep or more, allow_unused=True)
+        found |= dict(zip(plain, grads, strict=True))
+    for number, (capture, rule) in enumerate(zip(captures, rules, strict=True)):
+        capture.unplaced = None
+        capture._follows_input = rule is not None and capture._follows_input
+        if rule is not None:
+            more = any(later is not None for later in rules[number + 1 :])
+            found[number] = _by_rule(capture, leaves[number], total, rule, keep or more)
+        if not keep:
+            capture._forget_input()
+    return [found[number] for number in range(len(leaves))]
+
+
+def _by_rule(capture: ActivationCapture, leaf: Tensor, total: Tensor, rule: Rule, keep: bool) -> Tensor | None:
+    """Take the gradient at the layer, and note what of the score has no position there."""
+    at_leaf: list[Tensor] = []
+
+    def stop(grad: Tensor) -> Tensor:  # what the layer's input gets is then what has passed the layer by
+        at_leaf.append(grad)
+        return torch.zeros_like(grad)
+
+    wanted = [leaf] if capture._input is None else [leaf, capture._input]
+    handle = leaf.register_hook(stop)  # type: ignore[no-untyped-call]
+    try:
+        with rule.active():
+            grads = torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True)
+    finally:
+        handle.remove()
+    if not at_leaf:
+        return None
+    product = leaf.detach() * at_leaf[0]
+    capture.unplaced = _sums(product.float()) - _sums(capture.target.read(product).float())
+    for x, grad in zip(wanted[1:], grads[1:], strict=True):
+        if grad is not None:
+            capture.unplaced += _sums((x.detach() * grad).float())
+    return at_leaf[0]
 
 
 @contextmanager

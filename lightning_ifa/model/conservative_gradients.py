@@ -16,7 +16,7 @@ by hand look alike, and acts through hooks on its nodes for the duration of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -44,39 +44,41 @@ class Rule(NamedTuple):
             yield
 
 
-def find_rule(score: Tensor, activation: Tensor) -> Rule | None:
+def find_rule(score: Tensor, activation: Tensor, beside: Tensor | None = None) -> Rule | None:
     """Read off the graph what has to be held between a score and an activation.
 
     Args:
         score: ``(n,)``, with a graph.
         activation: A tensor of that graph that requires a gradient.
+        beside: Another one, which the score depends on beside the activation, and not through it.
 
     Returns:
         The rule; None where neither norm nor attention lies between them, or where the score depends on the activation
         through nothing but what would be held. The plain gradient serves there.
     """
-    start, target = score.grad_fn, get_gradient_edge(activation)
+    start = score.grad_fn
     if start is None:
         return None
+    edges = [get_gradient_edge(tensor) for tensor in (activation, beside) if tensor is not None]
+    ends = {edge.node: edge.output_nr for edge in edges}
     steps: dict[Node, _Step] = {}
-    for node in _inputs_first(start, target.node):
-        levels = [
-            (0 if number == target.output_nr else None)
-            if source is target.node
-            else steps[source].level
-            if source in steps
-            else None
-            for source, number in node.next_functions
-        ]
+    for node in _inputs_first(start, ends):
+        levels = [_level(source, number, ends, steps) for source, number in node.next_functions]
         if any(level is not None for level in levels):
             steps[node] = _step(node, levels)
-    return _reachable(start, target.node, steps)
+    return _reachable(start, edges[0].node, steps)
 
 
-def _inputs_first(start: Node, end: Node) -> list[Node]:
-    """All nodes behind ``end``, each after those it gets its inputs from."""
+def _level(source: Node | None, number: int, ends: dict[Node, int], steps: dict[Node, _Step]) -> int | None:
+    if source in ends:
+        return 0 if number == ends[source] else None
+    return steps[source].level if source in steps else None
+
+
+def _inputs_first(start: Node, ends: Iterable[Node]) -> list[Node]:
+    """All nodes behind the ends, each after those it gets its inputs from."""
     order: list[Node] = []
-    seen, stack = {end}, [(start, False)]
+    seen, stack = set(ends), [(start, False)]
     while stack:
         node, done = stack.pop()
         if done:
