@@ -318,11 +318,24 @@ def _sums(activation: Tensor) -> Tensor:
 
 
 def _without_graph(capture: ActivationCapture) -> str:
+    if quantized := _quantized(capture.model):
+        return (
+            f'the model is quantised: module "{quantized}" computes in integers and has no backward pass; analyse the '
+            "model from before the quantisation"
+        )
     if capture._shut_in:
         return _inside_block(capture.target, "torch.no_grad()")
     return (
         f'the score does not depend on layer "{capture.target.name}": its output is detached, or the model returns '
         "class indices instead of logits"
+    )
+
+
+def _quantized(model: nn.Module) -> str:
+    """Name of the first quantised module, or nothing."""
+    kinds = ("torch.ao.nn.quantized", "torch.nn.quantized")
+    return next(
+        (plain_name(name) for name, module in model.named_modules() if type(module).__module__.startswith(kinds)), ""
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_ifa.data.seeding import seed_host
+from lightning_ifa.errors import LayerError
 
 
 @contextmanager
@@ -29,13 +30,23 @@ def isolate(model: nn.Module, seed: int) -> Iterator[None]:
             seed_host(seed)
             for device in devices:
                 torch.cuda.default_generators[device.index].manual_seed(seed)
-            model.eval()
+            _set_to_evaluation(model)
             yield
         finally:
             for module, training in modes:
                 module.training = training
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _set_to_evaluation(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise LayerError(
+            "the model is an exported program, whose graph has a fixed mode and no layers to look at; analyse the "
+            "module that it was exported from"
+        ) from error
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:
