@@ -231,7 +231,8 @@ def gradients(
     for capture, grad in zip(captures, found, strict=True):
         if grad is None and required:
             raise OutputError(
-                f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
+                _quantized(capture.model)
+                or f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
             )
     return [
         (capture.target.read(leaf.detach()), capture.target.read(torch.zeros_like(leaf) if grad is None else grad))
@@ -318,25 +319,24 @@ def _sums(activation: Tensor) -> Tensor:
 
 
 def _without_graph(capture: ActivationCapture) -> str:
-    if quantized := _quantized(capture.model):
-        return (
-            f'the model is quantised: module "{quantized}" computes in integers and has no backward pass; analyse the '
-            "model from before the quantisation"
-        )
     if capture._shut_in:
         return _inside_block(capture.target, "torch.no_grad()")
-    return (
+    return _quantized(capture.model) or (
         f'the score does not depend on layer "{capture.target.name}": its output is detached, or the model returns '
         "class indices instead of logits"
     )
 
 
 def _quantized(model: nn.Module) -> str:
-    """Name of the first quantised module, or nothing."""
-    kinds = ("torch.ao.nn.quantized", "torch.nn.quantized")
-    return next(
-        (plain_name(name) for name, module in model.named_modules() if type(module).__module__.startswith(kinds)), ""
-    )
+    """Say that a model is quantised; empty if it is not."""
+    kinds = "torch.ao.nn.quantized", "torch.nn.quantized"
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(kinds):
+            return (
+                f'the model is quantised: module "{plain_name(name)}" computes in integers and has no backward pass; '
+                "analyse the model from before the quantisation"
+            )
+    return ""
 
 
 def _inside_block(target: TargetLayer, block: str) -> str:
