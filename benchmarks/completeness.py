@@ -2,8 +2,9 @@
 
 python -m benchmarks.completeness            # trains five small networks on digits; about ten minutes on one core
 
-Each network's images hold an object, a digit, in a random place of an empty picture; the map's share there is that of its
-positive part. Completeness is that of the explained class within classes, as ``consistency`` judges it.
+The pictures are empty but for a digit in a random place, a tenth of their area. "object" is how many times its share of
+the picture the digit holds of the map's positive part. Completeness is that of the explained class within classes, as
+``consistency`` judges it, with what comes through class tokens and the residual stream ("without a place").
 """
 
 from __future__ import annotations
