@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,7 @@ def analyze(
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
     cam: str | Method = "hirescam",
+    gradient: Literal["conservative", "plain"] = "conservative",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -78,6 +79,9 @@ def analyze(
         cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, ``"eigencam"``,
             ``"eigengradcam"``, ``"random"`` (a control), ``"scorecam"`` and ``"ablationcam"`` (a forward pass a
             channel), or a function ``(A, G) -> weights``.
+        gradient: ``"conservative"`` (where a norm by the sample's own statistics, as a LayerNorm, or attention lies
+            behind the layer, deviations, attention weights and the ratio f(x) / x of activation functions are held
+            fixed, so that contributions sum to the logit; elsewhere the plain gradient) or ``"plain"``.
         max_samples: The largest number of samples analysed of a split, at least 4; a fixed random subset.
         probes: The number of samples that are pictured, at least 1.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
@@ -118,6 +122,7 @@ def analyze_layers(
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
     cam: str | Method = "hirescam",
+    gradient: Literal["conservative", "plain"] = "conservative",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -139,6 +144,7 @@ def analyze_layers(
         task: The task, or ``"auto"``.
         explain: The class that is explained.
         cam: The CAM method.
+        gradient: Whether norms and attention weights behind a layer are held fixed.
         max_samples: The largest number of samples analysed of a split.
         probes: The number of samples that are pictured.
         metadata: Split name to what is known of its samples.
@@ -169,6 +175,7 @@ def extractor_of(model: nn.Module, options: AnalysisOptions, **ways: Any) -> Fea
         options.batch_fn,
         options.seed,
         reshape=options.reshape,
+        gradient=options.gradient,
         **ways,
     )
 

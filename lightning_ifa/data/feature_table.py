@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ class FeatureTable:
         layer: Name of the target layer.
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
+        gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
+        unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
+            residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
     """
 
     contributions: NDArray[np.float32]
@@ -58,8 +61,12 @@ class FeatureTable:
     layer: str
     task: str
     cam: str
+    gradient: str = "plain"
+    unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
+        if not len(self.unplaced):
+            object.__setattr__(self, "unplaced", np.zeros(len(self), dtype=np.float32))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):
@@ -118,7 +125,7 @@ class FeatureTable:
         first = tables[0]
         for table in tables[1:]:
             if any(getattr(table, key) != getattr(first, key) for key in _LABELS):
-                raise DataError("FeatureTables of different layers, tasks or CAM methods cannot be joined")
+                raise DataError("FeatureTables of different layers, tasks, CAM methods or gradients cannot be joined")
             if table.contributions.shape[1:] != first.contributions.shape[1:]:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
@@ -175,7 +182,7 @@ class FeatureTable:
 
 
 _FRAMES = ("metadata", "properties")
-_LABELS = ("layer", "task", "cam")
+_LABELS = ("layer", "task", "cam", "gradient")
 _ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
 _COLUMNS = _ARRAYS + _FRAMES
 _FORMS = {

@@ -44,6 +44,7 @@ class FeatureExtractor:
         forward_context: Wraps each forward pass, as for mixed precision.
         reshape: Takes maps ``(n, c, *space)`` from the layer's output where its form is not recognised.
         ask: Called before each sample and batch that is read; what it raises ends the pass.
+        gradient: ``"conservative"`` or ``"plain"``; see ``model.conservative_gradients``.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class FeatureExtractor:
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
     ask: Callable[[], None] | None = None
+    gradient: str = "conservative"
     _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
@@ -125,7 +127,9 @@ class FeatureExtractor:
         own = reference_loader(loader, indices, self.seed, apart, self.ask)
         samples = read_samples(own, self.batch_fn, self.prepare, device)
         named = [self.layer] if layers is None else layers
-        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state, self._known)
+        run = NetworkRun(
+            self.model, named, self.task, self.reshape, self.forward_context, state, self.gradient, self._known
+        )
         done = 0
         with ExitStack() as alone:
             stack = _session.get() or alone

@@ -39,6 +39,7 @@ class NetworkRun:
         reshape: Takes maps from the layer's output where its form is not recognised.
         context: Wraps each forward pass, as for mixed precision.
         state: Weights to run with in place of the model's own, or None.
+        gradient: ``"conservative"`` or ``"plain"``.
         known: The layers that were found before, by name and input shape; shared by the runs of one extractor.
         targets: The target layers; none until the first batch has shown them.
         captures: Captures at these; none until a batch is run.
@@ -50,6 +51,7 @@ class NetworkRun:
     reshape: Reshape | None
     context: Callable[[], AbstractContextManager[Any]]
     state: Mapping[str, Tensor] | None
+    gradient: str
     known: dict[tuple[str | None, torch.Size], FoundLayer] = field(default_factory=dict)
     targets: list[TargetLayer] = field(default_factory=list)
     captures: list[ActivationCapture] = field(default_factory=list)
@@ -82,10 +84,17 @@ class NetworkRun:
         """Run the network through the captures, and give its own output."""
         self.find_targets(x, y)
         if not self.captures:
-            made = [ActivationCapture(self.model, target, state=self.state) for target in self.targets]
+            ways: dict[str, Any] = {"state": self.state, "conservative": self.is_conservative}
+            made = [ActivationCapture(self.model, target, **ways) for target in self.targets]
             self.captures = [self._open.enter_context(capture) for capture in made]
         with self.context():
             return run_captured(self.captures, x)
+
+    @cached_property
+    def is_conservative(self) -> bool:
+        """Whether norms and attention are held; a ScriptModule records no graph that could be read."""
+        is_scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules())
+        return self.gradient == "conservative" and not is_scripted
 
     def close(self) -> None:
         """Take every hook off the network."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_ifa.data.preserved_state import preserve
 from lightning_ifa.data.seeding import isolate_host, seed_host
-from lightning_ifa.errors import IFAWarning
+from lightning_ifa.errors import IFAWarning, LayerError
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def isolate(model: nn.Module, seed: int) -> Iterator[None]:
         seed_host(seed)
         for device in devices:
             torch.cuda.default_generators[device.index].manual_seed(seed)
-        model.eval()
+        _set_to_evaluation(model)
         yield
     changed = [name for name, version in _versions(model).items() if version != versions.get(name)]
     if changed:
@@ -47,6 +47,16 @@ def isolate(model: nn.Module, seed: int) -> Iterator[None]:
 def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
     """How often each weight was changed in place."""
     return {n: (id(p), -1 if p.is_inference() else p._version) for n, p in model.named_parameters()}
+
+
+def _set_to_evaluation(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise LayerError(
+            "the model is an exported program, whose graph has a fixed mode and no layers to look at; analyse the "
+            "module that it was exported from"
+        ) from error
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:

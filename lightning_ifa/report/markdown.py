@@ -6,6 +6,7 @@ import math
 
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
+from lightning_ifa.report.labels import describe_method
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.significance import Z_LIMIT
 from lightning_ifa.text import escape_prose, join_words, shorten
@@ -48,8 +49,8 @@ def summary(report: AnalysisResult, title: str = "Integrated feature analysis") 
     heading = escape_prose(shorten(title, LONGEST_NOTE))
     parts = [
         f"# {headline(report)}.",
-        f"{heading}: layer `{layer}`, {validation.contributions.shape[1]} channels, {escape_prose(validation.cam)}; "
-        f"{samples} samples; data `{report.digest}`.",
+        f"{heading}: layer `{layer}`, {validation.contributions.shape[1]} channels, "
+        f"{escape_prose(describe_method(validation))}; {samples} samples; data `{report.digest}`.",
         *(_alarm(report, family) for family in report.alarms),
         *_unknown(report),
         *_quiet(report),

@@ -32,6 +32,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
         explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
         cam: Name of a CAM method, as in ``analyze``.
+        gradient: ``"conservative"`` (norms and attention weights behind the layer are held fixed) or ``"plain"``, as in
+            ``analyze``.
         max_samples: The largest number of samples analysed of a split, at least 4; a fixed random subset.
         probes: The number of validation samples that are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
@@ -83,6 +85,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         task: str = "auto",
         explain: int | str = "target",
         cam: str = "hirescam",
+        gradient: Literal["conservative", "plain"] = "conservative",
         max_samples: int = 1024,
         probes: int = 8,
         metadata: Mapping[str, pd.DataFrame] | str | None = None,
