@@ -81,8 +81,8 @@ _KNOWN_FAILURES = {
     "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "
     "Trainer(inference_mode=False) avoids it",
     "RNN backward can only be called in training mode": "the model runs a cuDNN recurrent layer behind the layer; "
-    "this cannot be differentiated in evaluation mode; run it under torch.backends.cudnn.flags(enabled=False), or name a "
-    "layer behind it",
+    "this cannot be differentiated in evaluation mode; run it under torch.backends.cudnn.flags(enabled=False), or "
+    "name a layer behind it",
     "use_reentrant=True": "the model checkpoints activations behind the layer with use_reentrant=True, through which "
     "the gradient at a layer cannot be taken; checkpoint(..., use_reentrant=False) can do it",
 }
