@@ -110,8 +110,8 @@ class Survey:
                     name = call.key.layer if turn is None else f"{call.key.layer}#{turn}"
                     if self.is_doubtful(call):
                         raise LayerError(
-                            f'where the positions of layer "{name}" {call.shape} lie could not be confirmed by '
-                            "changing the input; name a layer by layer=, and take maps (batch, channels, *space) from it "
+                            f'where the positions of layer "{name}" {call.shape} lie was not confirmed by '
+                            "changing the input; name a layer by layer=, and take (batch, channels, *space) from it "
                             "by reshape="
                         )
                     return self.target(call, name, turn)
