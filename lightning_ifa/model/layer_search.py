@@ -78,8 +78,8 @@ def _none(survey: Survey) -> TargetLayer:
         rows = survey.rows(call)
         if rows > 1 and call.depends and len(call.shape) > 2:
             raise LayerError(
-                f'layer "{call.key.layer}" returns {call.shape} for a batch of {survey.samples} samples: {rows} slices, '
-                "views or windows per sample lie in the batch axis, and perturbing the input did not show how "
+                f'layer "{call.key.layer}" returns {call.shape} for a batch of {survey.samples} samples: {rows} '
+                "slices, views or windows per sample lie in the batch axis, and perturbing the input did not show how "
                 "they form maps; name a layer behind the point where they are joined by layer=, or give "
                 "(batch, channels, *space) by a model whose batch axis holds samples only"
             )

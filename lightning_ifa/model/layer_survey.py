@@ -80,8 +80,8 @@ class Survey:
         if len(self._x) > 3 and inputs and inputs != tuple(range(len(self._x) - len(inputs), len(self._x))):
             raise LayerError(
                 f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need '
-                "inputs (batch, channels, *space): wrap the model in one that takes those and moves the channels back, and "
-                "move them in batch_fn="
+                "inputs (batch, channels, *space): wrap the model in one that takes those and moves the channels back, "
+                "and move them in batch_fn="
             )
         reshape = None if isinstance(layout, bool) else layout
         return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, inputs)
@@ -110,9 +110,9 @@ class Survey:
                     name = call.key.layer if turn is None else f"{call.key.layer}#{turn}"
                     if self.is_doubtful(call):
                         raise LayerError(
-                            f'where the positions of layer "{name}" {call.shape} lie could not be confirmed by '
-                            "changing the input; name a layer by layer=, and take maps (batch, channels, *space) from it by "
-                            "reshape="
+                            f'where the positions of layer "{name}" {call.shape} lie was not confirmed by '
+                            "changing the input; name a layer by layer=, and take (batch, channels, *space) from it "
+                            "by reshape="
                         )
                     return self.target(call, name, turn)
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import HardswishNet, ResidualNet, build
+from models import HardswishNet, ResidualNet
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import relu
 
 from lightning_ifa.errors import LayerError
-from lightning_ifa.model.activation_capture import ActivationCapture
+from lightning_ifa.model.activation_capture import ActivationCapture, gradients, run_captured
 from lightning_ifa.model.activation_patching import ActivationPatch
 from lightning_ifa.model.axes import Layout, confirm_layout
 from lightning_ifa.model.head import Head
@@ -52,8 +52,12 @@ def test_decoder_that_runs_last_is_not_on_the_way():
 def test_teacher_that_runs_last_is_not_on_the_way(how):
     def run(net, x):
         out = net.head(net.student(x).mean((2, 3)))
-        with torch.set_grad_enabled(how != "no_grad" and torch.is_grad_enabled()):
-            return out + net.head(net.teacher(x).mean((2, 3))).detach() * 0
+        if how == "detach":
+            net.target = net.teacher(x).detach()
+            return out
+        with torch.no_grad():
+            net.target = net.teacher(x)
+        return out
 
     model = Parts(run, student=conv(), teacher=conv(), head=nn.Linear(8, 2))
     assert found(model, 1, 16, 16).name == "student"
@@ -87,7 +91,7 @@ def test_class_planes_are_no_features_but_as_many_channels_are():
 @pytest.mark.parametrize("asleep", ["head", "branch"])
 def test_weights_that_are_zero_hide_nothing(asleep):
     def run(net, x):
-        return net.head(F.relu(net.stem(x) + net.scale * net.branch(x)).mean((2, 3)))
+        return net.head(relu(net.stem(x) + net.scale * net.branch(x)).mean((2, 3)))
 
     model = Parts(run, stem=conv(), branch=conv(), head=nn.Linear(8, 2))
     model.scale = nn.Parameter(torch.zeros(8, 1, 1) if asleep == "branch" else torch.ones(8, 1, 1))
@@ -109,7 +113,11 @@ def test_gate_is_not_taken_for_the_features_it_is_multiplied_with():
 
 
 def test_what_a_function_returns_is_captured_replaced_and_run_from():
-    model, x = build("hardswish")
+    def run(net, x):
+        return net.head(relu(net.features(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, x = Parts(run, features=nn.Conv2d(1, 7, 3), head=nn.Linear(7, 2)).eval(), torch.randn(4, 1, 8, 8)
     target = find_layer(model, x).target
     assert target.name == "relu()"
     with ActivationCapture(model, find_layer(model, x, "relu()").target) as capture:
@@ -131,14 +139,12 @@ def test_what_a_function_returns_is_captured_replaced_and_run_from():
 def test_functions_count_in_the_module_whose_forward_calls_them():
     class Twice(HardswishNet):
         def forward(self, x):
-            return self.head(F.relu(F.relu(self.features(x)) + 1).mean((2, 3)))
+            return self.head(relu(relu(self.features(x)) + 1).mean((2, 3)))
 
     model, x = Twice().eval(), torch.randn(2, 1, 12, 12)
     assert find_layer(model, x).target.name == "relu()#1"
     first, second = (found.target for found in find_layers(model, x, ["relu()#0", "relu()#1"]))
     with ActivationCapture(model, first) as one, ActivationCapture(model, second) as two:
-        from lightning_ifa.model.activation_capture import gradients, run_captured
-
         (A, _), (B, _) = gradients([one, two], run_captured([one, two], x)[:, 0])
     torch.testing.assert_close(B, A + 1)
     with pytest.raises(LayerError, match=r'"relu\(\)" runs more than once'):
