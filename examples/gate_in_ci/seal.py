@@ -21,7 +21,7 @@ from lightning_ifa.offline.reanalysis import load_weights_only
 
 
 def seal(uri: str, name: str, experiment: str, model: str | None = None) -> str:
-    """Re-log the files, or the weights alone, behind a model URI, and give the URI of the version that holds the copy."""
+    """Re-log the files, or the weights alone, behind a model URI; give the URI of the version with the copy."""
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
