@@ -1,4 +1,4 @@
-"""Whatever request is refused, cut or answered to nobody: the exit code is true, and the next run completes the work."""
+"""Whatever request is refused, cut or answered to nobody: the exit code is true, the next run completes the work."""
 
 import sys
 from pathlib import Path
