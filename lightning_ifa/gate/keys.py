@@ -50,7 +50,7 @@ def require_alias(alias: str) -> str:
     fits = len(alias) <= 255 and re.fullmatch(r"[\w\-]+", alias)
     if not fits or re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
         raise ValueError(
-            f"{alias!r:.60} can be no alias; expected letters, digits, _ and -, and neither latest nor v1, as in champion"
+            f"{alias!r:.60} can be no alias; expected letters, digits, _ and -, as in champion, but not latest or v1"
         )
     return alias
 

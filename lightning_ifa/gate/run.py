@@ -191,8 +191,6 @@ def _reanalyze(
     measured = about.pop("weights", "")
     known = client.get_logged_model(model).tags.get(WEIGHTS_TAG) if measured and model.startswith("m-") else None
     if known and known != measured:
-        obstacle = (
-            obstacle or f"its files hold other weights than those that were analysed: its tag {WEIGHTS_TAG} differs"
-        )
+        obstacle = obstacle or f"its files hold other weights than its tag {WEIGHTS_TAG} says"
     origin = "a new analysis by the gate"
     return ModelMetrics(subject(version, model), model, metrics, seen, None, origin, "", about, obstacle)

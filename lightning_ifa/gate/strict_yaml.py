@@ -147,9 +147,7 @@ class _Reader:
             value = float(text)
         except ValueError:
             return self._note(node, f"{text:.40} is no plain decimal number; YAML would read it in another base")
-        return (
-            value if math.isfinite(value) else self._note(node, f"{text:.40} is beyond every number; it is not finite")
-        )
+        return value if math.isfinite(value) else self._note(node, f"{text:.40} is not finite")
 
     def _note(self, node: yaml.Node, fault: str) -> None:
         self._faults.append((node.start_mark.line + 1, fault))

@@ -33,8 +33,8 @@ def reanalyze(
         longest: Seconds that one analysis may take.
 
     Returns:
-        A function from a model URI to the metrics, the digest of the validation data, and the conditions: layer, method,
-        version and digest of the weights. It raises ``UndecidableError`` for whatever is no measurement.
+        A function from a model URI to the metrics, the digest of the validation data, and the conditions: layer,
+        method, version and digest of the weights. It raises ``UndecidableError`` for whatever is no measurement.
     """
     from lightning_ifa.offline import isolated
 
