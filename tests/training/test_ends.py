@@ -51,7 +51,7 @@ def test_a_signal_ends_the_analysis_without_a_word():
 
 
 def test_who_waits_for_the_end_waits_a_second(monkeypatch):
-    class SIGTERMException(SystemExit):  # noqa: N818 - Lightning's name
+    class SIGTERMException(SystemExit):
         pass
 
     waited = []
