@@ -38,11 +38,12 @@ class Notices:
 
     @contextmanager
     def guard_end(self) -> Iterator[None]:
-        """Let nothing out of a block in which a training ends: its outcome, error and status are the user's."""
+        """Let nothing out of a block in which a training ends: its outcome, error and status are the user's.
+
+        Not even a warning, where warnings are errors: it would take the place of the user's own error.
+        """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("always", IFAWarning)  # an error would take the place of the user's own
-                yield
+            yield
         except Exception as error:
             log.warning("the feature analysis could not be closed: %s", _reason(error), exc_info=error)
 

@@ -179,7 +179,7 @@ def outcome(trainer, module, generators):
     logged = {name: value.item() for name, value in trainer.logged_metrics.items() if not name.startswith("ifa/")}
     states = [generator.get_state()[1].tolist() for generator in generators]
     module = getattr(module, "_orig_mod", module)
-    return weights(module), logged, states, (module.count, module.seen)
+    return weights(module), logged, states, (module.count, list(module.seen))
 
 
 def half_way():
