@@ -26,6 +26,7 @@ from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.options import AnalysisOptions, check_layers
 from lightning_ifa.report.examples import example_rows
 from lightning_ifa.report.feature_report import FeatureReport
@@ -246,6 +247,7 @@ def examine(
     rows = probe_rows(validation, options.probes)
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
+    report = replace(report, weights=digest_module(extraction.model))
     return _with_pictures(report, sources, rows, pixels)
 
 

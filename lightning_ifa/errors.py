@@ -12,6 +12,7 @@
     ├── ConfigError     command-line options or a configuration that name what does not exist or cannot be made
     ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
     ├── TrackingError   the tracking run or its store
+    │   └── RunGoneError    a run that is unknown or deleted
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
 
@@ -62,6 +63,10 @@ class StrategyError(IFAError):
 
 class TrackingError(IFAError):
     """The tracking run cannot be found, read or written."""
+
+
+class RunGoneError(TrackingError):
+    """The tracking run is unknown or deleted."""
 
 
 class PolicyError(IFAError):

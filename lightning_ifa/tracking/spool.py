@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from lightning_ifa.errors import IFAWarning
+from lightning_ifa.errors import IFAError, IFAWarning, RunGoneError
 from lightning_ifa.tracking.job import JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Spool:
         self._when_uploaded, self._when_complete = when_uploaded, when_complete
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
+        self._gone = ""
         self._written, self._complete = threading.Event(), False
         self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
         if tracking_uri is not None:
@@ -92,7 +93,7 @@ class Spool:
         if left or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
                 f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
-                f"`lightning-ifa sync {self.spool}` makes up for them",
+                f"`lightning-ifa sync {self.spool}` makes up for them" + (f": {self._gone}" if self._gone else ""),
                 IFAWarning,
                 stacklevel=2,
             )
@@ -129,7 +130,9 @@ class Spool:
                     notify()
             elif complete:
                 complete = False
-                log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
+                reason = str(error) if isinstance(error, IFAError) else type(error).__name__
+                self._gone = self._gone or (reason if isinstance(error, RunGoneError) else "")
+                log.warning("upload failed, %s stays in the spool: %s", folder, reason)
                 log.debug("upload failed", exc_info=error)
         return complete
 

@@ -12,6 +12,7 @@ from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.tracking.checkpoint import moment_of
 from lightning_ifa.training import trainer as access
 from lightning_ifa.training.lightning_packages import callback_bases
 from lightning_ifa.training.session import Session
@@ -112,9 +113,11 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     @property
     def model_tags(self) -> dict[str, str]:
-        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``."""
-        found = self.session.run_logger.record()
-        return found.tags if found else {}
+        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``.
+
+        None if the module has other weights by now than were analysed.
+        """
+        return self.session.tags()
 
     @property
     def state_key(self) -> str:
@@ -137,12 +140,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Remember when these weights were trained, for a validation of their own."""
         with self.session.notices.guard():
             if not access.is_fitting(trainer):
-                self.session.checkpoint = access.moment_of(checkpoint)
+                self.session.checkpoint = moment_of(checkpoint)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go before callbacks that change weights back when a validation ends."""
         with self.session.notices.guard():
-            self.session.start_stage(trainer, pl_module)
+            self.session.start_stage(trainer, pl_module, stage)
             access.move_forward(trainer, self)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -184,18 +187,23 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         with self.session.notices.guard():
             self.session.send(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if nothing was analysed."""
+        with self.session.notices.guard():
+            self.session.finish_fit(trainer)
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Record the analysis of the very weights that are saved."""
         with self.session.notices.guard():
-            self.session.record(trainer, checkpoint)
+            self.session.record(pl_module, checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
         self.session.capture.stop()
         with self.session.notices.guard():
-            self.session.send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
+            self.session.send(trainer, failed=True)
         with self.session.notices.guard():
             self.session.close(trainer, 10.0)
 
