@@ -73,7 +73,7 @@ class Session:
         self.logged: dict[str, float] = {}
         self._extra: dict[str, float] = {}
         self._known_keys: set[str] = set()
-        self._validations, self._analyses = 0, 0
+        self._began_at = self._validations = self._analyses = 0
         self.notices.forget()
 
     def start_stage(self, trainer: Any, module: Any, stage: str) -> None:
@@ -88,6 +88,7 @@ class Session:
     def start_fit(self, trainer: Any) -> None:
         """Start the time budget, and look for training samples without augmentation."""
         self._schedule = Schedule(self.training.max_overhead)
+        self._began_at = trainer.global_step
         self.find_clean_samples(trainer)
 
     def find_clean_samples(self, trainer: Any) -> None:
@@ -175,14 +176,18 @@ class Session:
 
     def finish_fit(self, trainer: Any) -> None:
         """Say so if nothing was analysed, and why."""
-        if self._analyses or self not in sessions(trainer) or not trainer.is_global_zero:
+        is_idle = trainer.global_step == self._began_at  # there was nothing left to train
+        if self._analyses or is_idle or self not in sessions(trainer) or not trainer.is_global_zero:
             return
-        reason = self.notices.failure or (
-            f"every_n_epochs={self.training.every_n_epochs} asks for none of its {self._validations} validations"
-            if self._validations
-            else "no validation ran; see the validation loader, limit_val_batches and check_val_every_n_epoch"
-        )
-        self.notices.warn(f"nothing was analysed in this training: {reason}")
+        nothing = "nothing was analysed in this training: "
+        if self.notices.failure:  # of which there was a warning
+            self.notices.say(nothing + self.notices.failure)
+        elif self._validations:
+            every = f"every_n_epochs={self.training.every_n_epochs}"
+            self.notices.warn(f"{nothing}{every} asks for none of its {self._validations} validations")
+        else:
+            why = "no validation ran; see the validation loader, limit_val_batches and check_val_every_n_epoch"
+            self.notices.warn(nothing + why)
 
     def analyze(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
         """Analyse each validation loader, and add its metrics to ``metrics`` as soon as they are there.
