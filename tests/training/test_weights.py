@@ -11,7 +11,7 @@ from models import loader
 
 from lightning_ifa import IntegratedFeatureAnalysis, log_model
 from lightning_ifa.errors import FileError, IFAWarning
-from lightning_ifa.gate.model_metrics import find_model_metrics
+from lightning_ifa.gate.model_metrics import find_model_metrics, logged_model_id
 from lightning_ifa.model.weights_digest import digest_weights
 from lightning_ifa.tracking.checkpoint import KEY
 from lightning_ifa.tracking.weights import WEIGHTS_TAG, digest_model
@@ -165,7 +165,8 @@ class Life:
         self.module = self.kind()
 
     def diverge(self):
-        self.module.load_state_dict({k: torch.full_like(v, torch.nan) for k, v in self.module.state_dict().items()})
+        with torch.no_grad():
+            next(self.module.parameters()).fill_(torch.nan)
 
     def restore(self):
         if self.checkpoints:
@@ -173,8 +174,6 @@ class Life:
             self.module.load_state_dict(content["state_dict"])
 
     def save(self):
-        if self.trainer._checkpoint_connector.trainer.lightning_module is None:
-            return
         path = self.folder / f"{self.seed}-{len(self.checkpoints)}.ckpt"
         self.trainer.save_checkpoint(path)
         self.checkpoints.append(path)
@@ -201,7 +200,7 @@ class Life:
             return
         found = find_model_metrics(client, version, [])
         self.require(torch.load(path, weights_only=True)["state_dict"], found.metrics)
-        model = client.get_logged_model(version.model_id)
+        model = client.get_logged_model(logged_model_id(client, version))
         assert digest_model(model.artifact_location.removeprefix("file://")) == model.tags[WEIGHTS_TAG]
         self.tamper(client, version, model.artifact_location.removeprefix("file://"))
 
