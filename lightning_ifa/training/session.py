@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import Any
 
 import pandas as pd
+import torch
 
 from lightning_ifa.analysis import examine, extractor_of, with_metadata
 from lightning_ifa.data.feature_table import FeatureTable
@@ -172,7 +173,7 @@ class Session:
             names = ", ".join(sorted({type(each).__name__ for each in watchers}))
             reason = self.notices.failure or "the analysis has no such number here"
             self.notices.warn(f"{names} gets {value:g} for {key}, since nothing is known of it: {reason}", key)
-            module.log(key, value, logger=False)
+            trainer.callback_metrics[key] = torch.tensor(value, device=module.device)  # and so to no logger
 
     def finish_fit(self, trainer: Any) -> None:
         """Say so if nothing was analysed, and why."""

@@ -80,6 +80,7 @@ WATCHERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::lightning_ifa.errors.IFAWarning")  # one of each kind
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("watcher", WATCHERS)
 def test_a_monitored_metric_is_there_at_every_validation(package, watcher, tmp_path, monkeypatch):
@@ -110,6 +111,7 @@ def test_a_monitored_metric_is_there_at_every_validation(package, watcher, tmp_p
     assert len(seen) == 3
 
 
+@pytest.mark.filterwarnings("ignore::lightning_ifa.errors.IFAWarning")  # one of each kind
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_number_of_an_earlier_epoch_is_not_taken_for_that_of_this_one(failing, tmp_path, monkeypatch):
     pl, kind = PACKAGES["pytorch_lightning"]
