@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -19,6 +20,10 @@ from lightning_ifa.training.session import Session
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+
+_TAKING = Lock()
+"""Held while a thread takes a session; of the module, since a callback with a lock could not be sent to processes."""
 
 
 class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.Callback, whichever package asks
@@ -64,9 +69,6 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
         install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
 
-    Attributes:
-        session: What does the work.
-
     Raises:
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
 
@@ -104,7 +106,17 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         install_view: bool = True,
     ) -> None:
         given = locals()
-        self.session = Session(AnalysisOptions.of(given), TrainingOptions.of(given))
+        self._session = Session(AnalysisOptions.of(given), TrainingOptions.of(given))
+        self._sessions: dict[int, Session] = {}  # of threads that train while another one does
+
+    @property
+    def session(self) -> Session:
+        """What does the work: one session, or one for each thread that trains at the same time."""
+        return self._sessions.get(get_ident(), self._session)
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._session = session
 
     @property
     def report(self) -> FeatureReport | None:
@@ -145,6 +157,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go before callbacks that change weights back when a validation ends."""
         with self.session.notices.guard():
+            with _TAKING:
+                if not self.session.take():
+                    self._sessions[get_ident()] = self._session.make_sibling()
             self.session.start_stage(trainer, pl_module, stage)
             access.move_forward(trainer, self)
 

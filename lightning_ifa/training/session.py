@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Session:
         self.is_fallback, self.publishes = False, True
         self.checkpoint: Moment | None = None
         self.module: Any | None = None
+        self._thread: int | None = None
         self.capture = ValidationCapture(None, None)
         self._forget()
         self.streams = Streams(options.max_samples)
@@ -76,6 +78,21 @@ class Session:
         self._known_keys: set[str] = set()
         self._began_at = self._validations = self._analyses = 0
         self.notices.forget()
+
+    def take(self) -> bool:
+        """Let this thread use the session, and say whether it may: not while another thread trains with it."""
+        alive = {thread.ident for thread in threading.enumerate()}
+        if self._thread in alive - {threading.get_ident()}:
+            return False
+        self._thread = threading.get_ident()
+        return True
+
+    def make_sibling(self) -> Session:
+        """Make a session with the same options, for another thread."""
+        other = Session(self.options, self.training)
+        other.is_fallback, other.publishes, other.notices.raises = self.is_fallback, self.publishes, self.notices.raises
+        other.take()
+        return other
 
     def start_stage(self, trainer: Any, module: Any, stage: str) -> None:
         """Get to know the trainer and the module of a fit or a validation; forget those of an earlier fit."""
@@ -213,7 +230,8 @@ class Session:
         self.run_logger.send(trainer, access.best_checkpoint(trainer), self._extra, doubtful)
 
     def close(self, trainer: Any, timeout: float) -> None:
-        """Finish the uploads, as far as the time allows, in seconds."""
+        """Finish the uploads, as far as the time allows, in seconds, and leave the session to other threads."""
+        self._thread = None
         self.run_logger.close(timeout, access.best_checkpoint(trainer))
 
     def record(self, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -376,6 +394,6 @@ def _trend_rows(trend: Mapping[str, Sequence[TrendPoint]]) -> list[list[Any]]:
 
 def sessions(trainer: Any) -> list[Session]:
     """The sessions of a trainer's callbacks, in the user's order, without those that leave the work to others."""
-    candidates = [getattr(callback, "__dict__", {}).get("session") for callback in trainer.callbacks]
-    found = [each for each in candidates if isinstance(each, Session)]
+    ours = [each for each in trainer.callbacks if isinstance(getattr(each, "__dict__", {}).get("_session"), Session)]
+    found: list[Session] = [each.session for each in ours]
     return [each for each in found if not each.is_fallback] or found

@@ -1,6 +1,7 @@
 """Fits of one callback, and what those who decide on a metric find: each training stands for itself."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from models import loader
 
 from lightning_ifa import IntegratedFeatureAnalysis
 from lightning_ifa.errors import DataError, IFAWarning
+from lightning_ifa.model.weights_digest import digest_weights
+from lightning_ifa.tracking.checkpoint import KEY
 
 TRAIN, VALIDATION = loader(16, seed=1, batch_size=8), loader(16, seed=2, batch_size=16)
 SCORE = "ifa/outliers/score"
@@ -138,3 +141,27 @@ def test_a_misspelt_metric_is_lightnings_to_tell(tmp_path):
     best = pl.callbacks.ModelCheckpoint(tmp_path, monitor="ifa/outliers/scor")
     with pytest.raises(Exception, match="could not find the monitored key"):
         trainer_of("pytorch_lightning", callback_of(), best, enable_checkpointing=True).fit(kind(), TRAIN, VALIDATION)
+
+
+def test_threads_that_train_at_the_same_time_have_sessions_of_their_own(tmp_path):
+    """Each checkpoint holds the record of its own weights, though one callback serves both."""
+    callback, kind = callback_of(), PACKAGES["pytorch_lightning"][1]
+    meeting, found = threading.Barrier(2, timeout=60), {}
+
+    class Meet(PACKAGES["pytorch_lightning"][0].Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            meeting.wait()
+
+    def train(name):
+        trainer = trainer_of("pytorch_lightning", callback, Meet())
+        trainer.fit(kind(), TRAIN, VALIDATION)
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+        content = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
+        found[name] = (epochs(callback), content[KEY]["weights"] == digest_weights(content["state_dict"]))
+
+    threads = [threading.Thread(target=train, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert found == {"a": ([0, 1], True), "b": ([0, 1], True)}
