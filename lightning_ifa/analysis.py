@@ -28,6 +28,7 @@ from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.options import AnalysisOptions, check_layers
 from lightning_ifa.report.examples import example_rows
 from lightning_ifa.report.feature_report import FeatureReport
@@ -264,7 +265,7 @@ def examine(
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
     report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
-    return replace(report, warnings=(*report.warnings, *left_out))
+    return replace(report, warnings=(*report.warnings, *left_out), weights=digest_module(extraction.model))
 
 
 def _or_none(name: str, left_out: list[str], work: Callable[[], T]) -> T | None:

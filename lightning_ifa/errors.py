@@ -13,6 +13,7 @@
     ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
     ├── InterruptedAnalysisError    the process was told to end while it analysed
     ├── TrackingError   the tracking run or its store
+    │   └── RunGoneError    a run that is unknown or deleted
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
 
@@ -67,6 +68,10 @@ class InterruptedAnalysisError(IFAError):
 
 class TrackingError(IFAError):
     """The tracking run cannot be found, read or written."""
+
+
+class RunGoneError(TrackingError):
+    """The tracking run is unknown or deleted."""
 
 
 class PolicyError(IFAError):

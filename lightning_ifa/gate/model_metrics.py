@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from lightning_ifa.errors import UndecidableError
+from lightning_ifa.errors import FileError, UndecidableError
+from lightning_ifa.tracking.weights import WEIGHTS_TAG, digest_model
 
 STEP_TAG, DIGEST_TAG = "ifa.step", "ifa.dataset_digest"
 CONDITIONS = {"layer": "ifa.layer", "method": "ifa.cam", "version": "ifa.version"}
@@ -86,11 +89,14 @@ def find_model_metrics(
     found = ModelMetrics(subject(version, model_id), model_id, conditions=known_conditions)
     attached = [metric for metric in model.metrics or [] if metric.key.startswith("ifa/")]
     with_data = [metric for metric in attached if metric.dataset_digest]
-    if with_data:
-        return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
-    step = _step(client, model, attached)
-    if step is None:
+    step = None if with_data else _step(client, model, attached)
+    if not with_data and step is None:
         return replace(found, problem=f"it is not recorded which training step it stems from; {ADVICE}")
+    problem = weights_problem(client, model, step)
+    if problem:
+        return replace(found, problem=problem)
+    if step is None:
+        return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
     known = _digest(client, model, step)
     here = [metric for metric in attached if metric.step == step]
     if here:
@@ -98,6 +104,32 @@ def find_model_metrics(
         return _at_step(replace(found, origin="logged model"), values, step, known)
     history = _history(client, model.source_run_id, keys, step) if model.source_run_id else []
     return _at_step(replace(found, origin=f"history of run {model.source_run_id}"), history, step, known)
+
+
+def weights_problem(client: MlflowClient, model: LoggedModel, step: int | None = None) -> str:
+    """Say why numbers cannot be known to speak of the weights in a model's file; empty if they do.
+
+    Args:
+        client: Client of the tracking store.
+        model: The logged model; its file is downloaded and read, and nothing of it is run.
+        step: The step that the model stems from, for one whose weights only its run's tags know.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    recorded = model.tags.get(WEIGHTS_TAG)
+    if not recorded and step is not None and model.source_run_id:
+        tags = client.get_run(model.source_run_id).data.tags
+        recorded = tags.get(WEIGHTS_TAG) if tags.get(STEP_TAG) == str(step) else None
+    if not recorded:
+        return f"it is not recorded which weights its numbers speak of; {ADVICE}"
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"dst_path": folder, "tracking_uri": client.tracking_uri}
+        try:
+            found = digest_model(download_artifacts(artifact_uri=model.artifact_location, **where))
+        except FileError as error:
+            return f"its weights cannot be compared with those that its numbers speak of: {error}; {ADVICE}"
+    return "" if found == recorded else f"its file holds other weights than its numbers speak of; {ADVICE}"
 
 
 def find_obstacle(client: MlflowClient, version: ModelVersion) -> str:

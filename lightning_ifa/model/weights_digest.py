@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import nn
 
 THREADS = 4
 """Threads that hash; ``hashlib`` lets go of the interpreter meanwhile."""
@@ -43,6 +44,21 @@ def digest_weights(state: Mapping[str, Any]) -> str:
     with ThreadPoolExecutor(THREADS) as pool:
         parts = pool.map(lambda entry: _digest_tensor(*entry), tensors)
         return hashlib.sha256(b"".join(parts)).hexdigest()[:DIGITS]
+
+
+def digest_module(module: nn.Module) -> str:
+    """Digest a module's state dict; empty where a tensor has no bytes to read, so that it equals no other's.
+
+    Args:
+        module: The module, on any device.
+
+    Returns:
+        As ``digest_weights``, or an empty string.
+    """
+    try:
+        return digest_weights(module.state_dict())
+    except TypeError:
+        return ""
 
 
 def _digest_tensor(name: str, tensor: torch.Tensor) -> bytes:

@@ -42,6 +42,7 @@ class AnalysisResult:
         trend: Family to its ``(epoch, score, z)`` at every analysis of this training; empty outside of a training.
         gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
             if no pixel may be kept. See ``features.gallery``.
+        weights: Digest of the parameters and buffers that were analysed; empty if they have none.
     """
 
     findings: Mapping[str, Finding]
@@ -53,6 +54,7 @@ class AnalysisResult:
     warnings: tuple[str, ...] = ()
     trend: Mapping[str, Sequence[TrendPoint]] = field(default_factory=dict)
     gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
+    weights: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -168,6 +170,7 @@ class AnalysisResult:
             "warnings": self.warnings,
             "trend": self.trend,
             "splits": list(self.tables),
+            "weights": self.weights,
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -201,6 +204,7 @@ class AnalysisResult:
                     _family(name): [TrendPoint(*point) for point in points] for name, points in content["trend"].items()
                 },
                 gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
+                weights=str(content.get("weights", "")),
             )
 
 

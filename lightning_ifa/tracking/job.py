@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from lightning_ifa.data.untrusted_files import MOST_TEXT, file_errors, require_regular
-from lightning_ifa.errors import FileError, TrackingError
+from lightning_ifa.errors import FileError, RunGoneError, TrackingError
 from lightning_ifa.tracking.description import DESCRIPTION, with_verdict
 from lightning_ifa.tracking.names import without_secret
 from lightning_ifa.tracking.run import Run
@@ -51,6 +51,7 @@ class Job:
         tags: Run tags.
         verdict: Markdown for the package's own section of the run's description, or empty.
         metrics: Rows of key, value, timestamp, step; the store drops those that it has already.
+        doubtful: Whether the run may have the metrics of this step from a logger, with another timestamp.
         params: Parameters, name to value.
         status: Status that the run ends with, or empty.
         timestamp: Time of the job, milliseconds; jobs are uploaded in this order.
@@ -62,6 +63,7 @@ class Job:
     tags: dict[str, str] = field(default_factory=dict)
     verdict: str = ""
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    doubtful: bool = False
     params: dict[str, str] = field(default_factory=dict)
     status: str = ""
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
@@ -115,7 +117,7 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
 
     Raises:
         FileError: The folder holds no complete job.
-        TrackingError: The server does not answer.
+        TrackingError: The server does not answer, or the run is unknown or deleted.
         MlflowException: The server refused, or went away; the folder stays, without the files that are uploaded.
     """
     require_regular(folder / JOB_FILE)
@@ -138,10 +140,11 @@ def _upload(folder: Path, tracking_uri: str | None) -> None:
     uri = tracking_uri or job.tracking_uri
     require_answer(uri)
     client = Run(job.run_id, uri).client()
+    present = find_present_tags(client, job.run_id, uri)
     _upload_files(client, job.run_id, folder / ARTIFACTS, files)
-    tags = dict(job.tags)
-    if job.tables or job.verdict:
-        tags |= _merge_tags(job, client.get_run(job.run_id).data.tags)
+    tags = job.tags | _merge_tags(job, present)
+    if job.doubtful and _is_logged(client, job):
+        job.metrics = []
     _log_batches(client, job, tags)
     if job.status:
         client.set_terminated(job.run_id, job.status, job.timestamp)
@@ -209,7 +212,7 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
 
 
 def _is_refusal(error: Exception) -> bool:
-    if isinstance(error, FileError):
+    if isinstance(error, (FileError, RunGoneError)):
         return True
     return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500  # type: ignore[no-untyped-call]
 
@@ -225,6 +228,33 @@ def require_answer(uri: str) -> None:
             requests.get(uri.rstrip("/") + "/health", timeout=ANSWERS_WITHIN)
         except requests.RequestException as error:
             raise TrackingError(f"{without_secret(uri)} does not answer: {type(error).__name__}") from None
+
+
+def find_present_tags(client: MlflowClient, run_id: str, uri: str) -> dict[str, str]:
+    """Look up the tags of a run that can be written.
+
+    Raises:
+        RunGoneError: The run is unknown or deleted.
+        MlflowException: The server refused, or went away.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RunGoneError(f"there is no run {run_id} in {without_secret(uri)}; is it another store's?") from error
+    if run.info.lifecycle_stage != "active":
+        raise RunGoneError(f"run {run_id} is deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+    return dict(run.data.tags)
+
+
+def _is_logged(client: MlflowClient, job: Job) -> bool:
+    """Whether the run has these metrics: a logger logs all of a step at once, so one of them tells."""
+    return any(
+        found.step == step
+        for key, _, _, step in job.metrics[:1]
+        for found in client.get_metric_history(job.run_id, key)
+    )
 
 
 def _timestamp(folder: Path) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +20,7 @@ from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment, record
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
 from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job, begin
-from lightning_ifa.tracking.names import key_at, metrics_at, slug
+from lightning_ifa.tracking.names import key_at, slug
 from lightning_ifa.tracking.run import Run
 
 SHEET_KEY, PROBE_KEY = "ifa/probes", "ifa/xai"
@@ -35,7 +35,8 @@ def write_job(
     prefix: str = "",
     pictures: bool = True,
     single_images: bool = False,
-    unlogged: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    doubtful: bool = False,
 ) -> None:
     """Write a complete job for the spool: files, the contact sheet of the probes, tags, description.
 
@@ -48,7 +49,8 @@ def write_job(
             description.
         pictures: Whether to write the pictures at the run's root.
         single_images: Whether to write each probe as an image of its own, too.
-        unlogged: Whether the metrics go with the job, since no logger brought them to the run.
+        metrics: The metrics that go with the job, by their keys in the run, since no logger brings them there.
+        doubtful: Whether it is not known if the run has them already.
     """
     begin(folder)
     files = folder / ARTIFACTS
@@ -62,9 +64,8 @@ def write_job(
         job.tags = record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
         if (files / SUMMARY_FILE).exists():
             job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
-    if unlogged:
-        metrics = metrics_at(prefix, report.metrics)
-        job.metrics = [(key, value, job.timestamp, moment.step) for key, value in metrics.items()]
+    job.metrics = [(key, value, job.timestamp, moment.step) for key, value in (metrics or {}).items()]
+    job.doubtful = doubtful
     with pictures_may_fail():
         probes = probe_pictures(report)
         write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)

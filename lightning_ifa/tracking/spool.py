@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from lightning_ifa.errors import IFAWarning
+from lightning_ifa.errors import IFAError, IFAWarning, RunGoneError
 from lightning_ifa.tracking.job import HELD_FILE, JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Spool:
         self._when_uploaded, self._when_complete = when_uploaded, when_complete
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
+        self._gone = ""
         self._written, self._complete = threading.Event(), False
         self._failures: list[str] = []  # of the threads; told at the end
         self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
@@ -101,7 +102,7 @@ class Spool:
         if left or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
                 f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
-                f"`lightning-ifa sync {self.spool}` makes up for them",
+                f"`lightning-ifa sync {self.spool}` makes up for them" + (f": {self._gone}" if self._gone else ""),
                 IFAWarning,
                 stacklevel=2,
             )
@@ -148,7 +149,9 @@ class Spool:
                         self._notify(notify)
                 elif complete:
                     complete = False
-                    log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
+                    reason = str(error) if isinstance(error, IFAError) else type(error).__name__
+                    self._gone = self._gone or (reason if isinstance(error, RunGoneError) else "")
+                    log.warning("upload failed, %s stays in the spool: %s", folder, reason)
                     log.debug("upload failed", exc_info=error)
         except Exception as error:  # the folder cannot be read; it may be readable again at the next attempt
             self._failures.append(f"{type(error).__name__}: {error}")

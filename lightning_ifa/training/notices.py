@@ -17,11 +17,15 @@ class Notices:
 
     Args:
         raises: Whether errors are passed on; otherwise they become warnings.
+
+    Attributes:
+        failure: What the latest error said, or nothing.
     """
 
     def __init__(self, raises: bool) -> None:
         self.raises = raises
         self._given: set[str] = set()
+        self.failure = ""
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -33,6 +37,7 @@ class Notices:
         except Exception as error:
             if self.raises:
                 raise
+            self.failure = _reason(error)
             log.debug("feature analysis failed", exc_info=error)
             self.warn(f"feature analysis left out, training goes on: {_reason(error)}", once_for=type(error).__name__)
 
@@ -46,6 +51,11 @@ class Notices:
             yield
         except Exception as error:
             log.warning("the feature analysis could not be closed: %s", _reason(error), exc_info=error)
+
+    def forget(self) -> None:
+        """Begin anew: what was said of one training need not hold for the next."""
+        self._given.clear()
+        self.failure = ""
 
     def warn(self, text: str, once_for: str = "") -> None:
         """Warn once of this text, or once of all that is ``once_for`` the same reason."""
