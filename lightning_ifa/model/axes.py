@@ -173,7 +173,7 @@ def places_along(moved: Array, bands: Bands, axis: int) -> Array:
     weights = np.divide(values, mean, out=np.zeros_like(values), where=mean > 0) ** 2
     total = weights.sum(0)
     found = bands.centre[own] @ weights
-    return np.divide(found, total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.asarray(np.divide(found, total, out=np.full_like(total, np.nan), where=total > 0))
 
 
 def _agreement(places: dict[int, Array]) -> Agreement:
