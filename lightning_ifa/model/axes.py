@@ -10,7 +10,6 @@ from itertools import permutations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_ifa.model.perturbation import Array, Bands, Movement
@@ -173,7 +172,7 @@ def places_along(moved: Array, bands: Bands, axis: int) -> Array:
     weights = np.divide(values, mean, out=np.zeros_like(values), where=mean > 0) ** 2
     total = weights.sum(0)
     found = bands.centre[own] @ weights
-    return np.divide(found, total, out=np.full_like(total, np.nan), where=total > 0)
+    return np.asarray(np.divide(found, total, out=np.full_like(total, np.nan), where=total > 0))
 
 
 def _agreement(places: dict[int, Array]) -> Agreement:
@@ -252,25 +251,3 @@ def _factors(number: int, parts: int) -> tuple[Shape, ...]:
 
 def _as_is(grid: Shape) -> Shape:
     return tuple(range(len(grid)))
-
-
-def find_order(moved: Array, bands: Bands, grid: Shape, inputs: Shape) -> NDArray[np.int64] | None:
-    """Where each position of a grid stands, when every one of its rows and columns had its own band.
-
-    Args:
-        moved: ``(bands, positions)``, the positions of the grid only.
-        bands: As many along each axis of the input as the grid has positions there.
-        grid: Its sizes.
-        inputs: The input's axes that they follow.
-
-    Returns:
-        For each position of the grid, row by row, where it stands; None unless each stands at exactly one place.
-    """
-    index = np.zeros(moved.shape[1], dtype=np.int64)
-    for axis, size in zip(inputs, grid, strict=True):
-        values = moved[bands.axis == axis]
-        mean = values.mean(1, keepdims=True)
-        index = index * size + np.divide(values, mean, out=np.zeros_like(values), where=mean > 0).argmax(0)
-    if len(np.unique(index)) != len(index):
-        return None
-    return np.argsort(index)

@@ -75,10 +75,10 @@ class _FunctionHook:
     def _enter(self, module: nn.Module, args: Any) -> None:
         self._inside = 0
         self._watches.append(FunctionWatch(self._see))
-        self._watches[-1].__enter__()
+        self._watches[-1].__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._watches.pop().__exit__(None, None, None)
+        self._watches.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _go_in(self, module: nn.Module, args: Any) -> None:
         self._inside += 1

@@ -101,7 +101,7 @@ def measure_movement(
     """
     changed, bands = cut_bands(x, sizes)
     parts: dict[CallKey, list[Movement]] = defaultdict(list)
-    for some in changed.split(max(FEWEST_ROWS, len(x))):
+    for some in torch.split(changed, max(FEWEST_ROWS, len(x))):
         batch = torch.cat([x[:1], some, x[:1]])
 
         def see(call: EndedCall, count: int = len(batch)) -> None:
@@ -117,7 +117,7 @@ def _movement(output: Tensor, count: int) -> Movement:
         return Movement(tuple(output.shape), 0, {})
     rows = output.shape[0] // count
     if rows > 1:
-        output = output.unflatten(0, (count, rows))
+        output = output.reshape(count, rows, *output.shape[1:])
     base = output[0]
     unequal = (output[-1] - base).abs().amax() > 1e-3 * base.abs().amax()
     if rows > 1 and bool(unequal):  # two equal inputs: their rows are not where they were looked for

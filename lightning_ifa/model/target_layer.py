@@ -66,11 +66,12 @@ class TargetLayer:
                 f'layer "{self.name}" returns a {kind}; a map needs a floating-point tensor (batch, channels, *space), '
                 "alone or as the first item of a tuple"
             )
+        tensor: Tensor = output
         if self.reshape is None:
-            return output
-        output = self._by_sample(output)
-        positions, shape = self._positions(output)
-        return output.flatten(1)[:, positions].reshape(len(output), *shape)
+            return tensor
+        tensor = self._by_sample(tensor)
+        positions, shape = self._positions(tensor)
+        return tensor.flatten(1)[:, positions].reshape(len(tensor), *shape)
 
     def write(self, output: Any, maps: Tensor) -> Any:
         """Put maps back into what the module returned; entries that ``reshape`` leaves out stay, as class tokens.
@@ -95,7 +96,7 @@ class TargetLayer:
         return moved if others else moved[:, None]
 
     def _by_sample(self, output: Tensor) -> Tensor:
-        return output if self.rows == 1 else output.unflatten(0, (-1, self.rows))
+        return output if self.rows == 1 else output.reshape(-1, self.rows, *output.shape[1:])
 
     def _positions(self, output: Tensor) -> tuple[Tensor, torch.Size]:
         """Where in a flattened output each entry of the maps comes from: found by reshaping the positions."""

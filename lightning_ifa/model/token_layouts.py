@@ -53,8 +53,8 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Layout]:
     tokens: list[tuple[LayerShape, Shape | None]] = []
     for layer in layers:
         if len(layer.shape) == len(x) and layer.shape in normed:
-            grid = layer.shape[1:-1]
-            found[layer.name] = Layout(len(grid), grid, order=tuple(range(len(grid))))
+            space = layer.shape[1:-1]
+            found[layer.name] = Layout(len(space), space, order=tuple(range(len(space))))
         elif len(layer.shape) == len(x):
             maps.append(layer.shape[2:])
         elif len(x) > 3 and len(layer.shape) == 3 and layer.shape[0] == x[0] and layer.shape in by_token:
