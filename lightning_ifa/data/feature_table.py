@@ -41,6 +41,8 @@ class FeatureTable:
         layer: Name of the target layer.
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
+        thumbnails: ``(n, 24, 24)`` float32, the inputs in little, by which copies are found; None where inputs are no
+            images. They are held during the analysis only and never saved.
     """
 
     contributions: NDArray[np.float32]
@@ -58,6 +60,7 @@ class FeatureTable:
     layer: str
     task: str
     cam: str
+    thumbnails: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         for name in _COLUMNS:
@@ -92,6 +95,7 @@ class FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
         picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
         picked |= {name: getattr(self, name).iloc[rows].reset_index(drop=True) for name in _FRAMES}
+        picked["thumbnails"] = None if self.thumbnails is None else self.thumbnails[rows]
         return replace(self, **picked)
 
     @classmethod
@@ -109,6 +113,8 @@ class FeatureTable:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
+        small = [t.thumbnails for t in tables if t.thumbnails is not None]
+        columns["thumbnails"] = np.concatenate(small) if len(small) == len(tables) else None
         joined = replace(first, **columns)
         return joined.take(np.argsort(joined.indices, kind="stable"))
 
@@ -161,7 +167,7 @@ class FeatureTable:
 
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_LABELS, "thumbnails"))
 _COLUMNS = _ARRAYS + _FRAMES
 
 
