@@ -1,4 +1,4 @@
-"""Are two small pictures the same one, cropped, moved or rescaled? Registration by least squares, many pairs at once."""
+"""Are two small pictures the same one, cropped, moved or rescaled? Registration by least squares."""
 
 from __future__ import annotations
 
@@ -51,14 +51,12 @@ def registered_correlation(fixed: Pictures, moved: Pictures) -> NDArray[np.float
         fixed: ``(m, edge, edge)``.
         moved: ``(m, edge, edge)``.
     """
-    parts = [
-        _register(fixed[i : i + _AT_ONCE], moved[i : i + _AT_ONCE]) for i in range(0, len(fixed), _AT_ONCE)
-    ]
+    parts = [_register(fixed[i : i + _AT_ONCE], moved[i : i + _AT_ONCE]) for i in range(0, len(fixed), _AT_ONCE)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _register(fixed: Pictures, moved: Pictures) -> NDArray[np.float64]:
-    count, edge = fixed.shape[:2]
+    count = len(fixed)
     place = np.zeros((count, 4), dtype=np.float32)  # log zoom along y and x, shift along y and x
     best = np.full(count, -1.0)
     for step in range(STEPS + 1):
@@ -102,7 +100,7 @@ def _resample(pictures: Pictures, place: Pictures) -> tuple[Pictures, NDArray[np
     (y, in_y), (x, in_x) = (
         _axis_weights(np.exp(place[:, i : i + 1]) * _grid(edge) + place[:, i + 2 : i + 3], edge) for i in (0, 1)
     )
-    return y @ pictures @ x.transpose(0, 2, 1), in_y[:, :, None] & in_x[:, None, :]
+    return np.asarray(y @ pictures @ x.transpose(0, 2, 1), dtype=np.float32), in_y[:, :, None] & in_x[:, None, :]
 
 
 def _axis_weights(position: NDArray[np.float32], edge: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -110,7 +108,7 @@ def _axis_weights(position: NDArray[np.float32], edge: int) -> tuple[NDArray[np.
     pixel = (position + 1) / 2 * edge - 0.5
     inside = (pixel >= -0.5) & (pixel <= edge - 0.5)
     distance = np.abs(pixel.clip(0, edge - 1)[:, :, None] - np.arange(edge, dtype=np.float32))
-    return np.maximum(1 - distance, 0).astype(np.float32), inside
+    return np.asarray(np.maximum(1 - distance, 0), dtype=np.float32), inside
 
 
 def _grid(edge: int) -> NDArray[np.float32]:
