@@ -83,10 +83,10 @@ class AnalysisResult:
     def samples(self) -> pd.DataFrame:
         """One row a sample of every split.
 
-        Columns ``sample_id``, ``split``, ``score`` (outlier: robust z of the distance to its class),
-        ``label_score`` (probability that the label is wrong), ``suggested_label``, ``kind`` (empty: no outlier), ``target``, ``prediction``, ``evidence`` (for the truth), ``duplicate_of`` (training sample that it is
-        a copy of), ``outside`` (share of the map outside the region where the evidence should lie; NaN where none is
-        known).
+        Columns ``sample_id``, ``split``, ``score`` (outlier: robust z of the distance to its class), ``label_score``
+        (probability that the label is wrong), ``suggested_label`` (-1: none), ``kind`` (empty: no outlier), ``target``,
+        ``prediction``, ``evidence`` (for the truth), ``duplicate_of`` (training sample that it is a copy of),
+        ``outside`` (share of the map outside the region where the evidence should lie; NaN where none is known).
         """
         return self.table("samples")
 

@@ -58,6 +58,7 @@ class OutlierScores(NamedTuple):
         strangeness: Robust z of the distance to the nearest reference samples of any class.
         damage: Robust z of the image properties' distance to the nearest reference samples.
         doubt: Robust z of the margin, more where the network contradicts the label; NaN where there is no margin.
+        distance: The score without the network's doubt.
     """
 
     score: Floats
@@ -65,11 +66,17 @@ class OutlierScores(NamedTuple):
     strangeness: Floats
     damage: Floats
     doubt: Floats
+    distance: Floats
 
     @property
     def suspicious(self) -> Mask:
-        """Which samples are outliers."""
-        return np.asarray(np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD)
+        """Which samples are far from their class, whatever the network makes of them."""
+        return np.asarray(np.nan_to_num(self.distance, nan=-np.inf) > THRESHOLD)
+
+    @property
+    def doubted(self) -> Mask:
+        """Which samples the network or the neighbours place in another class."""
+        return np.asarray((self.disagreement >= VOTE) | (DOUBT_WEIGHT * self.doubt > THRESHOLD))
 
 
 def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None, seed: int = 0) -> OutlierScores:
@@ -105,7 +112,7 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
         np.fill_diagonal(among, -np.inf)
         known = _compare_neighbours(among, base.labels, base.labels)
         near = known if own else _compare_neighbours(scale_rows_to_unit(x) @ unit.T, samples.labels, base.labels)
-        same_class.append(_robust_z(near.same_class, known.same_class))
+        same_class.append(_z_within_classes(near.same_class, known.same_class, samples.labels, base.labels))
         same_class[-1][small] = _robust_z(near.any_class[small], known.any_class[base_small])
         any_class.append(_robust_z(near.any_class, known.any_class))
         votes.append(near.disagreement)
@@ -113,8 +120,8 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
     doubt = _robust_z(-samples.margins, -base.margins)
     score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
     score += np.maximum(damage - PROPERTY_SLACK, 0.0)
-    score = np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
-    return OutlierScores(score, votes[0], any_class[0], damage, doubt)
+    distance, score = score, np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
+    return OutlierScores(score, votes[0], any_class[0], damage, doubt, distance)
 
 
 def small_classes(labels: Ints, reference: Ints) -> Ints:
@@ -142,15 +149,13 @@ def outlier_kinds(scores: OutlierScores, labels: LabelScores | None = None) -> N
         scores: How unlike its class each sample is.
         labels: What is thought of each label; without, the neighbours' vote and the network's doubt decide.
     """
-    if labels is None:
-        wrong = scores.suspicious & ((scores.disagreement >= VOTE) | (DOUBT_WEIGHT * scores.doubt > THRESHOLD))
-    else:
-        wrong = labels.probable & (scores.suspicious | labels.announced)
+    far = np.nan_to_num(scores.score, nan=-np.inf) > THRESHOLD
+    wrong = far & scores.doubted if labels is None else labels.probable & (far | labels.announced)
     names = [
         (scores.suspicious & (scores.strangeness > STRANGE), "foreign"),
         (scores.suspicious & (scores.damage > DAMAGED), "corrupted"),
         (wrong, "mislabelled"),
-        (scores.suspicious, "atypical"),
+        (scores.suspicious & ~scores.doubted, "atypical"),
     ]
     return np.select([found for found, _ in names], [name for _, name in names], "")
 
@@ -223,6 +228,16 @@ def _property_z(properties: Array, base: Array, own: bool) -> Floats:
 
 def _distances(x: Floats, b: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum((x**2).sum(1)[:, None] + (b**2).sum(1) - 2 * x @ b.T, 0.0)))
+
+
+def _z_within_classes(distance: Floats, reference: Floats, labels: Ints, base_labels: Ints) -> Floats:
+    """Robust z, no larger than within the class: a rare class lies further apart than a common one."""
+    found = _robust_z(distance, reference)
+    for label in np.unique(labels[labels >= 0]):
+        rows, among = labels == label, base_labels == label
+        if among.sum() > NEIGHBOURS:
+            found[rows] = np.minimum(found[rows], _robust_z(distance[rows], reference[among]))
+    return found
 
 
 def _robust_z(distance: Floats, reference: Floats) -> Floats:
