@@ -107,8 +107,9 @@ def _axis_weights(position: NDArray[np.float32], edge: int) -> tuple[NDArray[np.
     """Linear interpolation along one axis as a matrix a picture, ``(m, edge, edge)``."""
     pixel = (position + 1) / 2 * edge - 0.5
     inside = (pixel >= -0.5) & (pixel <= edge - 0.5)
-    distance = np.abs(pixel.clip(0, edge - 1)[:, :, None] - np.arange(edge, dtype=np.float32))
-    return np.asarray(np.maximum(1 - distance, 0), dtype=np.float32), inside
+    distance = np.abs(pixel.clip(0, edge - 1)[:, :, None] - np.arange(edge))
+    weights: NDArray[np.float32] = np.maximum(1 - distance, 0).astype(np.float32)
+    return weights, inside
 
 
 def _grid(edge: int) -> NDArray[np.float32]:
