@@ -108,9 +108,8 @@ def _axis_weights(position: NDArray[np.float32], edge: int) -> tuple[NDArray[np.
     pixel = (position + 1) / 2 * edge - 0.5
     inside = (pixel >= -0.5) & (pixel <= edge - 0.5)
     distance = np.abs(pixel.clip(0, edge - 1)[:, :, None] - np.arange(edge))
-    weights: NDArray[np.float32] = np.maximum(1 - distance, 0).astype(np.float32)
-    return weights, inside
+    return np.maximum(1 - distance, 0).astype(np.float32), inside
 
 
 def _grid(edge: int) -> NDArray[np.float32]:
-    return ((np.arange(edge, dtype=np.float32) + 0.5) / edge) * 2 - 1
+    return np.linspace(1 / edge - 1, 1 - 1 / edge, edge, dtype=np.float32)
