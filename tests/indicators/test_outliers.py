@@ -175,3 +175,11 @@ def test_leaked_samples_count():
     val.fingerprints[:50] = train.fingerprints[:50]
     assert outliers(scores, find_duplicates(val, train)).details["leaked_share"] == 0.1
     assert outliers(scores, find_duplicates(val, train)).alarm
+
+
+def test_a_group_on_both_sides_of_the_split_alarms():
+    scores = outlier_scores(samples(), samples(seed=1))
+    finding = outliers(scores, shared=np.arange(500) < 100)
+    assert finding.alarm
+    assert finding.details["shared_group_rows"] == 100
+    assert not outliers(scores, shared=np.zeros(500, dtype=bool)).alarm
