@@ -162,7 +162,7 @@ def detectable_share(n: int) -> float:
     """Give the smallest share of bad samples that alarms with 80 % chance among n samples.
 
     >>> round(detectable_share(200), 3), round(detectable_share(1000), 3)
-    (0.053, 0.026)
+    (0.045, 0.025)
     """
     spread = np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)
     count = int(np.floor(n * max(NULL_SHARE + EXCESS_LIMIT, NULL_SHARE + Z_LIMIT * spread) + 1e-9)) + 1
