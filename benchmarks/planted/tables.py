@@ -18,7 +18,7 @@ LOCATED = (
 def tables(rows: pd.DataFrame) -> str:
     """All tables as Markdown."""
     rows = prepared(rows)
-    parts = [f"## {title}\n\n{_markdown(table)}" for title, table in _all(rows)]
+    parts = [f"## {title}\n\n{to_markdown(table)}" for title, table in _all(rows)]
     return "\n\n".join(parts)
 
 
@@ -217,7 +217,8 @@ def _share(flags: pd.Series) -> str:
     return f"{int(flags.sum())}/{len(flags)}"
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def to_markdown(table: pd.DataFrame) -> str:
+    """Write a table as Markdown."""
     lines = [list(map(str, table.columns)), ["---"] * table.shape[1]]
     lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.real.judge import judge, tables
 from benchmarks.real.tasks import TASKS
 from benchmarks.real.train import Training, train
 
@@ -29,14 +30,17 @@ def trainings(seeds: int) -> Iterator[Training]:
 
 
 def main() -> None:
-    """Train what is missing."""
+    """Train what is missing, or judge what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["train"])
+    parser.add_argument("action", choices=["train", "judge"])
     parser.add_argument("--root", type=Path, required=True, help="folder of the real sets")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ifa-real")
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.action == "judge":
+        print(tables(judge(trainings(options.seeds), options.root, options.folder)))
+        return
     for training in trainings(options.seeds):
         began = time.perf_counter()
         found = json.loads((train(training, options.root, options.folder) / "accuracy.json").read_text())[-1]

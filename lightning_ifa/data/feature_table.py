@@ -44,6 +44,8 @@ class FeatureTable:
         gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
         unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
             residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
+        thumbnails: ``(n, 24, 24)`` float32, the inputs in little, by which copies are found; None where inputs are no
+            images. They are held during the analysis only and never saved.
     """
 
     contributions: NDArray[np.float32]
@@ -63,6 +65,7 @@ class FeatureTable:
     cam: str
     gradient: str = "plain"
     unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    thumbnails: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.unplaced):
@@ -113,6 +116,7 @@ class FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
         picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
         picked |= {name: getattr(self, name).iloc[rows].reset_index(drop=True) for name in _FRAMES}
+        picked["thumbnails"] = None if self.thumbnails is None else self.thumbnails[rows]
         return replace(self, **picked)
 
     @classmethod
@@ -130,6 +134,8 @@ class FeatureTable:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
+        small = [t.thumbnails for t in tables if t.thumbnails is not None]
+        columns["thumbnails"] = np.concatenate(small) if len(small) == len(tables) else None
         joined = replace(first, **columns)
         return joined.take(np.argsort(joined.indices, kind="stable"))
 
@@ -183,7 +189,7 @@ class FeatureTable:
 
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam", "gradient")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_LABELS, "thumbnails"))
 _COLUMNS = _ARRAYS + _FRAMES
 _FORMS = {
     **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),

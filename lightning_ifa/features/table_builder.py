@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_ifa.cam.methods import Method, cam_weights, contributions_and_cam, method_name
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.image_properties import image_properties
+from lightning_ifa.data.thumbnails import thumbnails
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.feature_batch import FeatureBatch
 from lightning_ifa.model.activation_capture import pause_captures
@@ -52,6 +53,9 @@ class TableBuilder:
             "indices": batch.samples.positions,
             "fingerprints": batch.samples.fingerprints,
         }
+        small = thumbnails(batch.x)
+        if small is not None:
+            shared["thumbnails"] = small
         properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(batch.x).items()})
         self._task = run.task if isinstance(run.task, str) else "custom"
         for number, (capture, (raw, grad)) in enumerate(zip(run.captures, pairs, strict=True)):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.indicators.base import (
@@ -22,20 +22,22 @@ from lightning_ifa.indicators.base import (
     describe_certainty,
     undecided,
 )
-from lightning_ifa.indicators.context import AnalysisContext, evidence
+from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.sample_table import CONFLICT, list_samples, sort_outliers
 from lightning_ifa.statistics.duplicates import DuplicateInput, Duplicates, find_duplicates
 from lightning_ifa.statistics.generalization_gap import margin
+from lightning_ifa.statistics.label_noise import LabelScores, class_nearness, score_labels
+from lightning_ifa.statistics.metadata_columns import GROUP
 from lightning_ifa.statistics.neighbour_outliers import (
     KINDS,
     NEIGHBOURS,
-    NOISE_LIMIT,
     OutlierInput,
     OutlierScores,
     outlier_kinds,
     outlier_scores,
     small_classes,
 )
-from lightning_ifa.statistics.significance import health
+from lightning_ifa.statistics.significance import Z_LIMIT, health
 from lightning_ifa.text import join_sentences, join_words, quote_name, start_sentence
 
 NULL_SHARE = 0.01
@@ -44,8 +46,12 @@ EXCESS_LIMIT = 0.01
 SMALLEST_PROBABILITY = 1e-7
 
 WORDS = {
-    "mislabelled": ("{} with a doubtful label, since their neighbours carry another one", "check these labels first"),
-    "corrupted": ("{} damaged, with an image out of the ordinary", "look for errors in reading and preprocessing"),
+    CONFLICT: (
+        "{} copies of training samples under another label",
+        "settle which label of each pair of copies is right",
+    ),
+    "mislabelled": ("{} whose label is probably wrong", "check these labels first"),
+    "corrupted": ("{} with an image far out of the ordinary", "look for errors in reading and preprocessing"),
     "foreign": ("{} foreign, far from every class", "find out where the foreign ones come from"),
     "atypical": (
         "{} atypical, far from their own class only",
@@ -58,6 +64,10 @@ WORDS = {
 
 COPIES = "take the copies of training samples out of the validation split, which looks better than it is with them"
 
+SHARED = "split by group: what is known from the training samples of a group flatters the validation"
+
+UNCLEAR = "Whether classes overlap or some labels are wrong cannot be told apart on these samples."
+
 
 class Outliers(Indicator):
     """The share of samples unlike their class, or copied from training; see ``outliers``."""
@@ -69,8 +79,9 @@ class Outliers(Indicator):
     def assess(self, context: AnalysisContext) -> Finding:
         """Score every sample of both splits against the training samples, and look for copies."""
         scores, duplicates = _score_samples(context), _find_duplicates(context)
-        found = outliers(scores["validation"], duplicates)
-        return replace(found, tables={"samples": list_samples(context, scores, duplicates)})
+        labels, shared = _score_labels(context), rows_of_shared_groups(context)
+        found = outliers(scores["validation"], duplicates, labels.get("validation"), shared)
+        return replace(found, tables={"samples": list_samples(context, scores, duplicates, labels)})
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Count the outliers of each kind and name the first."""
@@ -78,22 +89,26 @@ class Outliers(Indicator):
             return Explanation(finding.note)
         rows = finding.tables["samples"]
         rows = rows[(rows["split"] == "validation") & (rows["kind"] != "")]
-        rows = rows.sort_values("score", ascending=False, kind="stable")
+        rows = sort_outliers(rows)
         counts, total = rows["kind"].value_counts(), len(context.validation)
         kinds = [kind for kind in WORDS if kind in counts]
         parts = [WORDS[kind][0].format(counts[kind]) for kind in kinds]
-        noise = finding.details.get("label_noise", 0.0)
-        contradicted = f"In both splits, at least {noise:.0%} of the labels contradict their neighbours."
+        noise, shared = (finding.details.get(name, 0.0) for name in ("label_noise", "shared_group_rows"))
+        contradicted = f"About {noise:.1%} of the labels are wrong: errors do not end where the network is surest."
+        leaked = f"{shared:.0f} of {total:,} validation samples share their group with training samples."
         first = [quote_name(name) for name in rows["sample_id"][:MOST_NAMED]]
         found = [
             f"{len(rows):,} of {total:,} validation samples ({len(rows) / total:.1%}) are unlike their class or copied "
             "from training; clean data has about 1%.",
             f"They are: {'; '.join(parts)}." if parts else "",
-            contradicted if noise > NOISE_LIMIT else "",
+            contradicted if noise else "",
+            leaked if shared else "",
+            finding.note,
             f"The first to look at: {join_words(first)}." if first else "",
         ]
         advice = [WORDS[kind][1] for kind in kinds if WORDS[kind][1]]
         advice += [COPIES] if (rows["duplicate_of"] != "").any() else []
+        advice += [SHARED] if shared else []
         text = start_sentence("; ".join(advice) or "go through the list of outliers")
         return Explanation(join_sentences(found), describe_certainty(finding), f"{text}.")
 
@@ -135,40 +150,23 @@ class Outliers(Indicator):
         return {"samples": list_samples(context, {}, None)}
 
 
-def list_samples(
-    context: AnalysisContext, scores: Mapping[str, OutlierScores], duplicates: Duplicates | None
-) -> pd.DataFrame:
-    """List every sample of every split; for the columns see ``AnalysisResult.samples``.
+def rows_of_shared_groups(context: AnalysisContext) -> NDArray[np.bool_] | None:
+    """Which validation rows belong to a group (patient, lesion) with training rows, ``(n,)``; None if unknown."""
+    if any(GROUP not in context.tables[s].metadata for s in context.tables) or "train" not in context.tables:
+        return None
+    groups, known = (context.tables[split].metadata[GROUP] for split in ("validation", "train"))
+    return np.asarray(groups.isin(known.dropna()) & groups.notna(), dtype=bool)
 
-    Args:
-        context: The analysis.
-        scores: Outlier scores of each split; none where they could not be computed.
-        duplicates: Which validation samples are copies of training samples, or None.
+
+def detectable_share(n: int) -> float:
+    """Give the smallest share of bad samples that alarms with 80 % chance among n samples.
+
+    >>> round(detectable_share(200), 3), round(detectable_share(1000), 3)
+    (0.045, 0.025)
     """
-    parts = []
-    for split, table in context.tables.items():
-        kinds = outlier_kinds(scores[split]) if split in scores else np.full(len(table), "", dtype=object)
-        copied_from, outside = np.full(len(table), "", dtype=object), None
-        if split == "validation" and duplicates is not None:
-            kinds = np.where((kinds == "") & (duplicates.match >= 0), duplicates.kind, kinds)
-            copied_from = np.where(
-                duplicates.match >= 0, context.tables["train"].sample_ids[duplicates.match], copied_from
-            )
-        if split == "validation" and context.localization is not None:
-            outside = context.localization.share
-        columns = {
-            "sample_id": table.sample_ids,
-            "split": split,
-            "score": scores[split].score if split in scores else np.nan,
-            "kind": kinds,
-            "target": table.targets,
-            "prediction": table.predictions,
-            "evidence": evidence(table),
-            "duplicate_of": copied_from,
-            "outside": np.nan if outside is None else outside,
-        }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    spread = np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)
+    count = int(np.floor(n * max(NULL_SHARE + EXCESS_LIMIT, NULL_SHARE + Z_LIMIT * spread) + 1e-9)) + 1
+    return float(beta.ppf(0.8, count, n - count + 1)) if count <= n else 1.0
 
 
 def label_margins(table: FeatureTable, labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -179,10 +177,15 @@ def label_margins(table: FeatureTable, labels: NDArray[np.int64]) -> NDArray[np.
     """
     if table.task not in ("multiclass", "binary"):
         return np.full(len(table), np.nan)
+    return np.where(labels >= 0, margin(read_logits(table), np.maximum(table.targets, 0)), np.nan)
+
+
+def read_logits(table: FeatureTable) -> NDArray[np.float64]:
+    """Give the logits, or the logarithms of probabilities, ``(n, k)``."""
     logits = table.logits.astype(np.float64)
     if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
-        logits = np.log(np.maximum(logits, SMALLEST_PROBABILITY))
-    return np.where(labels >= 0, margin(logits, np.maximum(table.targets, 0)), np.nan)
+        return np.asarray(np.log(np.maximum(logits, SMALLEST_PROBABILITY)))
+    return logits
 
 
 def _score_samples(context: AnalysisContext) -> dict[str, OutlierScores]:
@@ -202,34 +205,64 @@ def _score_samples(context: AnalysisContext) -> dict[str, OutlierScores]:
     }
 
 
+def _score_labels(context: AnalysisContext) -> dict[str, LabelScores]:
+    """Score labels where one class of several is right; nothing for other tasks."""
+    if context.validation.task not in ("multiclass", "binary"):
+        return {}
+    found = {}
+    base = context.tables.get("train", context.validation)
+    for split, table in context.tables.items():
+        given = np.where(context.strata[split] >= 0, table.targets, -1)
+        nearness = class_nearness(
+            table.activations, base.activations, base.targets, table.logits.shape[1], own=table is base
+        )
+        found[split] = score_labels(read_logits(table), nearness, given)
+    return found
+
+
 def _find_duplicates(context: AnalysisContext) -> Duplicates | None:
     if "train" not in context.tables:
         return None
     held_out, train = (
-        DuplicateInput(t.fingerprints, t.activations, t.cams) for t in (context.validation, context.tables["train"])
+        DuplicateInput(t.fingerprints, t.activations, t.cams, t.thumbnails)
+        for t in (context.validation, context.tables["train"])
     )
     return find_duplicates(held_out, train, context.seed)
 
 
-def outliers(scores: OutlierScores, duplicates: Duplicates | None = None) -> Finding:
-    """Judge the validation split by its share of outliers and leaked samples beyond what clean data has.
+def outliers(
+    scores: OutlierScores,
+    duplicates: Duplicates | None = None,
+    labels: LabelScores | None = None,
+    shared: NDArray[np.bool_] | None = None,
+) -> Finding:
+    """Judge the validation split by its share of outliers, wrong labels and leaked samples beyond what clean data has.
 
-    Score: share of samples with a score above 5 or a duplicate in the training split, minus the 1 % that clean data may
-    have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no reference samples.
+    Score: share of samples that are unlike their class, probably mislabelled, a copy of a training sample, or of a
+    group that training samples belong to, or the estimated share of wrong labels if that is larger, minus the 1 % that
+    clean data may have, clipped at 0; 0.01 alarm. Null: binomial with that 1 %. Cannot be told: no reference samples.
 
     Args:
         scores: Outlier scores of the validation split.
         duplicates: Its copies in the training split, or None.
+        labels: What is thought of its labels, or None.
+        shared: Which of its samples share their group with training samples, ``(n,)``, or None.
     """
     judged = np.isfinite(scores.score)
     n = int(judged.sum())
     if not n:
         return undecided("there are no reference samples to compare with")
     leaked = np.zeros(len(judged), dtype=bool) if duplicates is None else duplicates.match >= 0
-    share = float((leaked | scores.suspicious)[judged].mean())
+    together = np.zeros(len(judged), dtype=bool) if shared is None else shared
+    kinds = outlier_kinds(scores, labels)
+    wrong = labels.share if labels is not None and labels.announced else 0.0
+    share = max(float((leaked | together | (kinds != ""))[judged].mean()), wrong)
     z = (share - NULL_SHARE) / np.sqrt(NULL_SHARE * (1 - NULL_SHARE) / n)
-    kinds = outlier_kinds(scores)
-    details = {"share": share, "leaked_share": float(leaked.mean()), "label_noise": scores.noise}
+    details = {"share": share, "leaked_share": float(leaked.mean()), "label_noise": wrong}
+    details |= {"label_evidence": 0.0 if labels is None else labels.evidence, "detectable": detectable_share(n)}
+    if shared is not None:
+        details |= {"shared_group_rows": float(together.sum()), "shared_group_share": float(together.mean())}
     details |= {f"{kind}_share": float((kinds == kind).mean()) for kind in KINDS}
     score = max(share - NULL_SHARE, 0.0)
-    return Finding(score, float(z), health(score, EXCESS_LIMIT, float(z)), details)
+    note = UNCLEAR if labels is not None and labels.unclear else ""
+    return Finding(score, float(z), health(score, EXCESS_LIMIT, float(z)), details, note)

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators.confounder_table import judged_candidates
+from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.interventions.region_swaps import OUTSIDE
 from lightning_ifa.report.result import AnalysisResult
 
@@ -50,7 +51,7 @@ def rows_of(report: AnalysisResult, split: str) -> pd.DataFrame:
 def outlier_rows(report: AnalysisResult, most: int = MOST_OUTLIERS) -> list[tuple[str, int]]:
     """The most suspicious samples as split and row: leaked ones and the largest scores in turn."""
     found = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
-    found = found[found["kind"] != ""].sort_values("score", ascending=False, kind="stable")
+    found = sort_outliers(found[found["kind"] != ""])
     leaked = found["duplicate_of"] != ""
     turn = found.groupby(leaked).cumcount()
     found = found.assign(turn=turn).sort_values("turn", kind="stable").head(most)

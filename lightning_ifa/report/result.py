@@ -20,6 +20,7 @@ from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
+from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.options import SPLITS
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
@@ -87,10 +88,10 @@ class AnalysisResult:
     def samples(self) -> pd.DataFrame:
         """One row a sample of every split.
 
-        Columns ``sample_id``, ``split``, ``score`` (robust z of the distance to its class), ``kind`` (empty: no
-        outlier), ``target``, ``prediction``, ``evidence`` (for the truth), ``duplicate_of`` (training sample that it is
-        a copy of), ``outside`` (share of the map outside the region where the evidence should lie; NaN where none is
-        known).
+        Columns ``sample_id``, ``split``, ``score`` (outlier: robust z of the distance to its class), ``label_score``
+        (probability that the label is wrong), ``suggested_label`` (-1: none), ``kind`` (empty: no outlier), ``target``,
+        ``prediction``, ``evidence`` (for the truth), ``duplicate_of`` (training sample that it is a copy of),
+        ``outside`` (share of the map outside the region where the evidence should lie; NaN where none is known).
         """
         return self.table("samples")
 
@@ -98,7 +99,7 @@ class AnalysisResult:
     def outliers(self) -> pd.DataFrame:
         """The suspicious samples, most suspicious first, with the columns of ``samples``."""
         found = self.samples[self.samples["kind"] != ""]
-        return found.sort_values("score", ascending=False, ignore_index=True)
+        return sort_outliers(found).reset_index(drop=True)
 
     @property
     def confounders(self) -> pd.DataFrame:

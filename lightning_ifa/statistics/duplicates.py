@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from lightning_ifa.statistics.arrays import Array, Floats, Ints, scale_rows_to_unit
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, scale_rows_to_unit
+from lightning_ifa.statistics.image_registration import Pictures, crop_pictures, registered_correlation, scale_to_unit
 
 DUPLICATE, NEAR = "duplicate", "near-duplicate"
 
@@ -22,6 +23,16 @@ MAP_COSINE = 0.9985
 """A sample is a copy only if the cosine of the two maps is above this."""
 
 PROJECTIONS, CANDIDATES = 8, 8
+
+ALIKE = 0.85
+"""Correlation of two pictures, at the best of their crops, from which on they are registered to each other."""
+
+PICTURE_GAP, PICTURE_RATIO = 0.007, 0.1
+"""Two registered pictures are copies if their correlation lacks less than this of 1, and less than this share of what
+the correlation with the most similar training picture usually lacks."""
+
+MATCHES = 3
+"""Training pictures that a picture is registered to at most."""
 
 
 class Duplicates(NamedTuple):
@@ -43,18 +54,21 @@ class DuplicateInput(NamedTuple):
         fingerprints: Checksums of the inputs, ``(n,)`` int64; equal inputs have equal ones.
         activations: Pooled activations, ``(n, c)``.
         cams: Maps, ``(n, *space)``.
+        thumbnails: Inputs in little, ``(n, edge, edge)``, or None.
     """
 
     fingerprints: Ints
     activations: Array
     cams: Array
+    thumbnails: Pictures | None = None
 
 
 def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int = 0) -> Duplicates:
-    """Find validation samples that are copies of training samples, by input or by features.
+    """Find validation samples that are copies of training samples, by input, by picture or by features.
 
-    Exact copies have equal fingerprints. Near ones (noise, another compression, a small shift) have activations
-    much closer than any two training samples usually are, also much closer than the neighbours of the matching training
+    Exact copies have equal fingerprints. Near ones (cropped, rescaled, brightened, compressed again, noisy) are the
+    same small picture after registration; ``find_same_pictures`` looks for them. Near ones also have activations much
+    closer than any two training samples usually are, also much closer than the neighbours of the matching training
     sample in its own split, and the same map. Where images are alike by nature, as patches of one sky, a neighbour is
     no copy; the third neighbour decides, so that a training sample that occurs twice still has its copies found.
     Candidates come from a search tree over a few random projections, so the cost grows as n log n.
@@ -75,11 +89,58 @@ def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int
     maps, train_maps = (scale_rows_to_unit(v.cams.reshape(len(v.cams), -1)) for v in (validation, train))
     near = (distance < limit) & ((maps * train_maps[nearest]).sum(1) > MAP_COSINE)
     kind[near], match[near] = NEAR, nearest[near]
+    if validation.thumbnails is not None and train.thumbnails is not None:
+        pictured = find_same_pictures(validation.thumbnails, train.thumbnails)
+        seen = pictured >= 0
+        kind[seen], match[seen] = NEAR, pictured[seen]
     order = np.argsort(train.fingerprints, kind="stable")
     position = np.searchsorted(train.fingerprints[order], validation.fingerprints).clip(max=len(order) - 1)
     equal = train.fingerprints[order][position] == validation.fingerprints
     kind[equal], match[equal] = DUPLICATE, order[position][equal]
     return Duplicates(kind, match)
+
+
+def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
+    """Find the base picture that each picture is a copy of, cropped, moved, rescaled or changed in brightness.
+
+    Candidates are the most similar ones over crops of either; they are registered to each other, either way round.
+    What counts as the same depends on how alike the pictures of this set are by nature: digits and X-rays, all taken
+    the same way, must agree better than photographs.
+
+    Args:
+        pictures: ``(n, edge, edge)``.
+        base: ``(m, edge, edge)``.
+
+    Returns:
+        Row of the base picture, or -1, ``(n,)``.
+    """
+    match = np.full(len(pictures), -1, dtype=np.int64)
+    if not len(pictures) or not len(base):
+        return match
+    small, small_base = (crop_pictures(_halve(p)) for p in (pictures, base))
+    similarity = small[:, 0] @ small_base[:, 0].T
+    for place in range(1, small.shape[1]):
+        np.maximum(similarity, small[:, place] @ small_base[:, 0].T, out=similarity)
+        np.maximum(similarity, small[:, 0] @ small_base[:, place].T, out=similarity)
+    count = min(MATCHES, len(base))
+    nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+    found = np.take_along_axis(similarity, nearest, axis=1)
+    usual = float(np.quantile(1 - found.max(1), 0.75))
+    rows, column = np.nonzero(found > ALIKE)
+    columns = nearest[rows, column]
+    unit, unit_base = (scale_to_unit(p.reshape(len(p), -1)).reshape(p.shape) for p in (pictures, base))
+    pairs = unit[rows], unit_base[columns]
+    gap = 1 - np.maximum(registered_correlation(*pairs), registered_correlation(*pairs[::-1]))
+    same: Mask = gap < min(PICTURE_GAP, PICTURE_RATIO * usual)
+    order = np.argsort(-gap[same], kind="stable")  # the best match is written last
+    match[rows[same][order]] = columns[same][order]
+    return match
+
+
+def _halve(pictures: Pictures) -> Pictures:
+    """Average blocks of 2 x 2."""
+    n, edge = pictures.shape[:2]
+    return np.asarray(pictures.reshape(n, edge // 2, 2, edge // 2, 2).mean((2, 4)), dtype=np.float32)
 
 
 def _nearest(

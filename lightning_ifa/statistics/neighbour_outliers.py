@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, scale_rows_to_unit
+from lightning_ifa.statistics.label_noise import LabelScores
 
 NEIGHBOURS = 10
 
@@ -20,10 +21,7 @@ THRESHOLD = 5.0
 VOTE = 0.6
 """Share of neighbours that must agree on another label to call an outlier mislabelled."""
 
-CLEAR_VOTE, NOISE_LIMIT = 0.8, 0.04
-"""Neighbours that agree on another label beyond doubt, and the share of such samples that speaks of wrong labels."""
-
-STRANGE, DAMAGED = 2.5, 3.0
+STRANGE, DAMAGED = 2.5, 5.0
 """Robust z of the distance to any class, and of the image properties, that make an outlier foreign or corrupted."""
 
 VOTE_WEIGHT, DOUBT_WEIGHT, PROPERTY_SLACK = 1.5, 1.1, 3.0
@@ -60,9 +58,7 @@ class OutlierScores(NamedTuple):
         strangeness: Robust z of the distance to the nearest reference samples of any class.
         damage: Robust z of the image properties' distance to the nearest reference samples.
         doubt: Robust z of the margin, more where the network contradicts the label; NaN where there is no margin.
-        noise: Share of samples here, and among the reference samples, whose neighbours clearly agree on another
-            label; the smaller of the two, one number. Only wrong labels, or classes that overlap, raise both: an
-            overfitted network knows its training labels, right or wrong.
+        distance: The score without the network's doubt.
     """
 
     score: Floats
@@ -70,13 +66,17 @@ class OutlierScores(NamedTuple):
     strangeness: Floats
     damage: Floats
     doubt: Floats
-    noise: float = 0.0
+    distance: Floats
 
     @property
     def suspicious(self) -> Mask:
-        """Which samples are outliers; where many labels are wrong, the neighbours' vote alone decides."""
-        far = np.nan_to_num(self.score, nan=-np.inf) > THRESHOLD
-        return np.asarray(far | ((self.disagreement >= CLEAR_VOTE) & (self.noise > NOISE_LIMIT)))
+        """Which samples are far from their class, whatever the network makes of them."""
+        return np.asarray(np.nan_to_num(self.distance, nan=-np.inf) > THRESHOLD)
+
+    @property
+    def doubted(self) -> Mask:
+        """Which samples the network or the neighbours place in another class."""
+        return np.asarray((self.disagreement >= VOTE) | (DOUBT_WEIGHT * self.doubt > THRESHOLD))
 
 
 def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None, seed: int = 0) -> OutlierScores:
@@ -105,25 +105,23 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
     base = _choose(samples if reference is None else reference, None if own else seed)
     small = np.isin(samples.labels, small_classes(samples.labels, base.labels))
     base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
-    votes, any_class, same_class, base_noise = [], [], [], []
+    votes, any_class, same_class = [], [], []
     for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
         unit = scale_rows_to_unit(b)
         among = unit @ unit.T
         np.fill_diagonal(among, -np.inf)
         known = _compare_neighbours(among, base.labels, base.labels)
         near = known if own else _compare_neighbours(scale_rows_to_unit(x) @ unit.T, samples.labels, base.labels)
-        same_class.append(_robust_z(near.same_class, known.same_class))
+        same_class.append(_z_within_classes(near.same_class, known.same_class, samples.labels, base.labels))
         same_class[-1][small] = _robust_z(near.any_class[small], known.any_class[base_small])
         any_class.append(_robust_z(near.any_class, known.any_class))
         votes.append(near.disagreement)
-        base_noise.append(float((known.disagreement >= CLEAR_VOTE).mean()))
     damage = _property_z(samples.properties, base.properties, own)
     doubt = _robust_z(-samples.margins, -base.margins)
     score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
     score += np.maximum(damage - PROPERTY_SLACK, 0.0)
-    score = np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
-    noise = min(float((votes[0] >= CLEAR_VOTE).mean()), base_noise[0])
-    return OutlierScores(score, votes[0], any_class[0], damage, doubt, noise)
+    distance, score = score, np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
+    return OutlierScores(score, votes[0], any_class[0], damage, doubt, distance)
 
 
 def small_classes(labels: Ints, reference: Ints) -> Ints:
@@ -139,20 +137,27 @@ def small_classes(labels: Ints, reference: Ints) -> Ints:
 KINDS = ("mislabelled", "corrupted", "foreign", "atypical")
 
 
-def outlier_kinds(scores: OutlierScores) -> NDArray[np.str_]:
+def outlier_kinds(scores: OutlierScores, labels: LabelScores | None = None) -> NDArray[np.str_]:
     """Name each sample's kind, or ``""`` for no outlier, shape ``(n,)``.
 
-    ``"foreign"``: far from every class; ``"corrupted"``: its image properties are out of the ordinary, though the
-    network may place it well; ``"mislabelled"``: close to another class, or the network contradicts the label beyond
-    the threshold; ``"atypical"``: far from its own class only.
+    ``"mislabelled"``: the label is probably wrong, and either the split is known to have wrong labels or the sample is
+    an outlier as well; ``"foreign"``: an outlier far from every class; ``"corrupted"``: its image properties are far
+    out of the ordinary, though the network may place it well; ``"atypical"``: far from its own class only. A sample
+    that is merely misclassified is none of them.
+
+    Args:
+        scores: How unlike its class each sample is.
+        labels: What is thought of each label; without, the neighbours' vote and the network's doubt decide.
     """
+    far = np.nan_to_num(scores.score, nan=-np.inf) > THRESHOLD
+    wrong = far & scores.doubted if labels is None else labels.probable & (far | labels.announced)
     names = [
-        (scores.strangeness > STRANGE, "foreign"),
-        (scores.damage > DAMAGED, "corrupted"),
-        ((scores.disagreement >= VOTE) | (DOUBT_WEIGHT * scores.doubt > THRESHOLD), "mislabelled"),
+        (scores.suspicious & (scores.strangeness > STRANGE), "foreign"),
+        (scores.suspicious & (scores.damage > DAMAGED), "corrupted"),
+        (wrong, "mislabelled"),
+        (scores.suspicious & ~scores.doubted, "atypical"),
     ]
-    kinds = np.select([found for found, _ in names], [name for _, name in names], "atypical")
-    return np.where(scores.suspicious, kinds, "")
+    return np.select([found for found, _ in names], [name for _, name in names], "")
 
 
 class _Neighbours(NamedTuple):
@@ -223,6 +228,16 @@ def _property_z(properties: Array, base: Array, own: bool) -> Floats:
 
 def _distances(x: Floats, b: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum((x**2).sum(1)[:, None] + (b**2).sum(1) - 2 * x @ b.T, 0.0)))
+
+
+def _z_within_classes(distance: Floats, reference: Floats, labels: Ints, base_labels: Ints) -> Floats:
+    """Robust z, no larger than within the class: a rare class lies further apart than a common one."""
+    found = _robust_z(distance, reference)
+    for label in np.unique(labels[labels >= 0]):
+        rows, among = labels == label, base_labels == label
+        if among.sum() > NEIGHBOURS:
+            found[rows] = np.minimum(found[rows], _robust_z(distance[rows], reference[among]))
+    return found
 
 
 def _robust_z(distance: Floats, reference: Floats) -> Floats:

@@ -50,6 +50,8 @@ def small_samples():
         "sample_id": [f"validation{row}" for row in range(6)] + [f"train{row}" for row in range(4)],
         "split": ["validation"] * 6 + ["train"] * 4,
         "score": [0.1, 1.0, 9.0, 0.0, 5.0, 0.2, 8.0, 0.0, 0.0, 0.0],
+        "label_score": [0.01] * 4 + [0.97] + [0.01] * 5,
+        "suggested_label": [0, 1, 0, 1, 1, 1, 0, 1, 0, -1],
         "kind": ["", "duplicate", "corrupted", "", "mislabelled", "", "foreign", "", "", ""],
         "target": [0, 1, 0, 1, 0, 1, 0, 1, 0, -1],
         "prediction": [0, 1, 1, 1, 0, 0, 0, 1, 0, 1],

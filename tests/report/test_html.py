@@ -95,8 +95,8 @@ def test_only_our_own_script_may_run(page):
 def test_rows_of_outliers_are_the_suspicious_samples(page):
     rows = body(page.rows["outliers"])
     assert [row[1] for row in rows] == ["validation2", "train0", "validation4", "validation1"]
-    assert rows[0][2:7] == ["validation", "corrupted", "9.00", f"{MARKUP} → dog", "3.00"]
-    assert rows[-1][7] == "train2"
+    assert rows[0][2:8] == ["validation", "corrupted", "9.00", "0.01", f"{MARKUP} → dog", "3.00"]
+    assert rows[-1][8] == "train2"
 
 
 def test_every_kind_of_outlier_can_be_chosen(page):

@@ -128,12 +128,12 @@ def test_outliers_are_counted_by_kind(report):
     found = {"score": 0.04, "z": 6.0, "health": 0.2, "details": {"label_noise": 0.05}, "tables": {"samples": rows}}
     words = section(summary(with_finding(report, "outliers", **found)), "outliers")
     assert "12 of 240 validation samples (5.0%)" in words
-    assert "7 with a doubtful label" in words
+    assert "7 whose label is probably wrong" in words
     assert "2 foreign" in words
     assert "3 near copies of training samples" in words
-    assert "damaged" not in words
+    assert "out of the ordinary" not in words
     assert f"first to look at: “{rows.loc[inside[3], 'sample_id']}”" in words
-    assert "5% of the labels contradict" in words
+    assert "About 5.0% of the labels are wrong" in words
     assert "Check these labels first" in words
     assert "copies of training samples out of the validation split" in words
 

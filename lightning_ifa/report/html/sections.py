@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
+from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
 from lightning_ifa.report.figures.cam_overlay import own_scale, probe_image, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
@@ -132,7 +133,7 @@ def features(report: AnalysisResult, channels: Sequence[int]) -> str:
 def outliers(report: AnalysisResult) -> str:
     """Write the table of outliers, to be filtered by text and kind."""
     frame = report.samples.assign(row=report.samples.groupby("split", sort=False).cumcount())
-    frame = frame[frame["kind"] != ""].sort_values("score", ascending=False, kind="stable").head(MOST_ROWS)
+    frame = sort_outliers(frame[frame["kind"] != ""]).head(MOST_ROWS)
     pictured = set(outlier_rows(report))
     rows = []
     for sample in frame.to_dict("records"):
@@ -143,6 +144,7 @@ def outliers(report: AnalysisResult) -> str:
             text(split),
             text(kind),
             number(sample["score"], ".2f"),
+            number(sample["label_score"], ".2f"),
             text(sample_label(report.tables[split], row, report.class_names)),
             number(sample["evidence"], ".2f"),
             text(sample["duplicate_of"]),
@@ -153,7 +155,7 @@ def outliers(report: AnalysisResult) -> str:
         '<div class="controls" data-for="outliers"><label>find <input type="search"></label><label>kind <select>'
         f'<option value="">all</option>{kinds}</select></label><output></output></div>'
     )
-    heads = ("", "sample", "split", "kind", "score, sd", "label → prediction", "evidence", "copy of")
+    heads = ("", "sample", "split", "kind", "score, sd", "label wrong", "label → prediction", "evidence", "copy of")
     return (controls if rows else "") + table("outliers", heads, rows)
 
 
