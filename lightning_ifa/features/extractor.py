@@ -140,3 +140,4 @@ class FeatureExtractor:
                     self.ask()
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
+            run.close()

@@ -115,7 +115,10 @@ class Survey:
                             "by reshape="
                         )
                     return self.target(call, name, turn)
-        return None
+        planes = [call for call in self.calls if call.is_class_plane]
+        for call in planes:
+            call.is_class_plane = False
+        return self.default() if planes else None  # nothing comes before them: they are all the features there are
 
     def is_doubtful(self, call: TracedCall) -> bool:
         """Whether positions were made of its tokens by a guess that no changed input has confirmed."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.cam.methods import METHODS
-from lightning_ifa.errors import DataError
+from lightning_ifa.errors import DataError, LayerError
 from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
 
 torch.set_num_threads(1)
@@ -251,5 +251,5 @@ def test_a_layer_without_the_input_s_axes_is_refused():
         def forward(self, x):
             return self.head(self.conv(x[:, 0]).mean(2))
 
-    with pytest.raises(DataError, match="cannot be laid over"):
+    with pytest.raises(LayerError, match="a map needs"):
         evaluate_maps(Rows(), loader(6), layer="conv", **FAST)

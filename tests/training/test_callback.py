@@ -222,7 +222,7 @@ def test_arguments_are_checked(options, match):
 
 HOOKS = (
     "start_stage", "start_fit", "start_epoch", "see_validation_batch", "finish_validation",
-    "send", "record", "close",
+    "send", "record",
 )  # fmt: skip
 
 
