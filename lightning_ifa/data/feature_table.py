@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.errors import DataError, FileError
 
 FORMAT = 1
@@ -41,6 +42,8 @@ class FeatureTable:
         layer: Name of the target layer.
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
+        notes: What the reader of these features has to know: samples left out, outputs or maps changed.
+        object_size: ``(n,)`` float32, segmentation only: share of the target class in the mask; NaN where unknown.
     """
 
     contributions: NDArray[np.float32]
@@ -58,8 +61,13 @@ class FeatureTable:
     layer: str
     task: str
     cam: str
+    notes: tuple[str, ...] = ()
+    object_size: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(self.notes))
+        if not len(self.object_size):
+            object.__setattr__(self, "object_size", np.full(len(self), np.nan, dtype=np.float32))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):
@@ -107,8 +115,12 @@ class FeatureTable:
                 raise DataError("FeatureTables of different layers, tasks or CAM methods cannot be joined")
             if table.contributions.shape[1:] != first.contributions.shape[1:]:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
+        size = median_size([table.cams for table in tables])
+        if size:
+            tables = [replace(table, cams=resize(table.cams, size, keep_sum=True)) for table in tables]
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
+        columns["notes"] = tuple(dict.fromkeys(note for table in tables for note in table.notes))
         joined = replace(first, **columns)
         return joined.take(np.argsort(joined.indices, kind="stable"))
 
@@ -117,7 +129,7 @@ class FeatureTable:
         path = Path(path)
         content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         content |= {name: _frame_to_bytes(getattr(self, name)) for name in _FRAMES}
-        content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _LABELS}))
+        content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _HEADER}))
         partial = path.with_name(path.name + ".part")
         with partial.open("wb") as file:
             np.savez_compressed(file, **content)
@@ -161,7 +173,8 @@ class FeatureTable:
 
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _LABELS)
+_HEADER = (*_LABELS, "notes")
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _HEADER)
 _COLUMNS = _ARRAYS + _FRAMES
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lightning_ifa.errors import LayerError
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, run_captured
-from lightning_ifa.model.forward import as_ordinary_tensor
-from lightning_ifa.model.outputs import output_tensor
+from lightning_ifa.model.forward import as_ordinary_tensor, run_with_state
+from lightning_ifa.model.output_form import output_tensor
 from lightning_ifa.model.target_layer import Reshape, TargetLayer, plain_name
 from lightning_ifa.model.token_layouts import channels_first, find_layouts
 from lightning_ifa.model.tracing import LayerShape, named_layers, trace_layers
@@ -29,7 +29,16 @@ class FoundLayer(NamedTuple):
     output: Any
 
 
-def find_layer(model: nn.Module, x: Tensor, name: str | None = None, reshape: Reshape | None = None) -> FoundLayer:
+Scores = Callable[[Any], Tensor]
+
+
+def find_layer(
+    model: nn.Module,
+    x: Tensor,
+    name: str | None = None,
+    reshape: Reshape | None = None,
+    scores: Scores = output_tensor,
+) -> FoundLayer:
     """Find the target layer by a dry forward pass.
 
     Without a name it is the last layer with spatial output: a tensor ``(n, c, *space)`` with more than one
@@ -44,16 +53,18 @@ def find_layer(model: nn.Module, x: Tensor, name: str | None = None, reshape: Re
             left out. Of a module that runs more than once, ``"name#0"`` is the first call.
         reshape: Takes maps ``(n, c, *space)`` from the named layer's output if it is of a form that is not recognised
             (``(n, c, *space)``, tokens, channels last).
+        scores: Reads the scores, ``(n, k)`` or of another shape, off the model's output.
 
     Raises:
         LayerError: The name is misspelt, the layer has no spatial output, did not run, or there is none.
     """
-    few = x[:FEW]
-    output, layers = trace_layers(model, lambda: model(as_ordinary_tensor(few)))
+    few = x[:FEW].clone()
+    output, layers = trace_layers(model, lambda: run_with_state(model, as_ordinary_tensor(few)))
+    result = scores(output)
     layouts = find_layouts(layers, tuple(few.shape))
     candidates = [_Candidate(layer, layouts.get(layer.name)) for layer in layers]
     tokens = {candidate.layer.shape[1] for candidate in candidates if candidate.is_tokens}
-    usable = [candidate for candidate in candidates if _is_usable(candidate, few, output, tokens)]
+    usable = [candidate for candidate in candidates if _is_usable(candidate, few, result, tokens)]
     if name is not None:
         return FoundLayer(_named(model, plain_name(name), reshape, candidates, usable), output)
     if reshape is not None:
@@ -63,7 +74,7 @@ def find_layer(model: nn.Module, x: Tensor, name: str | None = None, reshape: Re
             "no layer with spatial output: a map needs a layer that returns (batch, channels, *space) with "
             f"more than one position, run once, before the output. Layers seen: {_join_names(candidates)}{_hint(model)}"
         )
-    return FoundLayer(_last(model, few, usable), output)
+    return FoundLayer(_last(model, few, usable, scores), output)
 
 
 class _Candidate(NamedTuple):
@@ -92,19 +103,18 @@ class _Candidate(NamedTuple):
         return TargetLayer(self.name, self.layer.module, None, self.reshape)
 
 
-def _is_usable(candidate: _Candidate, x: Tensor, output: Any, tokens: set[int]) -> bool:
+def _is_usable(candidate: _Candidate, x: Tensor, result: Tensor, tokens: set[int]) -> bool:
     shape = candidate.shape
     same_rank = x.dim() < 3 or len(shape) == x.dim()
     if candidate.layer.calls > 1 or not shape[2:] or not same_rank or math.prod(shape[2:]) < 2:
         return False
     if candidate.reshape is None and tokens & set(shape[2:]):  # heads of an attention: (n, heads, tokens, ...)
         return False
-    result = output_tensor(output)
     is_class_plane = result.dim() == len(shape) and shape[1] == result.shape[1]
     return not candidate.layer.shares_memory(result) and not is_class_plane
 
 
-def _last(model: nn.Module, x: Tensor, usable: list[_Candidate]) -> TargetLayer:
+def _last(model: nn.Module, x: Tensor, usable: list[_Candidate], scores: Scores) -> TargetLayer:
     """The last usable layer; of token layers the last whose image tokens the output depends on."""
     if not usable[-1].is_tokens:
         return usable[-1].target
@@ -112,7 +122,7 @@ def _last(model: nn.Module, x: Tensor, usable: list[_Candidate]) -> TargetLayer:
     targets = [candidate.target for candidate in tokens if candidate.shape[1] == tokens[0].shape[1]]
     with ExitStack() as stack, torch.enable_grad():
         captures = [stack.enter_context(ActivationCapture(model, target)) for target in targets]
-        score = output_tensor(run_captured(captures, x)).flatten(1)[:, 0]
+        score = scores(run_captured(captures, x)).flatten(1)[:, 0]
         found = gradients(captures, score, required=False)
     read = [target for target, (_, G) in zip(targets, found, strict=True) if bool(G.any())]
     return (read or targets)[-1]

@@ -83,6 +83,11 @@ _ONE_PROCESS = (
 )
 
 
+def _leave(batch: Any) -> Any:
+    """Leave a batch as it is: a stream's samples were made ready when they were read."""
+    return batch
+
+
 @dataclass(frozen=True)
 class TrainerLoaders:
     """A trainer's loaders, from which the reference samples of one analysis are chosen.
@@ -141,10 +146,10 @@ class TrainerLoaders:
         return len(own.dataset) == len(self.clean.dataset)  # type: ignore[union-attr]
 
     def _source(self, split: str, number: int, loader: Any, batches: int | None) -> ReferenceSamples:
-        extraction = self.extraction
+        extraction = replace(self.extraction, prepare=access.batch_preparation(self.trainer, number))
         if is_stream(loader):
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)
-            extraction, batches = replace(extraction, prepare=None, batch_fn=None), None
+            extraction, batches = replace(extraction, prepare=_leave, batch_fn=None), None
         most = batch_size(loader) if access.is_fast_dev_run(self.trainer) else self.max_samples
         indices = reference_indices(loader, most, extraction.seed, split, batches)
         return ReferenceSamples(split, number, loader, extraction, indices)

@@ -15,6 +15,7 @@ from lightning_ifa.analysis import examine, extractor_of, with_metadata
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.data.regions import Regions, find_regions
+from lightning_ifa.errors import IFAError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.context import TrendPoint
@@ -134,7 +135,11 @@ class Session:
         loaders = self._loaders(trainer, module)
         train = run_on_all_ranks(trainer, loaders.train)
         tables = {"train": self._tables(trainer, train)}
-        tables["augmented"] = self._tables(trainer, run_on_all_ranks(trainer, partial(loaders.augmented, train)))
+        try:
+            augmented = run_on_all_ranks(trainer, partial(loaders.augmented, train))
+            tables["augmented"] = self._tables(trainer, augmented)
+        except IFAError as error:
+            self.notices.warn(f"the training samples as augmentation changes them are left out: {error}")
         metrics |= self._analyze_loader(trainer, loaders, train, tables, 0)
         for number in range(1, len(access.validation_loaders(trainer))):
             with self.notices.guard():

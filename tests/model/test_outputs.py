@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_ifa.errors import OutputError
-from lightning_ifa.model.outputs import explained_class, infer_task, output_tensor, read_output
+from lightning_ifa.model.output_form import infer_task, output_tensor
+from lightning_ifa.model.outputs import explained_class, read_output
 
 N = 4
 ROWS = torch.arange(N)
