@@ -19,6 +19,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
+from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -192,7 +193,9 @@ def _analyze(
     extraction = extractor_of(model, options)
     known = read_metadata(options.metadata)
     present = {"train": train_loader, "validation": val_loader}
-    loaders = {split: loader for split, loader in present.items() if loader is not None}
+    loaders = {
+        split: split_batches(loader, options.batch_fn) for split, loader in present.items() if loader is not None
+    }
     indices = {
         split: reference_indices(loader, options.max_samples, options.seed, split) for split, loader in loaders.items()
     }
@@ -205,7 +208,7 @@ def _analyze(
         split: [with_metadata(table, loaders[split], known.get(split), split) for table in parts]
         for split, parts in found.items()
     }
-    augmented = train_loader is not None and extraction.is_augmented(train_loader, indices["train"])
+    augmented = "train" in loaders and extraction.is_augmented(loaders["train"], indices["train"])
     return [
         examine(
             {split: found[number] for split, found in tables.items()},

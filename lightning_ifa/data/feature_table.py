@@ -84,6 +84,11 @@ class FeatureTable:
         return np.asarray(self.targets == self.predictions)
 
     @property
+    def has_one_object(self) -> bool:
+        """Whether one class is segmented on background, so that samples differ in the object's size only."""
+        return self.task == "segmentation" and self.logits.shape[1] == 2 and not np.isnan(self.object_size).all()
+
+    @property
     def intensity(self) -> NDArray[np.float32]:
         """Sum of each map over space, shape ``(n,)``; units of the score with HiResCAM."""
         return np.asarray(self.cams.reshape(len(self), -1).sum(1))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.data.reservoir import Reservoir
 from lightning_ifa.data.sampling import BATCH_SIZE, Indices, batch_size, is_stream, reference_indices
+from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.training import trainer as access
@@ -147,6 +148,7 @@ class TrainerLoaders:
 
     def _source(self, split: str, number: int, loader: Any, batches: int | None) -> ReferenceSamples:
         extraction = replace(self.extraction, prepare=access.batch_preparation(self.trainer, number))
+        loader = split_batches(loader, extraction.batch_fn)
         if is_stream(loader):
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)
             extraction, batches = replace(extraction, prepare=_leave, batch_fn=None), None
