@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -66,18 +67,35 @@ class BatchForward:
 
         def fit(value: Any) -> Any:
             if value is _PLACE:
-                return x
+                return value
             if not torch.is_tensor(value):
                 return value
             if not value.dim() or len(value) != count or wanted == count:
                 return value.clone()  # the network may change it in place
             return value[:wanted].clone() if wanted < count else value.repeat(wanted // count, *[1] * (value.dim() - 1))
 
-        return replace_input(tree_map(fit, filled), _PLACE, x)
+        def roll(value: Any) -> Any:
+            return value.roll(1, 0) if torch.is_tensor(value) and value.dim() and len(value) == wanted else value
+
+        aligned = tree_map(fit, filled)
+        return replace_input(tree_map(roll, aligned) if _rolled.get() else aligned, _PLACE, x)
 
 
 _PLACE: Any = torch.empty(0)
 """Stands for the input while the others are brought to its number of samples."""
+
+
+_rolled: ContextVar[bool] = ContextVar("rolled", default=False)
+
+
+@contextmanager
+def roll_other_inputs() -> Iterator[None]:
+    """Let other inputs change places as ``x.roll(1, 0)`` does, for a test of what the output depends on."""
+    token = _rolled.set(True)
+    try:
+        yield
+    finally:
+        _rolled.reset(token)
 
 
 def _restore(model: nn.Module, own: Any) -> None:
