@@ -45,7 +45,7 @@ def loaders(seed: int, classes: int = 10) -> tuple[DataLoader, DataLoader]:
 
 def analysed(model: DigitNet, seed: int = 0, layer: str = "features") -> tuple[FeatureReport, DataLoader]:
     validation, train = loaders(seed, model.head[-1].out_features)
-    return analyze(model, validation, train, layer=layer), validation
+    return analyze(model, validation, train, layer=layer, gradient="plain"), validation
 
 
 def correlation(folder: Path) -> None:

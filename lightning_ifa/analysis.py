@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,13 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.data.column_types import settle_types
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.data.single_samples import split_batches
+from lightning_ifa.errors import IFAError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -30,6 +32,7 @@ from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.options import AnalysisOptions, check_layers
 from lightning_ifa.report.examples import example_rows
 from lightning_ifa.report.feature_report import FeatureReport
@@ -40,6 +43,8 @@ from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.strata import bin_edges, strata
 
 SWAPPABLE = ("multiclass", "binary", "multilabel", "regression")
+
+T = TypeVar("T")
 
 Source = tuple[FeatureExtractor, DataLoader[Any]]
 """How a split's table was made, and from which loader."""
@@ -54,6 +59,7 @@ def analyze(
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
     cam: str | Method = "hirescam",
+    gradient: Literal["conservative", "plain"] = "conservative",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -72,14 +78,17 @@ def analyze(
             states stay as they are. The transfer hooks of a LightningModule make its batches ready.
         val_loader: Loader over a map-style validation set; only its data set and settings are used.
         train_loader: The same for the training set, best without augmentation; None leaves overfitting out.
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output. Of a module
-            that runs more than once, ``"name#0"`` is the first call.
+        layer: Target layer as in ``model.named_modules()``; by default the last activation that the score
+            depends on. Of a module that runs more than once, ``"name#0"`` is the first call.
         task: ``"multiclass"``, ``"binary"`` (one logit), ``"multilabel"``, ``"regression"``, ``"segmentation"``,
             a function ``(output, target) -> (n,)`` that gives the explained score, or ``"auto"``.
         explain: ``"target"`` (the label where there is one, else the prediction), ``"prediction"``, or a class.
         cam: ``"hirescam"``, ``"gradcam"``, ``"gradcam++"``, ``"xgradcam"``, ``"layercam"``, ``"eigencam"``,
             ``"eigengradcam"``, ``"random"`` (a control), ``"scorecam"`` and ``"ablationcam"`` (a forward pass a
             channel), or a function ``(A, G) -> weights``.
+        gradient: ``"conservative"`` (where a norm by the sample's own statistics, as a LayerNorm, or attention lies
+            behind the layer, deviations, attention weights and the ratio f(x) / x of activation functions are held
+            fixed, so that contributions sum to the logit; elsewhere the plain gradient) or ``"plain"``.
         max_samples: The largest number of samples analysed of a split, at least 4; a fixed random subset.
         probes: The number of samples that are pictured, at least 1.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i. A split
@@ -123,6 +132,7 @@ def analyze_layers(
     task: str | ScoreFunction = "auto",
     explain: str | int = "target",
     cam: str | Method = "hirescam",
+    gradient: Literal["conservative", "plain"] = "conservative",
     max_samples: int = 1024,
     probes: int = 8,
     metadata: Mapping[str, pd.DataFrame] | None = None,
@@ -145,6 +155,7 @@ def analyze_layers(
         task: The task, or ``"auto"``.
         explain: The class that is explained.
         cam: The CAM method.
+        gradient: Whether norms and attention weights behind a layer are held fixed.
         max_samples: The largest number of samples analysed of a split.
         probes: The number of samples that are pictured.
         metadata: Split name to what is known of its samples.
@@ -177,6 +188,7 @@ def extractor_of(model: nn.Module, options: AnalysisOptions, **ways: Any) -> Fea
         options.seed,
         reshape=options.reshape,
         forward_fn=options.forward_fn,
+        gradient=options.gradient,
         **ways,
     )
 
@@ -248,12 +260,18 @@ def examine(
         DataError: The data do not allow it; the message says what would.
     """
     validation, (extraction, loader) = tables["validation"], sources["validation"]
-    localization, region_swaps = _localize(extraction, loader, validation, regions)
+    left_out: list[str] = []
+    localization, region_swaps = _or_none(
+        "the evidence outside the regions", left_out, lambda: _localize(extraction, loader, validation, regions)
+    ) or (None, None)
+    swaps = None
+    if options.swaps:
+        swaps = _or_none("swaps", left_out, lambda: _run_swaps(extraction, loader, validation))
     context = AnalysisContext(
         tables,
         name_classes(validation, options.class_names),
         options.seed,
-        swaps=_run_swaps(extraction, loader, validation) if options.swaps else None,
+        swaps=swaps,
         localization=localization,
         region_swaps=region_swaps,
         augmented=augmented,
@@ -262,7 +280,19 @@ def examine(
     rows = probe_rows(validation, options.probes)
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
-    return _with_pictures(report, sources, rows, pixels)
+    report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
+    return replace(report, warnings=(*report.warnings, *left_out), weights=digest_module(extraction.model))
+
+
+def _or_none(name: str, left_out: list[str], work: Callable[[], T]) -> T | None:
+    """Do without something that fails, and say so; what the package itself refuses is the user's to mend."""
+    try:
+        return work()
+    except IFAError:
+        raise
+    except Exception as error:  # whatever the user's code or the device throws: the other numbers do not need it
+        left_out.append(f"{name}: left out, {type(error).__name__}: {error}")
+        return None
 
 
 def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensityScale | None = None) -> FeatureReport:
@@ -319,9 +349,11 @@ def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFr
         MetadataError: It has another length than the data set, or values that cannot be compared: column and row, as
             the user counts them, are named.
     """
-    frame = own_metadata(loader.dataset) if frame is None else frame
     if frame is None:
-        return table
+        own = own_metadata(loader.dataset)
+        if own is None:
+            return table
+        frame = settle_types(own, split)
     length = len(loader.dataset)  # type: ignore[arg-type]  # reference_indices has checked it
     rows = metadata_rows(frame, table.indices, length, split)
     for name in rows:

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
+
+from lightning_ifa.text import keep_legal_xml
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 NO, UNDECIDED = 1, 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Keeps 1 for "no": whatever ends a command otherwise than by its own word is 2, not Python's or click's 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command, and end with 2 after an interruption, a reader that went away, or an error nobody expected."""
+        try:
+            return super().invoke(context)
+        except (KeyboardInterrupt, EOFError, click.Abort):
+            _say_last("interrupted")
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                traceback.print_exc()
+            else:  # Python would try once more at its end, and fail once more
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception:
+            traceback.print_exc()
+        raise SystemExit(UNDECIDED)
+
+
+def _say_last(words: str) -> None:
+    with suppress(OSError):
+        click.secho(words, fg="yellow", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lightning-ifa")
 def main() -> None:
     """Integrated feature analysis for PyTorch Lightning, tracked in MLflow.
@@ -69,20 +100,36 @@ def analyze(
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
     from mlflow.exceptions import MlflowException
 
+    from lightning_ifa.data.untrusted_files import require_folder
     from lightning_ifa.errors import IFAError
     from lightning_ifa.offline import checkpoint_analysis as offline
     from lightning_ifa.report.markdown import summary
+    from lightning_ifa.tracking.checkpoint import read_checkpoint
+    from lightning_ifa.tracking.run import require_run
 
+    if run_id:
+        _quiet_client()
+    folder = output or Path("ifa_report")
     with _undecided_after("not analysed", IFAError, MlflowException):
+        read_checkpoint(checkpoint)  # what can be refused is refused before the work, not after it
+        if run_id:
+            require_run(run_id, tracking_uri)
+        if output or not run_id:
+            require_folder(folder)
         if model and data:
             report = offline.analyze_factories(checkpoint, model, data)
         else:
             report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
         click.echo(summary(report, str(checkpoint)))
         if output or not run_id:
-            offline.save(report, output or Path("ifa_report"))
+            offline.save(report, folder)
         if run_id:
-            offline.log(report, checkpoint, run_id, tracking_uri)
+            try:
+                offline.log(report, checkpoint, run_id, tracking_uri)
+            except (IFAError, MlflowException):
+                offline.save(report, folder)
+                click.secho(f"the report is not lost, it lies in {folder}", fg="yellow", err=True)
+                raise
 
 
 @main.command()
@@ -90,8 +137,9 @@ def analyze(
 @click.option("--policy", required=True, type=FILE, help="YAML file with the limits; see docs/gate.md.")
 @click.option("--promote", metavar="ALIAS", help="Move this alias to the version if it passes.")
 @click.option("--to", metavar="NAME", help="Copy a passing version to this protected registered model first.")
-@click.option("--recompute", is_flag=True, help="Analyse the registered model anew; runs the code it brings.")
+@click.option("--recompute", is_flag=True, help="Analyse the registered model anew, in a process without network.")
 @click.option("--data", metavar="MODULE:NAME", help="Loaders for --recompute: a LightningDataModule, or a function.")
+@click.option("--model", "architecture", metavar="MODULE:NAME", help="Take weights only, into what this makes.")
 @click.option("--junit", type=FILE, help="Write the verdict as JUnit XML.")
 @click.option("--json", "json_file", type=FILE, help="Write the verdict as JSON.")
 @click.option("--dry-run", is_flag=True, help="Write nothing to MLflow.")
@@ -103,6 +151,7 @@ def gate(
     to: str | None,
     recompute: bool,
     data: str | None,
+    architecture: str | None,
     junit: Path | None,
     json_file: Path | None,
     dry_run: bool,
@@ -110,39 +159,58 @@ def gate(
 ) -> None:
     """Judge MODEL, given as models:/NAME/VERSION, and promote it if it passes.
 
-    Exit codes: 0 pass, 1 fail (a missing, infinite or foreign number is a fail), 2 could not decide.
+    Exit codes: 0 pass, and all that was asked for is done; 1 fail (a missing, infinite or foreign number is a fail);
+    2 all else: could not decide, or not carry out what was decided.
     """
-    if recompute != bool(data):
-        raise click.UsageError("--recompute and --data MODULE:NAME belong together")
-    if to and not promote:
+    if recompute != (data is not None) or (architecture is not None and not recompute):
+        raise click.UsageError("--recompute and --data MODULE:NAME belong together; --model MODULE:NAME needs both")
+    if to is not None and promote is None:
         raise click.UsageError("--to NAME needs --promote ALIAS")
     _quiet_client()
     from lightning_ifa.errors import IFAError
     from lightning_ifa.gate import render
     from lightning_ifa.gate.run import gate as judge
 
+    results = {file: kind for file, kind in ((junit, "junit"), (json_file, "json")) if file}
+    _require_writable(results, policy, render.undecided(model, "the gate did not come to its end"))
     try:
         reanalyze = None
-        if data:
+        if data is not None:
             from lightning_ifa.offline.reanalysis import reanalyze as analyser
 
-            reanalyze = analyser(data, tracking_uri)
+            reanalyze = analyser(data, tracking_uri, model=architecture)
         verdict = judge(
             model, policy, promote=promote, to=to, dry_run=dry_run, reanalyze=reanalyze, tracking_uri=tracking_uri
         )
     except IFAError as error:
-        if junit:
-            junit.write_text(render.junit_undecided(model, str(error)), encoding="utf-8")
-        click.secho(f"could not decide: {error}", fg="yellow", err=True)
+        _say_last("could not decide: " + "\n".join(map(keep_legal_xml, str(error).split("\n"))))
+        _write_results(results, render.undecided(model, str(error)))
         raise SystemExit(UNDECIDED) from None
-    if junit:
-        junit.write_text(render.junit(verdict), encoding="utf-8")
-    if json_file:
-        json_file.write_text(render.to_json(verdict), encoding="utf-8")
+    promoted = f"{'would promote' if dry_run else 'promoted'}: {keep_legal_xml(f'{to or model} {promote}')}"
+    done = promote is not None and verdict.passed
+    _write_results(results, render.decided(verdict), promoted if done else verdict.word)
     click.echo(render.terminal(verdict))
-    if promote and verdict.passed:
-        click.echo(f"{'would promote' if dry_run else 'promoted'}: {to or model} {promote}")
+    if done:
+        click.echo(promoted)
     raise SystemExit(0 if verdict.passed else NO)
+
+
+def _require_writable(files: Mapping[Path, str], policy: Path, content: Mapping[str, str]) -> None:
+    """Write to the result files, before anything else is, that there is no result: no old one stays."""
+    places = [os.path.realpath(file) for file in files]
+    if len(set(places) | {os.path.realpath(policy)}) <= len(places):
+        raise click.UsageError("--junit, --json and --policy need files of their own")
+    _write_results(files, content)
+
+
+def _write_results(files: Mapping[Path, str], content: Mapping[str, str], done: str = "") -> None:
+    """Write the result files; where one cannot be written, say what is done already, and end with 2."""
+    try:
+        for file, kind in files.items():
+            file.write_text(content[kind], encoding="utf-8")
+    except OSError as error:
+        _say_last(f"{done or 'nothing was decided'}; but a result file cannot be written: {error}")
+        raise SystemExit(UNDECIDED) from None
 
 
 @main.command()
@@ -151,9 +219,10 @@ def gate(
 def sync(folder: Path, tracking_uri: str | None) -> None:
     """Upload the analyses that wait in FOLDER since the tracking server was away.
 
-    Exit codes: 0 all uploaded, 2 some are still waiting.
+    Exit codes: 0 all uploaded, 2 some are still waiting, or were never written to their end.
     """
-    from lightning_ifa.tracking.job import replay
+    from lightning_ifa.errors import FileError
+    from lightning_ifa.tracking.job import list_incomplete, replay
     from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
@@ -163,7 +232,11 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
         if error is None:
             click.echo(f"uploaded  {job}")
         else:
-            click.secho(f"waits     {job}: {type(error).__name__}", fg="yellow")
+            why = f"{error}" if isinstance(error, FileError) else type(error).__name__
+            click.secho(f"waits     {job}: {why}", fg="yellow")
+    for job in list_incomplete(folder):
+        complete = False
+        click.secho(f"partial   {job}: its training was killed while it wrote this, or still does", fg="yellow")
     raise SystemExit(0 if complete else UNDECIDED)
 
 
@@ -188,10 +261,13 @@ def compare(
     """
     _quiet_client()
     from lightning_ifa.comparison.rendering import comparison_html, comparison_png, comparison_text
+    from lightning_ifa.data.untrusted_files import require_folder
     from lightning_ifa.errors import IFAError
     from lightning_ifa.tracking.compare import compare as compare_runs
 
     with _undecided_after("not compared", IFAError):
+        for file in filter(None, (html, figure)):
+            require_folder(file.parent, create=False)
         found = compare_runs(*runs, tracking_uri=tracking_uri, force=force, log_to=log_to)
     picture = comparison_png(found) if html or figure else b""
     if figure:
@@ -214,14 +290,18 @@ def install(experiment: str, tracking_uri: str | None) -> None:
 
     Exit codes: 0 saved, 2 not: the experiment, the server or its version is not known.
     """
+    import mlflow
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.errors import TrackingError
+    from lightning_ifa.tracking.job import require_answer
     from lightning_ifa.tracking.saved_view import install_view
 
-    client = MlflowClient(tracking_uri)
+    _quiet_client()
     with _undecided_after("nothing was changed", TrackingError, MlflowException):
+        require_answer(tracking_uri or mlflow.get_tracking_uri())
+        client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise TrackingError(f"there is no experiment {experiment!r}")

@@ -11,7 +11,9 @@
     ├── FileError       a file that is not what it should be
     ├── ConfigError     command-line options or a configuration that name what does not exist or cannot be made
     ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
+    ├── InterruptedAnalysisError    the process was told to end while it analysed
     ├── TrackingError   the tracking run or its store
+    │   └── RunGoneError    a run that is unknown or deleted
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
 
@@ -60,8 +62,16 @@ class StrategyError(IFAError):
     """The trainer's strategy does not allow the analysis during training."""
 
 
+class InterruptedAnalysisError(IFAError):
+    """The process was told to end; the training ends by itself, and no error is shown."""
+
+
 class TrackingError(IFAError):
     """The tracking run cannot be found, read or written."""
+
+
+class RunGoneError(TrackingError):
+    """The tracking run is unknown or deleted."""
 
 
 class PolicyError(IFAError):
@@ -69,7 +79,7 @@ class PolicyError(IFAError):
 
 
 class UndecidableError(IFAError):
-    """The gate could not decide: neither a pass nor a fail, and nothing was promoted."""
+    """The gate could not decide, or not carry out what it decided; the message says what was done."""
 
 
 class IFAWarning(UserWarning):

@@ -35,6 +35,7 @@ CAM_METHODS = (
     "ablationcam",
     "random",
 )
+GRADIENTS = ("conservative", "plain")
 SPLITS = ("train", "validation")
 
 FEWEST_SAMPLES = 4
@@ -63,6 +64,7 @@ class AnalysisOptions(_Options):
     task: str | Callable[..., Any] = "auto"
     explain: str | int = "target"
     cam: Any = "hirescam"  # a name, or a method of the user's
+    gradient: str = "conservative"
     max_samples: int = 1024
     probes: int = 8
     metadata: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | None = None
@@ -78,6 +80,7 @@ class AnalysisOptions(_Options):
         _require(self, "layer", _is_text, "a string")
         _require_name(self, "task", ("auto", *TASKS[:-1]), "a function")
         _require_name(self, "cam", CAM_METHODS, "a function")
+        _require_name(self, "gradient", GRADIENTS)
         if isinstance(self.explain, str):
             _require_name(self, "explain", ("target", "prediction"), "a class index")
         else:

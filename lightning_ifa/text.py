@@ -12,8 +12,11 @@ def escape_markdown(text: str) -> str:
 
 
 def keep_legal_xml(text: str) -> str:
-    """Replace control characters: not allowed in XML, and a terminal would obey them."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text)
+    """Replace what is no printable sign: not allowed in XML, obeyed by a terminal, or turning text around.
+
+    Control characters, line and paragraph separators, bidirectional and other invisible controls become spaces.
+    """
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 MARKS = re.compile(r"[\\`*\[\]<>|#~]|(?<![^\W_])_|_(?![^\W_])")
@@ -26,8 +29,7 @@ def escape_prose(text: str) -> str:
     >>> print(escape_prose("a_b _c_ <i>"))
     a_b \_c\_ \<i\>
     """
-    line = "".join(sign if sign.isprintable() else " " for sign in text)
-    return MARKS.sub(lambda mark: f"\\{mark[0]}", line)
+    return MARKS.sub(lambda mark: f"\\{mark[0]}", keep_legal_xml(text))
 
 
 def quote_name(text: object, longest: int = LONGEST_NAME) -> str:

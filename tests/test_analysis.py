@@ -109,7 +109,7 @@ def test_folder_gives_the_report_back(report, tmp_path):
 def test_incomplete_folder(report, tmp_path):
     report.save(tmp_path)
     (tmp_path / "report.json").unlink()
-    with pytest.raises(FileError, match="no complete feature report"):
+    with pytest.raises(FileError, match=r"report\.json is not there"):
         FeatureReport.load(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, files, lightness. No command is mocked."""
 
+import errno
 import json
 import os
 import subprocess
@@ -87,6 +88,41 @@ def test_a_faulty_policy_is_two_and_names_the_line(registered, tmp_path):
     result = gate(registered, 1, policy=str(policy))
     assert result.exit_code == 2
     assert f"line {line}: checks.0.abvoe" in result.output
+
+
+@pytest.mark.parametrize("alias", ["", " ", "latest", "v1", "a b", "a\n"])
+def test_aliases_that_no_registry_takes_are_two_before_anything_is_written(registered, alias):
+    before = registered.state("leafnet")
+    assert gate(registered, 1, "--promote", alias).exit_code == 2
+    assert gate(registered, 1, "--promote", "champion", "--to", alias.replace("latest", "a/b")[:3]).exit_code == 2
+    assert registered.state("leafnet") == before
+
+
+@pytest.mark.parametrize("option", ["--junit", "--json"])
+def test_a_result_that_cannot_be_written_is_two_before_anything_is_written(registered, tmp_path, option):
+    before = registered.state("leafnet")
+    assert gate(registered, 1, "--promote", "other", option, str(tmp_path / "none" / "x")).exit_code == 2
+    assert gate(registered, 1, "--promote", "other", option, GATE).exit_code == 2
+    assert registered.state("leafnet") == before
+
+
+def test_no_old_result_stays(registered, tmp_path):
+    file = tmp_path / "verdict.json"
+    file.write_text('{"verdict": "pass"}')
+    assert gate(registered, 99, "--json", str(file)).exit_code == 2
+    assert json.loads(file.read_text())["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError, BrokenPipeError(errno.EPIPE, "x"), RecursionError])
+def test_no_error_is_taken_for_a_no(registered, monkeypatch, error):
+    import lightning_ifa.gate.run
+
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(lightning_ifa.gate.run, "gate", broken)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert gate(registered, 1).exit_code == 2
 
 
 @pytest.mark.parametrize("options", [["--recompute"], ["--data", "a:b"], ["--to", "protected"], ["--nonsense"]])

@@ -6,7 +6,8 @@
     gunicorn --workers 1 --pythonpath examples/gate_in_ci --bind 127.0.0.1:8080 "webhook:create_app()"
 
 Deliveries come late, twice, in any order, or never: one is only a reason to look. The runner then reads the registry
-and gates whatever has no verdict of its own yet, so a lost delivery is made up for by the next one.
+and gates whatever has no verdict of its own yet, or passed and was not promoted; it looks when it starts, too, and
+looks again, later and later, at what could not be decided.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from mlflow import MlflowClient
 
 from lightning_ifa.errors import UndecidableError
 from lightning_ifa.gate.policy import load_policy
-from lightning_ifa.gate.registry import standing_verdict
+from lightning_ifa.gate.registry import list_versions, standing_verdict
 from lightning_ifa.gate.run import gate
 
 log = logging.getLogger(__name__)
 
 LONGEST_AGE = 300.0  # seconds; an older delivery may be a recorded one
 LARGEST_BODY = 1_000_000
+FIRST_RETRY, LAST_RETRY = 30.0, 3600.0  # seconds until what could not be decided is looked at again
+SETTLED = ("pass", "fail")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def is_authentic(secret: str, headers: Mapping[str, str], body: bytes, now: floa
     signed = f"{delivery}.{sent}.".encode() + body
     expected = b"v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest())
     genuine = hmac.compare_digest(expected, headers.get("X-MLflow-Signature", "").encode())
-    return genuine and sent.isdigit() and abs(now - int(sent)) <= LONGEST_AGE
+    return genuine and sent.isdecimal() and len(sent) < 12 and abs(now - int(sent)) <= LONGEST_AGE
 
 
 def announced(content: Any) -> str:
@@ -84,19 +87,25 @@ def announced(content: Any) -> str:
     return str(data.get("name", "")) if isinstance(data, dict) else ""
 
 
-def gate_what_waits(name: str, settings: Settings) -> None:
-    """Judge every version of a model that carries no verdict of its own, oldest first."""
+def gate_what_waits(name: str, settings: Settings) -> bool:
+    """Judge every version of a model without a verdict of its own, or with a promotion that was cut off, oldest first.
+
+    Returns:
+        Whether nothing is left that must be looked at again.
+    """
     client = MlflowClient()
-    versions = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
-    for version in versions:
-        if standing_verdict(client, name, str(version)) is not None:
+    settled = True
+    for version in sorted(int(v.version) for v in list_versions(client, name)):
+        if standing_verdict(client, name, str(version)) in SETTLED:
             continue
         try:
             uri = f"models:/{name}/{version}"
             verdict = gate(uri, settings.policy, promote=settings.alias, to=settings.to)
             log.info("%s: %s", uri, verdict.word)
         except UndecidableError as error:
-            log.warning("%s: could not decide, the next delivery tries again: %s", uri, error)
+            settled = False
+            log.warning("%s: could not decide, to be tried again: %s", uri, error)
+    return settled
 
 
 class Runner:
@@ -106,6 +115,7 @@ class Runner:
         self._settings = settings
         self._waiting: queue.Queue[str] = queue.Queue()
         self._known: set[str] = set()
+        self._failed: dict[str, int] = {}
         threading.Thread(target=self._work, name="gate", daemon=True).start()
 
     def put(self, name: str) -> None:
@@ -122,12 +132,22 @@ class Runner:
         while True:
             name = self._waiting.get()
             self._known.discard(name)  # first: what is announced from now on is looked at again
+            settled = False
             try:
-                gate_what_waits(name, self._settings)
+                settled = gate_what_waits(name, self._settings)
             except Exception:  # a registry that is away must not end the runner
                 log.exception("%s could not be looked at", name)
             finally:
+                self._look_again(name, settled)
                 self._waiting.task_done()
+
+    def _look_again(self, name: str, settled: bool) -> None:
+        """Put what is not settled back in a while, which doubles each time."""
+        self._failed[name] = 0 if settled else self._failed.get(name, 0) + 1
+        if not settled:
+            timer = threading.Timer(min(LAST_RETRY, FIRST_RETRY * 2.0 ** (self._failed[name] - 1)), self.put, [name])
+            timer.daemon = True
+            timer.start()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -137,6 +157,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     runner = app.extensions["runner"] = Runner(settings)
+    for name in sorted(settings.models):  # what was announced while nobody listened
+        runner.put(name)
 
     @app.post("/")
     def receive() -> Response:

@@ -114,7 +114,7 @@ def _differences(first: str, base: Tables, name: str, tables: Tables, force: boo
                 "compare; --force (force=True) compares them all the same, features and maps by the samples they share"
             )
         notes.append(f"{name} was analysed on other validation data than {first}: changes may come from the data")
-    described = [(what, getattr(a, what), getattr(b, what)) for what in ("layer", "cam", "task")]
+    described = [(what, getattr(a, what), getattr(b, what)) for what in ("layer", "cam", "task", "gradient")]
     described.append(("splits", ", ".join(base), ", ".join(tables)))
     notes += [f"{what}: {one} in {first}, {two} in {name}" for what, one, two in described if one != two]
     return notes

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.data.several_sizes import median_size, resize
+from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_table
 from lightning_ifa.errors import DataError, FileError
 
 FORMAT = 1
@@ -44,6 +44,9 @@ class FeatureTable:
         cam: Name of the CAM method.
         notes: What the reader of these features has to know: samples left out, outputs or maps changed.
         object_size: ``(n,)`` float32, segmentation only: share of the target class in the mask; NaN where unknown.
+        gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
+        unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
+            residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
     """
 
     contributions: NDArray[np.float32]
@@ -63,11 +66,13 @@ class FeatureTable:
     cam: str
     notes: tuple[str, ...] = ()
     object_size: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    gradient: str = "plain"
+    unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", tuple(self.notes))
-        if not len(self.object_size):
-            object.__setattr__(self, "object_size", np.full(len(self), np.nan, dtype=np.float32))
+        for name, unknown in (("object_size", np.nan), ("unplaced", 0)):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self), unknown, dtype=np.float32))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):
@@ -101,6 +106,22 @@ class FeatureTable:
             content.update(np.ascontiguousarray(part).tobytes())
         return content.hexdigest()[:12]
 
+    def _require_types(self) -> None:
+        """Refuse arrays of another dtype or number of axes than the class documents.
+
+        Raises:
+            DataError: One has.
+        """
+        for name, (kinds, axes) in _FORMS.items():
+            values = getattr(self, name)
+            if values.dtype.kind not in kinds or (values.ndim < axes if name == "cams" else values.ndim != axes):
+                raise DataError(f"{name} is {values.dtype} with shape {values.shape}")
+        for name in _LABELS:
+            if not isinstance(getattr(self, name), str):
+                raise DataError(f"{name} is no text")
+        if not isinstance(self.notes, tuple) or not all(isinstance(note, str) for note in self.notes):
+            raise DataError("notes are no texts")
+
     def take(self, rows: NDArray[Any]) -> FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
         picked: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
@@ -117,7 +138,7 @@ class FeatureTable:
         first = tables[0]
         for table in tables[1:]:
             if any(getattr(table, key) != getattr(first, key) for key in _LABELS):
-                raise DataError("FeatureTables of different layers, tasks or CAM methods cannot be joined")
+                raise DataError("FeatureTables of different layers, tasks, CAM methods or gradients cannot be joined")
             if table.contributions.shape[1:] != first.contributions.shape[1:]:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
         size = median_size([table.cams for table in tables])
@@ -147,16 +168,19 @@ class FeatureTable:
         Raises:
             FileError: The file is missing, damaged, or no FeatureTable of this format.
         """
-        try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                if header.pop("format") != FORMAT:
-                    raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
-                columns: dict[str, Any] = {name: stored[name] for name in _ARRAYS}
-                columns |= {name: _frame_from_bytes(stored[name], len(stored["indices"])) for name in _FRAMES}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise FileError(f"{path} is not a readable FeatureTable (.npz): {error}") from error
-        return cls(**columns, **header)
+        path = Path(path)
+        with file_errors(path, "a readable FeatureTable (.npz)"):
+            columns: dict[str, Any] = dict(read_arrays(path))
+            header = json.loads(str(columns.pop("header")))
+            if header.pop("format") != FORMAT:
+                raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
+            if isinstance(header.get("notes"), list):  # JSON knows no tuples
+                header["notes"] = tuple(header["notes"])
+            rows = len(columns["indices"])
+            columns |= {name: _frame_from_bytes(columns[name], rows, path) for name in _FRAMES}
+            table = cls(**columns, **header)
+            table._require_types()
+        return table
 
     def to_frame(self) -> pd.DataFrame:
         """Flatten to one wide DataFrame, maps left out: what ``to_parquet`` writes."""
@@ -177,10 +201,19 @@ class FeatureTable:
 
 
 _FRAMES = ("metadata", "properties")
-_LABELS = ("layer", "task", "cam")
+_LABELS = ("layer", "task", "cam", "gradient")
 _HEADER = (*_LABELS, "notes")
 _ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in _FRAMES + _HEADER)
 _COLUMNS = _ARRAYS + _FRAMES
+_FORMS = {
+    **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),
+    **dict.fromkeys(("targets", "predictions"), ("if", 1)),
+    **dict.fromkeys(("explained", "indices", "fingerprints"), ("iu", 1)),
+    **dict.fromkeys(("object_size", "unplaced"), ("f", 1)),
+    "cams": ("f", 1),
+    "sample_ids": ("U", 1),
+}
+"""Kinds of dtype and number of axes of each array; at least so many axes for maps."""
 
 
 def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
@@ -189,6 +222,6 @@ def _frame_to_bytes(frame: pd.DataFrame) -> NDArray[np.uint8]:
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
-def _frame_from_bytes(content: NDArray[np.uint8], rows: int) -> pd.DataFrame:
-    frame = pd.read_parquet(io.BytesIO(content.tobytes()))
+def _frame_from_bytes(content: NDArray[np.uint8], rows: int, path: Path) -> pd.DataFrame:
+    frame = read_table(content.tobytes(), path)
     return frame if len(frame.columns) else pd.DataFrame(index=range(rows))  # Parquet forgets rows without columns

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch.utils.data import ConcatDataset, Subset
 
+from lightning_ifa.data.column_types import settle_types
+from lightning_ifa.data.metadata_files import read_metadata_file
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import MetadataError
 from lightning_ifa.options import SPLITS
@@ -31,13 +34,25 @@ def read_metadata(source: Mapping[str, pd.DataFrame] | str | os.PathLike[str] | 
     if source is None:
         return {}
     if isinstance(source, Mapping):
-        frames = {split: pd.DataFrame(frame).reset_index(drop=True) for split, frame in source.items()}
+        frames = {str(split): _as_frame(frame, str(split)) for split, frame in source.items()}
+    elif isinstance(source, (str, os.PathLike)):
+        frames = read_metadata_file(Path(source))
     else:
-        frames = _read_file(Path(source))
+        raise MetadataError(
+            f'metadata is a {type(source).__name__}; expected {{"train": frame, "validation": frame}}, or the path of '
+            "a CSV or Parquet file"
+        )
     unknown = sorted(set(frames) - set(SPLITS))
     if unknown:
         raise MetadataError(f"metadata names the split {unknown[0]!r}; splits are called {' and '.join(SPLITS)}")
-    return frames
+    return {split: settle_types(frame, split) for split, frame in frames.items()}
+
+
+def _as_frame(given: Any, split: str) -> pd.DataFrame:
+    try:
+        return pd.DataFrame(given).reset_index(drop=True)
+    except (ValueError, TypeError) as error:
+        raise MetadataError(f"metadata of the {split} split is no table: {error}") from error
 
 
 def own_metadata(dataset: Any) -> pd.DataFrame | None:
@@ -77,25 +92,11 @@ def metadata_rows(frame: pd.DataFrame, indices: Indices, length: int, split: str
     Raises:
         MetadataError: The table has another length than the data set, or lacks a wanted row.
     """
-    missing = [int(i) for i in indices if i not in frame.index]
-    if missing or int(frame.index.max()) >= length:
+    missing = np.asarray(indices)[~np.isin(indices, frame.index)]
+    last = frame.index.max() if len(frame) else -1
+    if len(missing) or last >= length:
         raise MetadataError(
-            f"metadata of the {split} split describes {len(frame)} samples up to index {frame.index.max()}, the data "
-            f"set has {length}" + (f"; index {missing[0]} is missing" if missing else "")
+            f"metadata of the {split} split describes {len(frame)} samples up to index {last}, the data set has "
+            f"{length}" + (f"; index {missing[0]} is missing" if len(missing) else "")
         )
     return frame.loc[indices].reset_index(drop=True)
-
-
-def _read_file(path: Path) -> dict[str, pd.DataFrame]:
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise MetadataError(f"metadata file {path} cannot be read as CSV or Parquet: {error}") from error
-    lacking = [name for name in ("split", "index") if name not in table.columns]
-    if lacking:
-        raise MetadataError(f"metadata file {path} has no column {lacking[0]!r}; it has {list(table.columns)}")
-    repeats = table[table.duplicated(["split", "index"])]
-    if len(repeats):
-        row = repeats.iloc[0]
-        raise MetadataError(f"metadata file {path} describes {row['split']} index {row['index']} more than once")
-    return {str(split): rows.drop(columns="split").set_index("index") for split, rows in table.groupby("split")}

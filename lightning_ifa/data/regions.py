@@ -98,7 +98,9 @@ class Regions:
         return np.asarray(region != 0)
 
 
-def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: Any) -> Regions | None:
+def find_regions(
+    given: Mapping[str, RegionSource] | None, split: str, dataset: Any, ask: Callable[[], None] = lambda: None
+) -> Regions | None:
     """Take a split's regions from the user, or else from the data set itself.
 
     Args:
@@ -106,6 +108,7 @@ def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: 
         split: Name of the split.
         dataset: Data set whose method ``region(index)`` is used if the user gave nothing; also inside ``Subset`` and
             ``ConcatDataset``.
+        ask: Function to call before a region is read; what it raises ends the reading.
 
     Raises:
         DataError: The split is unknown, or a sequence has another length than the data set.
@@ -124,7 +127,11 @@ def find_regions(given: Mapping[str, RegionSource] | None, split: str, dataset: 
     if not _any_has_regions(dataset):
         return None
 
-    return Regions(lambda index: _dataset_region(dataset, index), split)
+    def of(index: int) -> Any:
+        ask()
+        return _dataset_region(dataset, index)
+
+    return Regions(of, split)
 
 
 def _dataset_region(dataset: Any, index: int) -> Any:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    SequentialSampler,
-    SubsetRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from lightning_ifa.data.preserved_state import find_generators, preserve_generators, seed_generator
+from lightning_ifa.data.reach import Indices as Indices
+from lightning_ifa.data.reach import Reach, find_reach
 from lightning_ifa.data.seeding import seed_host
-from lightning_ifa.errors import DataError
+from lightning_ifa.errors import DataError, IFAWarning
 
-Indices = NDArray[np.int64]
 DRAWS = 8
 STRIDE = 1_000_003  # between the states of two seeds: a prime beyond most data sets
 BATCH_SIZE = 32  # where the user's loader has none of its own
@@ -37,45 +32,64 @@ def reference_indices(
         max_samples: Most samples that are drawn.
         seed: Seed of the draw.
         split: Name of the split, for messages.
-        batches: Number of batches that are ever taken from the loader, if not all. Without shuffling, later samples
-            are out of reach; with shuffling, none is.
+        batches: Number of batches that are ever taken from the loader, if not all.
 
     Returns:
         Sorted data-set indices, shape ``(m,)``, int64.
 
     Raises:
-        DataError: The data set cannot be indexed, has no length, or is empty.
+        DataError: The data set cannot be indexed, has no length, or is empty; or a sampler names what it does not have.
     """
-    dataset = loader.dataset
+    reach = reach_of(loader, split, batches)
+    if reach.doubt:
+        warnings.warn(reach.doubt, IFAWarning, stacklevel=2)
+    return draw_from(reach.indices, max_samples, seed)
+
+
+def reach_of(loader: DataLoader[Any], split: str, batches: int | None = None) -> Reach:
+    """Find the samples that a loader can yield; arguments as for ``reference_indices``.
+
+    Raises:
+        DataError: The data set cannot be indexed, has no length, or is empty; or a sampler names what it does not have.
+    """
     if is_stream(loader):
         raise DataError(
-            f"the {split} loader runs over {type(dataset).__name__}, which cannot be indexed, so the same samples "
-            "cannot be looked at in every epoch; pass a loader over a map-style data set"
+            f"the {split} loader runs over {type(loader.dataset).__name__}, which cannot be indexed, so the same "
+            "samples cannot be looked at in every epoch; pass a loader over a map-style data set"
         )
-    reachable = _reachable(loader, len(dataset), batches)  # type: ignore[arg-type]  # it is no stream
-    if not len(reachable):
+    reach = find_reach(loader, split, batches)
+    if not len(reach.indices):
         raise DataError(f"the {split} loader has no samples")
+    return reach
+
+
+def draw_from(reachable: Indices, max_samples: int, seed: int) -> Indices:
+    """Draw at most ``max_samples`` of some sorted data-set indices; sorted again, ``(m,)``."""
     if len(reachable) <= max_samples:
         return reachable
     return np.sort(np.random.default_rng(seed).choice(reachable, size=max_samples, replace=False))
 
 
-def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int, apart: int = 0) -> DataLoader[Any]:
+def reference_loader(
+    loader: DataLoader[Any], indices: Indices, seed: int, apart: int = 0, ask: Callable[[], None] | None = None
+) -> DataLoader[Any]:
     """Make a loader of our own over fixed indices of the user's data set.
 
-    It yields ``(indices, batch)``. Each sample is drawn under a seed of its own, so that random augmentation
-    gives the same input in every epoch, batch size, worker count and world size.
+    It yields ``(indices, batch)``. Each sample is drawn under a seed of its own, of the global generators and of those
+    that the data set or the collation holds, so that random augmentation gives the same input in every epoch, batch
+    size, worker count and world size. Without workers the data set's own generators move: ``preserve_generators``.
 
     Args:
         loader: The user's loader: its data set, collation, batch size and workers are taken over.
         indices: Data-set indices, shape ``(m,)``.
         seed: Seed of the samples' random states.
         apart: How many of the first samples share no batch with the others.
+        ask: Function to call before each sample that this process reads; what it raises ends the reading.
     """
     workers, size, n = loader.num_workers, batch_size(loader), len(indices)
     parts = ((0, apart), (apart, n))
     return DataLoader(
-        _Indexed(loader.dataset, indices, seed),
+        _Indexed(loader.dataset, indices, seed, loader.collate_fn, None if workers else ask),
         batch_sampler=[[*range(i, min(i + size, end))] for start, end in parts for i in range(start, end, size)],
         collate_fn=_KeepIndices(loader.collate_fn),
         num_workers=workers,
@@ -86,23 +100,27 @@ def reference_loader(loader: DataLoader[Any], indices: Indices, seed: int, apart
     )
 
 
-def drawn_twice(loader: DataLoader[Any], indices: Indices, seed: int) -> tuple[Any, Any]:
+def drawn_twice(
+    loader: DataLoader[Any], indices: Indices, seed: int, ask: Callable[[], None] | None = None
+) -> tuple[Any, Any]:
     """Collate a few samples twice, under different random states; they differ where the data set augments.
 
     Args:
         loader: The user's loader.
         indices: Data-set indices; up to eight of them are drawn, since an augmentation may leave some alone.
         seed: Seed of the draws.
+        ask: Function to call before each sample; what it raises ends the reading.
     """
     few = indices[:DRAWS]
-    draws = (_Indexed(loader.dataset, few, state) for state in (seed, seed + 1))
-    first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
+    draws = (_Indexed(loader.dataset, few, state, loader.collate_fn, ask) for state in (seed, seed + 1))
+    with preserve_generators(loader.dataset, loader.collate_fn):
+        first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
     return first, second
 
 
 def collate_alone(loader: DataLoader[Any], seed: int, index: int) -> Any:
     """Collate the sample of one data-set index alone, drawn as ``reference_loader`` draws it."""
-    return loader.collate_fn([_Indexed(loader.dataset, np.array([index]), seed)[0][1]])
+    return loader.collate_fn([_Indexed(loader.dataset, np.array([index]), seed, loader.collate_fn, None)[0][1]])
 
 
 def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -163,25 +181,6 @@ def is_stream(loader: Any) -> bool:
     )
 
 
-def _reachable(loader: DataLoader[Any], length: int, batches: int | None) -> Indices:
-    sampler: Iterable[Any] | None = loader.sampler
-    groups = loader.batch_sampler
-    if groups is not None and type(groups) is not BatchSampler:
-        sampler = getattr(groups, "sampler", None)
-    if isinstance(sampler, SubsetRandomSampler):
-        return np.unique(np.asarray(sampler.indices, dtype=np.int64))
-    ranks = 1
-    if isinstance(sampler, DistributedSampler) and not sampler.shuffle:
-        ranks = sampler.num_replicas
-    elif isinstance(sampler, SequentialSampler):
-        length = min(length, len(sampler))
-    else:
-        return np.arange(length, dtype=np.int64)
-    if batches is not None:
-        length = min(length, batches * batch_size(loader) * ranks)
-    return np.arange(length, dtype=np.int64)
-
-
 def batch_size(loader: DataLoader[Any]) -> int:
     """The loader's batch size, or that of its own batch sampler."""
     return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or BATCH_SIZE
@@ -190,15 +189,24 @@ def batch_size(loader: DataLoader[Any]) -> int:
 class _Indexed(Dataset[tuple[int, Any]]):
     """The user's samples at fixed indices, each under its own seed."""
 
-    def __init__(self, dataset: Any, indices: Indices, seed: int) -> None:
+    def __init__(self, dataset: Any, indices: Indices, seed: int, collate: Any, ask: Callable[[], None] | None) -> None:
         self._dataset, self._indices, self._seed = dataset, indices, seed
+        self._collate, self._ask = collate, ask
+        self._generators: list[Any] | None = None  # found where they are used: in the worker
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, row: int) -> tuple[int, Any]:
+        if self._ask is not None:
+            self._ask()
+        if self._generators is None:
+            self._generators = find_generators(self._dataset, self._collate)
         index = int(self._indices[row])
-        seed_host((self._seed * STRIDE + index) % 2**32)  # the generators read 32 bits only
+        seed = self._seed * STRIDE + index
+        seed_host(seed % 2**32)  # the generators read 32 bits only
+        for place, generator in enumerate(self._generators, 1):
+            seed_generator(generator, seed + place * STRIDE)
         return index, self._dataset[index]
 
 

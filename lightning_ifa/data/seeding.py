@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,3 +18,15 @@ def seed_host(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
+
+
+@contextmanager
+def isolate_host() -> Iterator[None]:
+    """Put the states of these three back after a block, also after an error."""
+    states = (torch.default_generator.get_state(), random.getstate(), np.random.get_state())  # noqa: NPY002
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])  # noqa: NPY002

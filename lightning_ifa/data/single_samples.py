@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 from lightning_ifa.data.batches import BatchFunction, read_with
 from lightning_ifa.data.sampling import BATCH_SIZE, is_stream
@@ -29,12 +30,29 @@ def split_batches(loader: Any, batch_fn: BatchFunction | None = None) -> Any:
     if _is_one_sample(first):
         return DataLoader(loader.dataset, BATCH_SIZE, sampler=loader.sampler, **ways)
     size = len(read_with(batch_fn, first, raw=True)[0])
-    return DataLoader(_Rows(loader.dataset, loader.collate_fn, size, batch_fn), size, **ways)
+    rows = _Rows(loader.dataset, loader.collate_fn, size, batch_fn)
+    if type(loader.sampler).__iter__ is SequentialSampler.__iter__:
+        return DataLoader(rows, size, **ways)
+    if type(loader.sampler).__iter__ is RandomSampler.__iter__:
+        return DataLoader(rows, size, shuffle=True, **ways)
+    return DataLoader(rows, size, sampler=_RowsOfBatches(loader.sampler, size, len(rows)), **ways)
 
 
 def _is_one_sample(item: Any) -> bool:
     target = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
     return target is not None and getattr(target, "ndim", 0) == 0
+
+
+class _RowsOfBatches(Sampler[int]):
+    """The samples of those batches that the user's sampler chooses."""
+
+    def __init__(self, sampler: Any, size: int, length: int) -> None:
+        self.sampler, self._size, self._length = sampler, size, length
+
+    def __iter__(self) -> Iterator[int]:
+        for number in self.sampler:
+            start = int(number) * self._size
+            yield from range(start, min(start + self._size, self._length))
 
 
 class _Rows(Dataset[Any]):

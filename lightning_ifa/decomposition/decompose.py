@@ -106,7 +106,9 @@ def decompose(
     table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
-    extraction = FeatureExtractor(model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed)
+    extraction = FeatureExtractor(
+        model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient
+    )
     table = table.take(_rows_that_fit(table))
     ranked = train or table.take(np.arange(0, len(table), 2))
     if not importance_mask(ranked).any():

@@ -93,7 +93,9 @@ def check_maps(
     chosen = table.take(np.unique(np.linspace(0, len(table) - 1, min(samples, len(table))).astype(np.int64)))
     agreements, trust, randomised = [], [], []
     for layer in layers or (table.layer,):
-        extraction = FeatureExtractor(model, layer, task or table.task, batch_fn=batch_fn, seed=seed)
+        extraction = FeatureExtractor(
+            model, layer, task or table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient
+        )
         found = _class_maps(extraction, loader, chosen.indices, classes, methods)
         own = _class_positions(chosen.explained, classes)
         read = () if table.targets.dtype.kind == "f" else ("predictions", "targets")

@@ -121,7 +121,7 @@ def evaluate_maps(
         model: The network; weights, modes, hooks and random states stay as they are.
         loader: Loader over a map-style data set of 1-D, 2-D or 3-D inputs.
         method: Name of a CAM method, or a function ``(A, G) -> weights``.
-        layer: Name of the target layer; by default the last one with spatial output.
+        layer: Name of the target layer; by default the last activation the score depends on.
         task: Task or score function, as for ``analyze``.
         explain: Class whose map is made: each sample's ``"prediction"`` or ``"target"``, or a class number.
         baseline: Value of masked positions: ``"mean"``, ``"blur"``, or a number in the unit of the (normalised) input.

@@ -76,7 +76,7 @@ def confounder_channel_maps(
     values, known = candidate_values(table, source)
     channels = confounder_channels(table, values, known)
     rows, side = _example_rows(table, values, known, channels, examples)
-    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
+    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient)
     chosen = table.take(rows)
     maps, images = [], []
     with extraction.session():
@@ -183,7 +183,7 @@ def ablate_confounder(
         "confounder channels": [channels],
         "random": [rng.choice(c, len(channels), replace=False) for _ in range(RANDOM_DRAWS)],
     }
-    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed)
+    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient)
 
     def accuracies(channels: NDArray[np.int64]) -> tuple[float, float, float]:
         logits = ablate_channels(extraction, val_loader, table, channels) if len(channels) else table.logits

@@ -75,6 +75,8 @@ class ActivationCache:
             few = x[:FEW].clone()  # a network may change its input in place
             with extraction.forward_context(), allow_gradients():
                 target = find_layer(self._model, few, extraction.layer, extraction.reshape).target
+            if target.function is not None or target.rows > 1:
+                raise NotCacheableError("the layer is a function, or has its samples' slices in the batch axis")
             with extraction.forward_context():
                 calls = trace_forward(self._model, target, few).calls
             if _state(self._model) != before[0] or not torch.equal(torch.get_rng_state(), before[1]):

@@ -73,7 +73,8 @@ def convolution_groups(model: nn.Module, target: TargetLayer, x: Tensor) -> int:
         The number of groups, 1 where nothing is kept apart.
     """
     _, layers = trace_layers(model, lambda: run_with_state(model, as_ordinary_tensor(x[:2])))
-    end = next(i for i, layer in enumerate(layers) if layer.module is target.module)
+    last = len(layers) - 1  # of a function in the model's own forward
+    end = next((i for i, layer in enumerate(layers) if layer.module is target.module), last)
     before = [layer.module for layer in layers[: end + 1] if isinstance(layer.module, CONVOLUTIONS)]
     behind = [layer.module for layer in layers[end + 1 :] if isinstance(layer.module, CONVOLUTIONS)]
     nearest = [_groups(found) for found in (before[-1:], behind[:1])]

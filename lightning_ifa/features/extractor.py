@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.preserved_state import preserve_generators
 from lightning_ifa.data.sampling import Indices, collate_alone, drawn_twice, read_batches, reference_loader, sample_ids
 from lightning_ifa.features.feature_batch import FeatureBatch, NetworkRun
 from lightning_ifa.features.samples import SampleReader, regroup
@@ -26,6 +28,9 @@ from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 
+_session: ContextVar[ExitStack | None] = ContextVar("session", default=None)
+"""What the running session puts back at its end: a pass that is cut short by an error may be closed much later."""
+
 
 @dataclass(frozen=True)
 class FeatureExtractor:
@@ -33,7 +38,7 @@ class FeatureExtractor:
 
     Attributes:
         model: The network; called as ``model(x)``, unless ``forward_fn`` calls it.
-        layer: Target layer, or None for the last one with spatial output.
+        layer: Target layer, or None for the last activation the score depends on.
         task: One of ``TASKS``, a function ``(output, target) -> (n,)``, or ``"auto"``.
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
@@ -44,6 +49,8 @@ class FeatureExtractor:
         forward_context: Wraps each forward pass, as for mixed precision.
         reshape: Takes maps ``(n, c, *space)`` from the layer's output where its form is not recognised.
         forward_fn: Calls the network with a batch, where it is not called as ``model(x)``.
+        ask: Called before each sample and batch that is read; what it raises ends the pass.
+        gradient: ``"conservative"`` or ``"plain"``; see ``model.conservative_gradients``.
     """
 
     model: nn.Module
@@ -57,6 +64,9 @@ class FeatureExtractor:
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     reshape: Reshape | None = None
     forward_fn: ForwardFunction | None = None
+    ask: Callable[[], None] | None = None
+    gradient: str = "conservative"
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         """Fill the table for the given samples of a loader's data set; nothing is disturbed.
@@ -96,14 +106,18 @@ class FeatureExtractor:
         """Whether the loader's data set gives different inputs for one and the same index."""
         with self.session():
             reader = self._reader(loader, may_drop=True)
-            first, second = (reader.input_of(b)[0] for b in drawn_twice(loader, indices, self.seed))
+            first, second = (reader.input_of(b)[0] for b in drawn_twice(loader, indices, self.seed, self.ask))
         return first.shape != second.shape or not torch.equal(first, second)
 
     @contextmanager
     def session(self) -> Iterator[None]:
         """Leave no trace: evaluation mode, seeded random states, no gradients; everything is put back afterwards."""
-        with isolate(self.model, self.seed), torch.inference_mode(False), torch.no_grad():
-            yield
+        with isolate(self.model, self.seed), torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
+            token = _session.set(stack)
+            try:
+                yield
+            finally:
+                _session.reset(token)
 
     def batches(
         self,
@@ -130,24 +144,29 @@ class FeatureExtractor:
         Raises:
             DataError: The user's collation cannot join samples, or drops some that it had not dropped before.
         """
-        own = reference_loader(loader, indices, self.seed, apart)
+        own = reference_loader(loader, indices, self.seed, apart, self.ask)
         samples = self._reader(loader, may_drop).read(read_batches(own))
         named = [self.layer] if layers is None else layers
         caller = None if self.forward_fn is None else BatchForward(self.model, self.forward_fn)
-        run = NetworkRun(self.model, named, self.task, self.reshape, self.forward_context, state)
+        run = NetworkRun(
+            self.model, named, self.task, self.reshape, self.forward_context, state, self.gradient, self._known
+        )
         done = 0
-        installed = ExitStack()
-        try:
+        with ExitStack() as stack:
+            session = _session.get()
+            if session is not None:
+                session.callback(stack.close)
+            stack.enter_context(preserve_generators(loader.dataset, loader.collate_fn))
+            stack.callback(run.close)
             if caller is not None:
-                installed.enter_context(caller.installed())
+                stack.enter_context(caller.installed())
             for part in samples if size is None else regroup(samples, size):
+                if self.ask is not None:
+                    self.ask()
                 if caller is not None:
                     caller.begin(part.batch, part.x)
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
-        finally:
-            installed.close()
-            run.close()
 
     def _reader(self, loader: DataLoader[Any], may_drop: bool) -> SampleReader:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))

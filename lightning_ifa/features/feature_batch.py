@@ -19,13 +19,12 @@ from lightning_ifa.features.samples import Samples
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, pause_captures, run_captured
 from lightning_ifa.model.activation_patching import patch_output
 from lightning_ifa.model.forward import allow_gradients, explain_failures, look_for_logits, run_forward
-from lightning_ifa.model.layer_search import find_layer
+from lightning_ifa.model.layer_search import FoundLayer, find_layers
+from lightning_ifa.model.layer_survey import FEW
 from lightning_ifa.model.output_form import infer_task, output_tensor
 from lightning_ifa.model.outputs import Readout, ScoreFunction, read_output
 from lightning_ifa.model.probabilities import floating_leaves, is_within_unit
 from lightning_ifa.model.target_layer import Reshape, TargetLayer
-
-FEW = 2
 
 Classes = int | NDArray[np.int64] | Tensor
 """One class for all samples of a batch, or one a sample, ``(n,)``."""
@@ -37,11 +36,13 @@ class NetworkRun:
 
     Attributes:
         model: The network, already in evaluation mode.
-        layers: Names of the target layers, or None for the last one with spatial output.
+        layers: Names of the target layers, or None for the last activation the score depends on.
         task: The task; ``"auto"`` until the first batch has shown it.
         reshape: Takes maps from the layer's output where its form is not recognised.
         context: Wraps each forward pass, as for mixed precision.
         state: Weights to run with in place of the model's own, or None.
+        gradient: ``"conservative"`` or ``"plain"``.
+        known: The layers that were found before, by name and input shape; shared by the runs of one extractor.
         targets: The target layers; none until the first batch has shown them.
         captures: Captures at these; none until a batch is run.
     """
@@ -52,18 +53,24 @@ class NetworkRun:
     reshape: Reshape | None
     context: Callable[[], AbstractContextManager[Any]]
     state: Mapping[str, Tensor] | None
+    gradient: str
+    known: dict[tuple[str | None, torch.Size], FoundLayer] = field(default_factory=dict)
     targets: list[TargetLayer] = field(default_factory=list)
     captures: list[ActivationCapture] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
     _has_looked: bool = False
 
     def find_targets(self, x: Tensor, y: Any) -> None:
-        """Find the layers, and the task if it is not known, by a dry forward pass for each layer; once for all."""
+        """Find the layers, and the task if it is not known, by dry forward passes; once for all."""
         if self.targets:
             return
-        scores = partial(self._scores, y)
-        with self.context(), allow_gradients(), explain_failures():
-            found = [find_layer(self.model, x, layer, self.reshape, scores) for layer in self.layers]
+        shape, scores = x.shape[1:], partial(self._scores, y)
+        if any((name, shape) not in self.known for name in self.layers):
+            with self.context(), allow_gradients(), explain_failures():
+                made = find_layers(self.model, x, self.layers, self.reshape, scores)
+            for name, one in zip(self.layers, made, strict=True):
+                self.known[name, shape] = self.known[one.target.name, shape] = one
+        found = [self.known[name, shape] for name in self.layers]
         self.targets = [one.target for one in found]
         if self.task == "auto":
             self.task = infer_task(scores(found[0].output), y)
@@ -72,7 +79,8 @@ class NetworkRun:
         """Run the network through the captures, and give its own output."""
         self.find_targets(x, y)
         if not self.captures:
-            made = [ActivationCapture(self.model, target, state=self.state) for target in self.targets]
+            ways: dict[str, Any] = {"state": self.state, "conservative": self.is_conservative}
+            made = [ActivationCapture(self.model, target, **ways) for target in self.targets]
             self.captures = [self._open.enter_context(capture) for capture in made]
         with self.context():
             output = run_captured(self.captures, x)
@@ -97,6 +105,12 @@ class NetworkRun:
             score = self.task(output, few)
             return score.reshape(len(score), -1) if torch.is_tensor(score) and score.dim() else torch.empty(0, 1)
         return output_tensor(output, few, self.task)
+
+    @cached_property
+    def is_conservative(self) -> bool:
+        """Whether norms and attention are held; a ScriptModule records no graph that could be read."""
+        is_scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules())
+        return self.gradient == "conservative" and not is_scripted
 
     def close(self) -> None:
         """Take every hook off the network."""

@@ -98,7 +98,8 @@ def take_images(extraction: FeatureExtractor, loader: DataLoader[Any], table: Fe
 
 
 def _pixels(batch: FeatureBatch) -> NDArray[np.float32]:
-    return np.asarray(batch.x.float().numpy(force=True))
+    batch.run.find_targets(batch.x, batch.samples.y)
+    return np.asarray(batch.run.targets[0].as_picture(batch.x.float()).numpy(force=True))
 
 
 def _reduced(batch: FeatureBatch, table: FeatureTable, rows: Rows) -> Images:

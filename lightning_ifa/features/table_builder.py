@@ -69,10 +69,12 @@ class TableBuilder:
                     precision = _coarsest(raw, batch.output)
                     captured = CapturedBatch(batch.x, A, G, rescore.score, explained, precision)
                     require_sound_capture(run.model, capture.target, captured)
-                self._columns.append(_Columns(capture.target.name, self._map_size))
+                gradient = "plain" if capture.unplaced is None else "conservative"
+                self._columns.append(_Columns(capture.target.name, gradient, self._map_size))
             C, maps = contributions_and_cam(A, G, cam_weights(self._cam), rescore)
-            means = A.flatten(2).mean(2)
-            self._columns[number].add(properties, contributions=C, activations=means, cams=maps, **shared)
+            own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
+            own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
+            self._columns[number].add(properties, **own, **shared)
 
     def tables(self, asked: int, name_samples: Callable[[NDArray[np.int64]], NDArray[np.str_]]) -> list[FeatureTable]:
         """Give the tables, one a target layer.
@@ -107,6 +109,7 @@ class _Columns:
     """Batches on the way to columns; they lie on the CPU so that device memory stays flat."""
 
     layer: str
+    gradient: str
     map_size: tuple[int, ...] | None
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
@@ -130,7 +133,8 @@ class _Columns:
         labels["notes"] = tuple(notes)
         properties = pd.concat(self.properties, ignore_index=True)
         metadata = pd.DataFrame(index=properties.index)
-        return FeatureTable(**columns, properties=properties, metadata=metadata, layer=self.layer, **labels)
+        labels |= {"layer": self.layer, "gradient": self.gradient}
+        return FeatureTable(**columns, properties=properties, metadata=metadata, **labels)
 
 
 def _coarsest(*values: Any) -> torch.dtype:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from lightning_ifa.gate.model_metrics import ModelMetrics
-from lightning_ifa.gate.policy import Limit, Policy, family_keys, health_key
+from lightning_ifa.gate.keys import families_of, family_keys
+from lightning_ifa.gate.model_metrics import CONDITIONS, ModelMetrics
+from lightning_ifa.gate.policy import Limit, Policy
 from lightning_ifa.gate.verdict import Check, Verdict
 from lightning_ifa.statistics.significance import UNDECIDED
 
+UNTOLD = "cannot be told from this data"
+ACCEPTED = f"{UNTOLD}; the policy accepts that"
 _LARGEST = 1.7e308  # SQL stores give infinity back as 1.797e308
 
 
 def decide(policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Verdict:
     """Judge a candidate by a policy, against the metrics of the champion if there is one.
 
-    A missing, NaN or infinite number fails its check, and so does one that was measured on other data.
+    A missing, NaN or infinite number fails its check, and so does one that was measured on other data. A family that
+    cannot be told fails its checks, unless the policy accepts that; it never meets a limit by its number.
     """
-    checks = [_data_set(policy, candidate)]
-    checks += [_family(family, candidate) for family in policy.families]
+    checks = [Check("version", False, None, "may be promoted", candidate.obstacle)] if candidate.obstacle else []
+    checks.append(_data_set(policy, candidate))
+    checks += [_family(family, policy, candidate) for family in policy.families]
     for limit in policy.checks:
+        undecided = _undecided_family(limit, candidate)
+        if undecided and policy.accepts_undecided(undecided):
+            checks.append(_accepted(limit, candidate, undecided))
+            continue
         if limit.operator:
             checks.append(_absolute(limit, limit.operator, candidate))
         if limit.vs_champion:
@@ -55,20 +64,37 @@ def _data_set(policy: Policy, candidate: ModelMetrics) -> Check:
     return Check("data set", found == demanded, found, demanded, reason)
 
 
-def _family(family: str, candidate: ModelMetrics) -> Check:
+def _family(family: str, policy: Policy, candidate: ModelMetrics) -> Check:
     name, limit = f"family {family}", "analysed and decided"
     score, health = (candidate.metrics.get(key) for key in family_keys(family))
     for what, value in (("score", score), ("health", health)):
         if not is_usable(value):
             return Check(name, False, value, limit, _why(candidate, what, value))
-    if health == UNDECIDED:
-        return Check(name, False, health, limit, "cannot be told from this data")
-    return Check(name, True, health, limit)
+    if health != UNDECIDED:
+        return Check(name, True, health, limit)
+    if policy.accepts_undecided(family):
+        return Check(name, True, health, limit, ACCEPTED, undecided=family)
+    return Check(name, False, health, limit, f"{UNTOLD}; the policy refuses that", undecided=family)
+
+
+def _undecided_family(limit: Limit, numbers: ModelMetrics) -> str:
+    """Name the family of a limit where it cannot be told; empty where it can, or is not known at all."""
+    found = [f for f in families_of(limit.metric) if numbers.metrics.get(family_keys(f)[1]) == UNDECIDED]
+    return found[-1] if found else ""
+
+
+def _accepted(limit: Limit, candidate: ModelMetrics, family: str) -> Check:
+    value = candidate.metrics.get(limit.metric)
+    parts = [_describe_limit(limit, limit.operator)] if limit.operator else []
+    words = "; ".join([*parts, _describe_worsening(limit)] if limit.vs_champion else parts)
+    if not is_usable(value):
+        return Check(limit.metric, False, value, words, _why(candidate, limit.metric, value))
+    return Check(limit.metric, True, value, words, ACCEPTED, undecided=family)
 
 
 def _absolute(limit: Limit, operator: str, candidate: ModelMetrics) -> Check:
     bar = float(getattr(limit, operator))
-    words = f"{operator.replace('_', ' ')} {bar:g}" + _describe_bound(limit)
+    words = _describe_limit(limit, operator)
     value, problem = _value(limit, candidate)
     if value is None or problem:
         return Check(limit.metric, False, value, words, problem)
@@ -99,6 +125,11 @@ def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: M
     if candidate.dataset_digest is None or champion.dataset_digest != candidate.dataset_digest:
         reason = f"the champion's number speaks of other data ({champion.dataset_digest})"
         return Check(limit.metric, False, value, words, reason)
+    unlike = _unlike(candidate, champion)
+    if unlike:
+        return Check(limit.metric, False, value, words, unlike)
+    if _undecided_family(limit, champion):
+        return Check(limit.metric, False, value, words, f"the champion's family {UNTOLD}")
     worse = value - other if limit.lower_is_better else other - value
     shares = (limit.vs_champion.abs, None if limit.vs_champion.rel is None else limit.vs_champion.rel * abs(other))
     allowed = max(share for share in shares if share is not None)
@@ -106,13 +137,25 @@ def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: M
     return Check(limit.metric, met, value, words, f"champion {other:.6g}, worse by {worse:.6g}, allowed {allowed:.6g}")
 
 
+def _unlike(candidate: ModelMetrics, champion: ModelMetrics) -> str:
+    """Say in which way two analyses differ, so that their numbers must not be compared; empty where they do not."""
+    differing = [
+        f"{name} {champion.conditions.get(name, 'unknown')} instead of {candidate.conditions.get(name, 'unknown')}"
+        for name in CONDITIONS
+        if champion.conditions.get(name) != candidate.conditions.get(name)
+    ]
+    return (
+        f"the champion was analysed with {', '.join(differing)}; analyse both anew (--recompute)" if differing else ""
+    )
+
+
 def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:
     """Give the number to judge and, if it must not be used, the reason."""
-    value, health = numbers.metrics.get(limit.metric), numbers.metrics.get(health_key(limit.metric))
+    value, undecided = numbers.metrics.get(limit.metric), _undecided_family(limit, numbers)
     if value is None or not is_usable(value):
         return value, _why(numbers, limit.metric, value)
-    if health == UNDECIDED and health_key(limit.metric) != limit.metric:
-        return value, "its family cannot be told from this data"
+    if undecided and family_keys(undecided)[1] != limit.metric:
+        return value, f"its family {UNTOLD}"
     if limit.bound is None:
         return value, ""
     z = numbers.metrics.get(limit.bound.z)
@@ -132,6 +175,10 @@ def _why(numbers: ModelMetrics, what: str, value: float | None = None) -> str:
     if value is None:
         return f"{what} is missing" + (f": {numbers.problem}" if numbers.problem else "")
     return f"{what} is {'not a number' if math.isnan(value) else 'infinite'}"
+
+
+def _describe_limit(limit: Limit, operator: str) -> str:
+    return f"{operator.replace('_', ' ')} {getattr(limit, operator):g}" + _describe_bound(limit)
 
 
 def _describe_bound(limit: Limit) -> str:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, Metric
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
-from lightning_ifa.errors import UndecidableError
+from lightning_ifa.errors import FileError, UndecidableError
+from lightning_ifa.tracking.weights import WEIGHTS_TAG, digest_model
 
 STEP_TAG, DIGEST_TAG = "ifa.step", "ifa.dataset_digest"
+CONDITIONS = {"layer": "ifa.layer", "method": "ifa.cam", "version": "ifa.version"}
+"""What must be the same where two models are compared, and the tag of the logged model that tells it."""
 ADVICE = "register it with lightning_ifa.log_model, or let the gate re-analyse it (--recompute)"
 
 
@@ -29,6 +35,8 @@ class ModelMetrics:
         step: Training step, or None.
         origin: Source of the numbers, in words.
         problem: Why numbers are missing, in words; empty if none are.
+        conditions: Layer, method and version of the analysis, as far as they are known; see ``CONDITIONS``.
+        obstacle: Why this version must not be promoted whatever its numbers, in words; empty if it may.
     """
 
     subject: str
@@ -38,6 +46,8 @@ class ModelMetrics:
     step: int | None = None
     origin: str = "nowhere"
     problem: str = ""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    obstacle: str = ""
 
 
 def find_version(client: MlflowClient, uri: str) -> ModelVersion:
@@ -47,7 +57,7 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
         UndecidableError: The URI has another form.
         MlflowException: There is no such version, or no server.
     """
-    found = re.fullmatch(r"models:/([^/@]+)/(\d+)", uri)
+    found = re.fullmatch(r"models:/([^/:]+)/([0-9]{1,18})", uri)
     if not found:
         raise UndecidableError(f"{uri!r} is no model version; expected models:/NAME/VERSION, as in models:/leafnet/3")
     return client.get_model_version(*found.groups())
@@ -75,14 +85,18 @@ def find_model_metrics(
         source = str(version.source)
         return ModelMetrics(subject(version, source), source, problem=f"it points to no logged model; {ADVICE}")
     model = client.get_logged_model(model_id)
-    found = ModelMetrics(subject(version, model_id), model_id)
+    known_conditions = {name: model.tags[tag] for name, tag in CONDITIONS.items() if model.tags.get(tag)}
+    found = ModelMetrics(subject(version, model_id), model_id, conditions=known_conditions)
     attached = [metric for metric in model.metrics or [] if metric.key.startswith("ifa/")]
     with_data = [metric for metric in attached if metric.dataset_digest]
-    if with_data:
-        return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
-    step = _step(client, model, attached)
-    if step is None:
+    step = None if with_data else _step(client, model, attached)
+    if not with_data and step is None:
         return replace(found, problem=f"it is not recorded which training step it stems from; {ADVICE}")
+    problem = weights_problem(client, model, step)
+    if problem:
+        return replace(found, problem=problem)
+    if step is None:
+        return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
     known = _digest(client, model, step)
     here = [metric for metric in attached if metric.step == step]
     if here:
@@ -92,12 +106,62 @@ def find_model_metrics(
     return _at_step(replace(found, origin=f"history of run {model.source_run_id}"), history, step, known)
 
 
+def weights_problem(client: MlflowClient, model: LoggedModel, step: int | None = None) -> str:
+    """Say why numbers cannot be known to speak of the weights in a model's file; empty if they do.
+
+    Args:
+        client: Client of the tracking store.
+        model: The logged model; its file is downloaded and read, and nothing of it is run.
+        step: The step that the model stems from, for one whose weights only its run's tags know.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    recorded = model.tags.get(WEIGHTS_TAG)
+    if not recorded and step is not None and model.source_run_id:
+        tags = client.get_run(model.source_run_id).data.tags
+        recorded = tags.get(WEIGHTS_TAG) if tags.get(STEP_TAG) == str(step) else None
+    if not recorded:
+        return f"it is not recorded which weights its numbers speak of; {ADVICE}"
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"dst_path": folder, "tracking_uri": client.tracking_uri}
+        try:
+            found = digest_model(download_artifacts(artifact_uri=model.artifact_location, **where))
+        except FileError as error:
+            return f"its weights cannot be compared with those that its numbers speak of: {error}; {ADVICE}"
+    return "" if found == recorded else f"its file holds other weights than its numbers speak of; {ADVICE}"
+
+
+def find_obstacle(client: MlflowClient, version: ModelVersion) -> str:
+    """Say why a version must not be promoted whatever its numbers; empty if it may.
+
+    Raises:
+        MlflowException: The server refused, or was not reached.
+    """
+    if str(version.current_stage or "").lower() == "archived":
+        return "the version is archived"
+    if str(version.status or "READY") != "READY":
+        return f"the version is not ready: {version.status}"
+    model_id = logged_model_id(client, version)
+    model = client.get_logged_model(model_id) if model_id else None
+    if model and str(model.status) in ("FAILED", str(LoggedModelStatus.FAILED)):
+        return f"its logged model {model_id} is marked as failed"
+    run_id = (model.source_run_id if model else None) or version.run_id
+    try:
+        gone = bool(run_id) and client.get_run(str(run_id)).info.lifecycle_stage != "active"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return f"its run {run_id} does not exist any more"
+    return f"its run {run_id} is deleted" if gone else ""
+
+
 def logged_model_id(client: MlflowClient, version: ModelVersion) -> str | None:
     """Give the id of the logged model behind a version, also behind a copied one; None if there is none."""
     for _ in range(10):  # a copy of a copy of a copy
         if version.model_id:
             return str(version.model_id)
-        found = re.fullmatch(r"models:/(?:(m-[^/]+)|([^/@]+)/(\d+))", version.source or "")
+        found = re.fullmatch(r"models:/(?:(m-[^/]+)|([^/:]+)/([0-9]{1,18}))", version.source or "")
         if not found:
             return None
         if found[1]:
@@ -112,28 +176,27 @@ def subject(version: ModelVersion, model: str) -> str:
 
 
 def _on_data_set(client: MlflowClient, found: ModelMetrics, metrics: list[Metric], digest: str | None) -> ModelMetrics:
-    """Keep the newest value of each key on one data set: anyone may attach a nicer one on other data."""
+    """Take the latest evaluation on one data set, whole: anyone may attach a nicer one on other data."""
     digests = sorted({str(metric.dataset_digest) for metric in metrics})
     if digest not in digests:
         if len(digests) > 1:
             return replace(found, problem=f"it has numbers on {len(digests)} data sets, none of them {digest}")
         digest = digests[0]
-    newest: dict[str, Metric] = {}
-    for metric in metrics:
-        old = newest.get(metric.key)
-        if metric.dataset_digest == digest and (not old or _logged_at(metric) >= _logged_at(old)):
-            newest[metric.key] = metric
-    return replace(
-        found,
-        metrics={key: _true_value(client, metric) for key, metric in newest.items()},
-        dataset_digest=digest,
-        step=max(metric.step for metric in newest.values()),
-        origin="logged model",
-    )
-
-
-def _logged_at(metric: Metric) -> tuple[int, int]:
-    return metric.step, metric.timestamp
+    on_it = [metric for metric in metrics if metric.dataset_digest == digest]
+    latest = max(metric.timestamp for metric in on_it)
+    evaluations: dict[tuple[str | None, int], list[Metric]] = {}
+    for metric in on_it:
+        if metric.timestamp == latest:
+            evaluations.setdefault((metric.run_id, metric.step), []).append(metric)
+    if len(evaluations) > 1:
+        return replace(found, dataset_digest=digest, problem=f"{len(evaluations)} evaluations at one moment; {ADVICE}")
+    ((_, step), chosen), *_ = evaluations.items()
+    values = [(metric.key, _true_value(client, metric)) for metric in chosen]
+    whole = _at_step(replace(found, origin="logged model"), values, step, digest)
+    earlier = {metric.key for metric in on_it} - {metric.key for metric in chosen}
+    if earlier and not whole.problem:
+        whole = replace(whole, problem=f"the latest evaluation lacks it, an earlier one does not count; {ADVICE}")
+    return whole
 
 
 def _step(client: MlflowClient, model: LoggedModel, attached: list[Metric]) -> int | None:

@@ -1,4 +1,4 @@
-"""The gate's policy: the requirements on a model version, read from YAML; every error names its line."""
+"""The gate's policy: the requirements on a model version, read from YAML; every fault is told with its line."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from lightning_ifa.errors import PolicyError
+from lightning_ifa.gate.keys import families_of, family_keys, is_lower_better, require_alias
+from lightning_ifa.gate.strict_yaml import line_of, read_yaml
 
 LIMITS = ("at_most", "below", "at_least", "above")
 LOWER_IS_BETTER = ("at_most", "below")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Metric = Annotated[str, Field(pattern=r"^ifa/[\w.\-]+(/[\w.\-]+)+$", max_length=250)]
 Word = Annotated[str, Field(pattern=r"^[\w.\-]+$", max_length=60)]
+Family = Annotated[str, Field(pattern=r"^[\w.\-]+(/[\w.\-]+)*$", max_length=200)]
+"""A family, or one at a place: ``overfitting``, ``dataloader_1/overfitting``."""
+
+Undecided = Literal["refuse", "accept"]
+WHERE_UNDECIDED: Undecided = "refuse"
+"""What "cannot be told" means where a policy says nothing: a model about which nothing is known is not known to be
+sound. How often sound models are refused by it is being measured; until then the cautious side."""
+
+REST = "default"
 
 
 class _Strict(BaseModel):
@@ -110,7 +120,7 @@ class Champion(_Strict):
         missing: ``"accept"``: where no version holds the alias, relative limits pass; ``"refuse"``: they fail.
     """
 
-    alias: Annotated[str, Field(pattern=r"^[\w\-]+$")] = "champion"
+    alias: Annotated[str, AfterValidator(require_alias)] = "champion"
     missing: Literal["accept", "refuse"] = "refuse"
 
 
@@ -123,7 +133,10 @@ class Policy(_Strict):
         dataset_digest: Digest of the validation data that is required, as in the run's tag ``ifa.dataset_digest``;
             None for any, where candidate and champion must have been measured on the same.
         champion: The version that candidates are compared with.
-        families: Families that must have been analysed and must not be undecided.
+        families: Families that must have been analysed, and decided unless ``undecided`` accepts it; one of a further
+            validation loader or layer is named with its place, as in ``dataloader_1/overfitting``.
+        undecided: What "cannot be told" means, ``"refuse"`` or ``"accept"``: for all families, or for each of those
+            named, where ``default`` names all others.
         checks: The limits.
     """
 
@@ -131,8 +144,23 @@ class Policy(_Strict):
     version: Word
     dataset_digest: Word | None = None
     champion: Champion = Champion()
-    families: Annotated[tuple[Word, ...], Strict(False)] = ()
+    families: Annotated[tuple[Family, ...], Strict(False)] = ()
+    undecided: Undecided | dict[Family, Undecided] = WHERE_UNDECIDED
     checks: Annotated[tuple[Limit, ...], Strict(False), Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _require_known_families(self) -> Policy:
+        named = set() if isinstance(self.undecided, str) else set(self.undecided) - {REST}
+        known = set(self.families) | {family for check in self.checks for family in families_of(check.metric)}
+        if named - known:
+            raise ValueError(f"undecided: no check speaks of {', '.join(sorted(named - known))}")
+        return self
+
+    def accepts_undecided(self, family: str) -> bool:
+        """Whether "cannot be told" of a family, as named in ``families``, is no reason to refuse."""
+        rule = self.undecided
+        word = rule if isinstance(rule, str) else rule.get(family, rule.get(REST, WHERE_UNDECIDED))
+        return word == "accept"
 
     @property
     def digest(self) -> str:
@@ -155,25 +183,10 @@ class Policy(_Strict):
         """The key of every metric that a decision needs."""
         keys = {key for family in self.families for key in family_keys(family)}
         for check in self.checks:
-            keys |= {check.metric, health_key(check.metric)}
+            keys |= {check.metric, *(family_keys(family)[1] for family in families_of(check.metric))}
             if check.bound:
                 keys.add(check.bound.z)
         return frozenset(keys)
-
-
-def family_keys(family: str) -> tuple[str, str]:
-    """Give the keys of a family's score and health; without both, the family was not analysed."""
-    return f"ifa/{family}/score", f"ifa/health/{family}"
-
-
-def health_key(metric: str) -> str:
-    """Give the key of the health of a metric's family.
-
-    >>> health_key("ifa/overfitting/z"), health_key("ifa/health/outliers")
-    ('ifa/health/overfitting', 'ifa/health/outliers')
-    """
-    family = metric.split("/")[1]
-    return metric if family == "health" else f"ifa/health/{family}"
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -182,58 +195,48 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     Raises:
         PolicyError: The file cannot be read or is no policy; every fault is listed with its line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise PolicyError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from error
-    faults = [f"line {line}: {key}: given twice" for key, line in _repeated_keys(root)]
+    root, content, faults = read_yaml(path)
+    policy, known = None, {line for line, _ in faults}
     try:
         policy = Policy.model_validate(content)
     except ValidationError as error:
-        faults += [f"line {_line(root, e['loc'])}: {_describe(e)}" for e in error.errors(include_url=False)]
-    if faults:
-        raise PolicyError(f"{path} is no gate policy:\n  " + "\n  ".join(faults))
+        found = [(line_of(root, e["loc"]), _describe(e)) for e in error.errors(include_url=False)]
+        faults += [fault for fault in found if fault[0] not in known] or ([] if known else found)
+    else:
+        faults += [(line_of(root, ("checks", number)), fault) for number, fault in _wrong_way_round(policy)]
+    if policy is None or faults:
+        lines = "\n  ".join(f"line {line}: {fault}" for line, fault in sorted(faults))
+        raise PolicyError(f"{path} is no gate policy:\n  {lines}")
     return policy
+
+
+def _wrong_way_round(policy: Policy) -> Iterator[tuple[int, str]]:
+    """Find limits on the side on which this package's numbers are good, and pairs that no number can meet."""
+    for number, check in enumerate(policy.checks):
+        lower = is_lower_better(check.metric)
+        if lower is not None and lower != check.lower_is_better:
+            good, words = ("lower", "at_most or below") if lower else ("higher", "at_least or above")
+            yield number, f"{check.metric}: the wrong way round: {good} is better; expected {words}, or better: {good}"
+    for (_, one), (number, other) in combinations(enumerate(policy.checks), 2):
+        if one.metric == other.metric and _exclude(one, other):
+            yield number, f"{other.metric}: no number can meet {_words(one)} and {_words(other)} at once"
+
+
+def _exclude(one: Limit, other: Limit) -> bool:
+    if not one.operator or not other.operator or one.bound or other.bound:
+        return False
+    if (one.operator in LOWER_IS_BETTER) == (other.operator in LOWER_IS_BETTER):
+        return False
+    upper, lower = (one, other) if one.operator in LOWER_IS_BETTER else (other, one)
+    high, low = getattr(upper, str(upper.operator)), getattr(lower, str(lower.operator))
+    open_end = upper.operator == "below" or lower.operator == "above"
+    return bool(high < low or (high == low and open_end))
+
+
+def _words(limit: Limit) -> str:
+    return f"{limit.operator}: {getattr(limit, str(limit.operator)):g}"
 
 
 def _describe(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "the policy"
     return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
-
-
-def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Find the line of the deepest node on the way to a location; a missing key has the line of its parent."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in location:
-        child: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, child = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            child = node.value[part]
-            line = child.start_mark.line + 1
-        if child is None:
-            break
-        node = child
-    return line
-
-
-def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Find keys given twice in one mapping, of which YAML would silently drop the first."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.value, key.start_mark.line + 1
-            seen.add(key.value)
-            yield from _repeated_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _repeated_keys(value)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import click
 
 from lightning_ifa.gate.verdict import Check, Verdict
-from lightning_ifa.text import escape_markdown, keep_legal_xml
+from lightning_ifa.text import escape_markdown, join_words, keep_legal_xml
 
 _MARKS = {True: "pass", False: "FAIL"}
 
@@ -17,7 +17,7 @@ def markdown(verdict: Verdict) -> str:
     """Write the verdict as Markdown: a first line of plain text, the subject and its data, a table of the checks."""
     step = "unknown" if verdict.step is None else verdict.step
     lines = [
-        "PASS" if verdict.passed else f"FAIL, {len(verdict.failures)} of {len(verdict.checks)} checks",
+        headline(verdict),
         "",
         f"Subject {escape_markdown(verdict.subject)}; policy {escape_markdown(verdict.policy)}; "
         f"champion {escape_markdown(verdict.champion or 'none')}; "
@@ -31,6 +31,13 @@ def markdown(verdict: Verdict) -> str:
         cells = (check.name, _MARKS[check.passed], _value(check), check.limit, check.reason)
         lines.append("| " + " | ".join(map(escape_markdown, cells)) + " |")
     return "\n".join(lines)
+
+
+def headline(verdict: Verdict) -> str:
+    """Say the verdict in a line, with what it does not know."""
+    untold = f", though {join_words(verdict.accepted)} cannot be told" if verdict.accepted else ""
+    word = "PASS" if verdict.passed else f"FAIL, {len(verdict.failures)} of {len(verdict.checks)} checks"
+    return word + untold if verdict.passed else word
 
 
 def to_json(verdict: Verdict) -> str:
@@ -57,6 +64,17 @@ def junit_undecided(subject: str, reason: str) -> str:
     return _document(suite)
 
 
+def decided(verdict: Verdict) -> dict[str, str]:
+    """Write the result files of a verdict, by kind."""
+    return {"junit": junit(verdict), "json": to_json(verdict)}
+
+
+def undecided(subject: str, reason: str) -> dict[str, str]:
+    """Write the result files of a gate that could not decide, by kind."""
+    content = {"verdict": "undecided", "subject": subject, "reason": reason}
+    return {"junit": junit_undecided(subject, reason), "json": json.dumps(content, indent=1) + "\n"}
+
+
 def terminal(verdict: Verdict) -> str:
     """Write the verdict as a coloured table."""
     widths = [max(map(len, column)) for column in zip(*map(_cells, verdict.checks), strict=True)]
@@ -66,6 +84,7 @@ def terminal(verdict: Verdict) -> str:
         mark = click.style(_MARKS[check.passed], fg="green" if check.passed else "red", bold=not check.passed)
         lines.append(f"  {mark}  {name}  {value}  {limit}  {keep_legal_xml(check.reason)}".rstrip())
     word = click.style(verdict.word.upper(), fg="green" if verdict.passed else "red", bold=True)
+    word += headline(verdict).removeprefix("PASS") if verdict.passed else ""
     return "\n".join([*lines, f"{word}  {keep_legal_xml(verdict.subject)}  policy {verdict.policy}"])
 
 

@@ -5,24 +5,44 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import IFAError, UndecidableError
 from lightning_ifa.gate.decide import decide
-from lightning_ifa.gate.model_metrics import ModelMetrics, find_model_metrics, find_version, logged_model_id, subject
+from lightning_ifa.gate.keys import require_alias, require_model_name
+from lightning_ifa.gate.model_metrics import (
+    ModelMetrics,
+    find_model_metrics,
+    find_obstacle,
+    find_version,
+    logged_model_id,
+    subject,
+)
 from lightning_ifa.gate.policy import Policy, load_policy
-from lightning_ifa.gate.registry import alias_holder, hold_alias_lock, same_version, version_to_promote, write_verdict
+from lightning_ifa.gate.registry import (
+    alias_holder,
+    copy_version,
+    find_copy,
+    finish_promotion,
+    hold_alias_lock,
+    move_alias,
+    same_version,
+    write_verdict,
+)
 from lightning_ifa.gate.verdict import Verdict
 from lightning_ifa.tracking.store import default_store
+from lightning_ifa.tracking.weights import WEIGHTS_TAG
 
 log = logging.getLogger(__name__)
 
-Reanalysis = Callable[[str], tuple[dict[str, float], str]]
-"""Analyses the model at a URI anew and gives its metrics and the digest of the validation data."""
+Reanalysis = Callable[[str], tuple[Mapping[str, float], str] | tuple[Mapping[str, float], str, Mapping[str, str]]]
+"""Analyses the model at a URI anew and gives its metrics, the digest of the validation data and, where they are known,
+the conditions of the analysis; see ``ModelMetrics``."""
 
 
 def gate(
@@ -48,16 +68,16 @@ def gate(
         tracking_uri: Address of the MLflow store; by default MLflow's own.
 
     Returns:
-        The verdict. If it passed and ``promote`` was given, the alias has moved.
+        The verdict. If it passed and ``promote`` was given, the alias was seen at the version.
 
     Raises:
         PolicyError: The policy cannot be used.
-        UndecidableError: The server is unreachable, the version unknown, the alias moved meanwhile, or the model
-            cannot be analysed.
+        UndecidableError: The server is unreachable, the version or a name unknown, the alias moved meanwhile, or the
+            model cannot be analysed. Where something was written before that, the message says it, and the next run
+            completes it.
     """
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
-    if to and not promote:
-        raise UndecidableError(f"a copy in {to} needs the alias that it shall hold: promote=")
+    _require_names(promote, to)
     try:
         client = MlflowClient(tracking_uri)
         version = find_version(client, model)
@@ -72,16 +92,15 @@ def gate(
             verdict = decide(rules, candidate, other)
             if dry_run:
                 return verdict
-            if promote and verdict.passed:
-                alias.require(champion)
             itself = other is not None and other.model == candidate.model
-            write_verdict(client, version, verdict, rewrite=not itself)
             if promote and verdict.passed:
-                alias.promote(version, champion, verdict)
+                alias.promote(version, champion, verdict, itself)
+            else:
+                write_verdict(client, version, verdict, rewrite=not itself)
             return verdict
     except UndecidableError:
         raise
-    except Exception as error:  # whatever a store, a server or a loaded model throws: no decision
+    except (Exception, SystemExit) as error:  # whatever a store, a server or a loaded model throws: no decision
         log.debug("the gate could not decide", exc_info=True)
         reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
         raise UndecidableError(re.sub(r"//[^/@\s]+@", "//", reason)) from error
@@ -107,23 +126,71 @@ class _Alias:
         if not same_version(self.holder(), expected):
             raise UndecidableError(f"the alias {self.alias} of {self.name} moved meanwhile; run the gate again")
 
-    def promote(self, version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> None:
-        """Copy the version if the alias is another registered model's, and move the alias."""
-        chosen = version_to_promote(self.client, version, self.name)
-        if chosen is not version:
-            own = subject(chosen, logged_model_id(self.client, chosen) or str(chosen.source))
-            known = same_version(chosen, champion)
-            write_verdict(self.client, chosen, replace(verdict, subject=own), rewrite=not known)
-        if not same_version(chosen, champion):
+    def promote(self, version: ModelVersion, champion: ModelVersion | None, verdict: Verdict, itself: bool) -> None:
+        """Write the verdict, copy the version if the alias is another registered model's, and move the alias.
+
+        Each version's tag says "pass, not promoted" from before the alias moves until it was seen at its place.
+        """
+        self.require(champion)
+        chosen = find_copy(self.client, version, self.name)
+        moves = chosen is None or not same_version(chosen, champion)
+        if moves:
+            write_verdict(self.client, version, verdict, not itself, promoting=True)
+            chosen = chosen or copy_version(self.client, version, self.name)
+        assert chosen is not None
+        own = verdict
+        if not same_version(chosen, version):
+            model = logged_model_id(self.client, chosen) or str(chosen.source)
+            own = replace(verdict, subject=subject(chosen, model))
+            if moves:
+                write_verdict(self.client, chosen, own, promoting=True)
+        if moves:
             self.require(champion)
-            self.client.set_registered_model_alias(self.name, self.alias, str(chosen.version))
+            move_alias(self.client, self.name, self.alias, chosen)
+        self._finish(chosen, own, moves, itself)
+        if not same_version(chosen, version):
+            self._finish(version, verdict, moves, itself)
+
+    def _finish(self, version: ModelVersion, verdict: Verdict, moved: bool, itself: bool) -> None:
+        """Let the tag say "pass"; what failed here is made up for by the next run.
+
+        Raises:
+            UndecidableError: The server refused, or was not reached; the alias is at the version.
+        """
+        try:
+            known = self.client.get_model_version(version.name, version.version) if moved else version
+            finish_promotion(self.client, known, verdict, rewrite=moved or not itself)
+        except (MlflowException, OSError) as error:
+            raise UndecidableError(
+                f"promoted: the alias {self.alias} of {self.name} is at the version that passed; but its verdict could "
+                f"not be written to the end, run the gate again: {type(error).__name__}"
+            ) from error
+
+
+def _require_names(promote: str | None, to: str | None) -> None:
+    try:
+        if promote is not None:
+            require_alias(promote)
+        if to is not None:
+            require_model_name(to)
+    except ValueError as error:
+        raise UndecidableError(str(error)) from None
+    if to is not None and promote is None:
+        raise UndecidableError(f"a copy in {to} needs the alias that it shall hold: promote=")
 
 
 def _reanalyze(
     client: MlflowClient, version: ModelVersion, policy: Policy, digest: str | None, reanalyze: Reanalysis | None
 ) -> ModelMetrics:
+    obstacle = find_obstacle(client, version)
     if reanalyze is None:
-        return find_model_metrics(client, version, policy.metrics, digest)
+        return replace(find_model_metrics(client, version, policy.metrics, digest), obstacle=obstacle)
     model = logged_model_id(client, version) or str(version.source)
-    metrics, seen = reanalyze(f"models:/{version.name}/{version.version}")
-    return ModelMetrics(subject(version, model), model, metrics, seen, origin="a new analysis by the gate")
+    metrics, seen, *conditions = reanalyze(f"models:/{version.name}/{version.version}")
+    about = dict(conditions[0]) if conditions else {}
+    measured = about.pop("weights", "")
+    known = client.get_logged_model(model).tags.get(WEIGHTS_TAG) if measured and model.startswith("m-") else None
+    if known and known != measured:
+        obstacle = obstacle or f"its files hold other weights than its tag {WEIGHTS_TAG} says"
+    origin = "a new analysis by the gate"
+    return ModelMetrics(subject(version, model), model, metrics, seen, None, origin, "", about, obstacle)

@@ -17,6 +17,7 @@ class Check:
         value: The value that was found; None if there is none.
         limit: The requirement, in words.
         reason: Why the check passed or failed, in words.
+        undecided: The family that cannot be told, if that is why; empty otherwise.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Check:
     value: float | str | None
     limit: str
     reason: str = ""
+    undecided: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Verdict:
     def failures(self) -> tuple[Check, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The families that cannot be told, which the policy accepts."""
+        return tuple(dict.fromkeys(check.undecided for check in self.checks if check.passed and check.undecided))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON, which knows no NaN: such a value becomes a string."""

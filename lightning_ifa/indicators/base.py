@@ -40,6 +40,8 @@ class Finding:
         subject: Name of what the score is about, such as the strongest confounder candidate; empty for the layer.
         limit: The score above which this finding alarms; NaN stands for the family's usual limit until it is filled in.
         tables: What the family lists, by name; saved and loaded with the report.
+        detectable: The smallest score that these samples would have alarmed on with a chance of 80 %, in units of the
+            score; NaN where it is not known.
     """
 
     score: float
@@ -50,6 +52,7 @@ class Finding:
     subject: str = ""
     limit: float = math.nan
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    detectable: float = math.nan
 
     @property
     def alarm(self) -> bool:

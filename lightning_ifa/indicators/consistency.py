@@ -5,11 +5,13 @@ Algebra, not evidence: a self-check of layer, method and scale that untrained an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.indicators.base import (
     Explanation,
     Finding,
@@ -20,10 +22,12 @@ from lightning_ifa.indicators.base import (
     undecided,
 )
 from lightning_ifa.indicators.context import AnalysisContext
-from lightning_ifa.statistics.completeness import completeness, pearson
+from lightning_ifa.statistics.completeness import completeness, pearson, spread_within
 from lightning_ifa.statistics.significance import health
+from lightning_ifa.text import quote_name
 
 RESIDUE_LIMIT = 0.05
+MOST_UNPLACED = 0.9
 
 
 class Consistency(Indicator):
@@ -36,7 +40,9 @@ class Consistency(Indicator):
     def assess(self, context: AnalysisContext) -> Finding:
         """Compare the explained logits of the validation split with the sums of its maps."""
         table = context.validation
-        return consistency(_explained_logits(context), table.intensity, table.explained)
+        finding = consistency(_explained_logits(context), _sums(table), table.explained)
+        share = _unplaced_share(table)
+        return replace(finding, details={**finding.details, "unplaced": share}) if share else finding
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Say what the maps are not good for."""
@@ -47,17 +53,33 @@ class Consistency(Indicator):
             f"{finding.limit:.0%}), so a brighter map does not mean more evidence."
         )
         advice = (
-            "Do not compare the maps' intensities at this layer with this method. HiResCAM at the last convolution is "
-            "the safe choice; behind a LayerNorm head no method is."
+            "Do not compare the maps' intensities at this layer with this method. HiResCAM at the last layer with "
+            "positions is the safe choice."
         )
+        if context.validation.gradient == "plain":
+            advice += (
+                ' Behind a LayerNorm or attention it needs gradient="conservative", the default, and a network that is '
+                "no ScriptModule: plain gradients sum to nothing there."
+            )
         return Explanation(found, describe_certainty(finding), advice)
+
+    def warnings(self, context: AnalysisContext) -> list[str]:
+        """Say where the maps can show next to nothing, although they are right."""
+        share, table = _unplaced_share(context.validation), context.validation
+        if share < MOST_UNPLACED:
+            return []
+        return [
+            f"at layer {quote_name(table.layer)} {share:.0%} of what makes the logit rise and fall comes through a "
+            "class token or past the layer, where no map can show it; an earlier layer shows more"
+        ]
 
     def statistic(self, finding: Finding, context: AnalysisContext) -> Statistic | None:
         """The residue of some of the rows."""
         table, logits = context.validation, _explained_logits(context)
+        sums = _sums(table)
 
         def residue(rows: Rows, _: Rows) -> float:
-            complete = completeness(logits[rows], table.intensity[rows], table.explained[rows])
+            complete = completeness(logits[rows], sums[rows], table.explained[rows])
             return float(np.clip(1 - np.nan_to_num(complete, nan=1.0), 0, 1))
 
         return residue
@@ -68,20 +90,32 @@ def _explained_logits(context: AnalysisContext) -> NDArray[Any]:
     return np.asarray(table.logits[np.arange(len(table)), table.explained])
 
 
+def _sums(table: FeatureTable) -> NDArray[Any]:
+    """What should rise and fall with the logit: the map's sum, and what is known to have no place in the map."""
+    return np.asarray(table.intensity + table.unplaced)
+
+
+def _unplaced_share(table: FeatureTable) -> float:
+    """Share of the spread within classes that comes through class tokens or past the layer, where no map shows it."""
+    placed, unplaced = (spread_within(part, table.explained) for part in (table.intensity, table.unplaced))
+    return unplaced / (placed + unplaced) if unplaced else 0.0
+
+
 def consistency(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> Finding:
     """Judge whether map intensities can be compared between images.
 
     Score: ``1 - completeness``, clipped to [0, 1]; 0 exact, 0.05 alarm. On a pool + linear head HiResCAM gives 0
-    to rounding; behind a LayerNorm head about 1, although Pearson looks fine there.
+    to rounding, and so it does behind a LayerNorm by the conservative gradient; by the plain one about 1 there,
+    although Pearson looks fine.
 
     Args:
         scores: ``(n,)`` the explained logit.
-        sums: ``(n,)`` sum of the map over space.
+        sums: ``(n,)`` sum of the map over space, with what is known to have no place in it.
         explained: ``(n,)`` class explained.
     """
     complete = completeness(scores, sums, explained)
     if np.isnan(complete):
-        return undecided("the explained score is constant within every class")
+        return undecided("the explained score is constant within every class, to rounding")
     score = float(np.clip(1 - complete, 0, 1))
     correlation = pearson(scores, sums, explained)
     details = {"completeness": complete, "pearson": 0.0 if np.isnan(correlation) else correlation}

@@ -26,13 +26,14 @@ from lightning_ifa.indicators.context import AnalysisContext, TrendPoint, eviden
 from lightning_ifa.statistics.generalization_gap import (
     SplitSample,
     cut_at_median,
+    gap_spread,
     gaps_by_class,
     gaps_by_feature,
     left_null,
     shift_auc,
     standardised_gap,
 )
-from lightning_ifa.statistics.significance import Z_LIMIT, health
+from lightning_ifa.statistics.significance import UNDECIDED, Z_LIMIT, detectable, health
 from lightning_ifa.text import join_sentences, join_words, start_sentence
 
 GAP_LIMIT = 0.35
@@ -192,7 +193,8 @@ def overfitting(train: SplitSample, val: SplitSample, seed: int = 0) -> Finding:
     Beside it ``hard_gap``, the same of margins cut at their median: it ranks mild overfitting better among networks
     trained on the same data; no one limit holds for it on every data set, so it decides nothing.
     Cannot be told: under a covariate shift (``shift`` above 0.70), since every train-validation distance then
-    fires; without a class that has two samples on both sides.
+    fires; without a class that has two samples on both sides; where nothing was found among so few samples that chance
+    alone could hide a gap of 0.35 (three of its standard deviations are more), about 150 in each split.
 
     Args:
         train: Labelled training samples.
@@ -206,7 +208,8 @@ def overfitting(train: SplitSample, val: SplitSample, seed: int = 0) -> Finding:
     hard_gap, _ = standardised_gap(hard_train, train.strata, hard_val, val.strata)
     intensity_gap, _ = standardised_gap(train.intensity, train.strata, val.intensity, val.strata)
     shift = shift_auc(train.activations, train.strata, val.activations, val.strata, seed)
-    limit = max(GAP_LIMIT, SURE_GAP + ERRORS * (gap / z if z else 0.0))
+    spread = gap_spread(train.strata, val.strata)
+    limit = max(GAP_LIMIT, SURE_GAP + ERRORS * spread)
     details = {"margin_gap": gap, "hard_gap": hard_gap, "intensity_gap": intensity_gap, "shift": shift, "limit": limit}
     noise = np.sqrt((len(train.margins) + len(val.margins)) / (12.0 * len(train.margins) * len(val.margins)))
     if shift > max(SHIFT_LIMIT, 0.5 + 3 * noise):
@@ -215,4 +218,12 @@ def overfitting(train: SplitSample, val: SplitSample, seed: int = 0) -> Finding:
             "sign of overfitting; is the training set augmented? then give train_dataloader= a clean one",
             details,
         )
-    return Finding(max(gap, 0.0), z, health(gap, limit, z), details, limit=limit)
+    least = detectable(spread, limit)
+    found = Finding(max(gap, 0.0), z, health(gap, limit, z), details, limit=limit, detectable=least)
+    if found.alarm or Z_LIMIT * spread <= GAP_LIMIT:
+        return found
+    few = (
+        f"{len(train.margins):,} training and {len(val.margins):,} validation samples show only a gap of {least:.2f} "
+        f"standard deviations or more with any certainty, and {GAP_LIMIT} is too much already; analyse more samples"
+    )
+    return replace(found, health=UNDECIDED, note=few)

@@ -1,7 +1,7 @@
 """Cut a network at one layer and differentiate only what comes after it.
 
-With ``activation_patching`` and ``tracing`` the only places in the package that register hooks, each for the duration
-of a ``with`` block or of one pass.
+Hooks are registered by ``layer_hooks``, ``call_watch`` and ``tracing`` only, each for the duration of a ``with`` block
+or of one pass.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_ifa.errors import LayerError, OutputError
+from lightning_ifa.model.conservative_gradients import Rule, find_rule
 from lightning_ifa.model.forward import (
     allow_gradients,
     as_ordinary_tensor,
@@ -23,7 +23,8 @@ from lightning_ifa.model.forward import (
     explain_failures,
     run_with_state,
 )
-from lightning_ifa.model.target_layer import TargetLayer, as_target_layer, plain_name
+from lightning_ifa.model.layer_hooks import Removable, hook_output
+from lightning_ifa.model.target_layer import TargetLayer, as_target_layer, first_output, plain_name
 
 
 class ActivationCapture:
@@ -39,6 +40,11 @@ class ActivationCapture:
         layer: The module to cut at, one of ``model.modules()``, or one of its calls.
         name: Name of the layer in error messages.
         state: Parameters and buffers to run with in place of the model's own, by name; the model keeps its own.
+        conservative: Whether to hold norms and attention weights behind the layer; see ``conservative_gradients``.
+
+    Attributes:
+        unplaced: What of the last score, ``(n,)``, comes through entries of the layer's output without a position, as
+            class tokens, and past the layer, as in a residual stream; None where the gradient was a plain one.
 
     Example::
 
@@ -53,33 +59,56 @@ class ActivationCapture:
         layer: nn.Module | TargetLayer,
         name: str = "",
         state: Mapping[str, Tensor] | None = None,
+        conservative: bool = False,
     ) -> None:
         self.model, self.target, self.state = model, as_target_layer(layer, name), state
+        self.conservative = self._follows_input = conservative
+        self.unplaced: Tensor | None = None
+        self._input: Tensor | None = None
+        self._marked: Tensor | None = None
         self._leaf: Tensor | None = None
         self._lends: bool | None = None  # None until a pass has shown that what follows leaves the activation as it is
         self._lent: tuple[int, Tensor | None] = 0, None
         self._calls = 0
         self._paused = self._shut_in = False
-        self._handle: RemovableHandle | None = None
+        self._handles: list[Removable] = []
 
     def __enter__(self) -> ActivationCapture:
         _require_fixed_normalisation(self.model)
         self.state = self.state or copy_inference_state(self.model)
-        self._handle = self.target.module.register_forward_hook(self._cut)
+        self._handles = [hook_output(self.target, self._cut)]
+        if self.conservative and self.target.function is None:
+            self._handles.append(self.target.module.register_forward_pre_hook(self._follow_input))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = self._leaf = None
+        for handle in self._handles:
+            handle.remove()
+        self.begin()
 
     def begin(self) -> None:
         """Forget the last pass; ``forward`` does it, and so must who runs the network without it."""
         self._leaf, self._calls, self._shut_in = None, 0, False
+        self._forget_input()
 
-    def _cut(self, module: nn.Module, args: Any, output: Any) -> Any:
+    def _follow_input(self, module: nn.Module, args: Any) -> None:
+        """Let the graph hold what passes the layer by: its input, which a residual stream adds again behind it."""
+        if self._paused or not self._follows_input or self.target.call not in (None, self._calls):
+            return
+        x = args[0] if args else None
+        if torch.is_tensor(x) and x.is_floating_point() and not x.is_inference():
+            self._input = x
+            if not x.requires_grad:
+                self._marked = x.requires_grad_()
+
+    def _forget_input(self) -> None:
+        if self._marked is not None:
+            self._marked.requires_grad_(False)
+        self._input = self._marked = None
+
+    def _cut(self, output: Any) -> Any:
         if self._paused:
             return output
         turn, self._calls = self._calls, self._calls + 1
@@ -87,13 +116,17 @@ class ActivationCapture:
             return output
         if torch.is_inference_mode_enabled():
             raise LayerError(_inside_block(self.target, "torch.inference_mode()"))
-        output = as_ordinary_tensor(output)
-        maps = self.target.read(output)
-        is_behind_another_cut = torch.is_grad_enabled() and maps.requires_grad
-        self._leaf = maps if is_behind_another_cut else maps.detach().requires_grad_()
+        output = tuple(map(as_ordinary_tensor, output)) if type(output) is tuple else as_ordinary_tensor(output)
+        self.target.read(output)  # refuses what is no map
+        whole = first_output(output)
+        if self._input is not None and self._input.shape[:1] != whole.shape[:1]:
+            self._forget_input()
+        is_behind_another_cut = torch.is_grad_enabled() and whole.requires_grad
+        self._leaf = whole if is_behind_another_cut else whole.detach().requires_grad_()
         torch.set_grad_enabled(True)  # the no_grad() around the forward pass undoes it
         self._lent = self._leaf._version, _sums(self._leaf) if self._lends is None else None
-        return self.target.write(output, self._leaf.clone() if self._lends is False else self._leaf)
+        given = self._leaf.clone() if self._lends is False else self._leaf
+        return (given, *output[1:]) if type(output) is tuple else given
 
     def _keeps_activation(self) -> bool:
         """Whether what followed the layer left its activation as it was; without a copy it may not have."""
@@ -150,7 +183,7 @@ def run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
     with suppress(_OverwrittenError):
         return _run_captured(captures, x)
     for capture in captures:
-        capture._lends = False
+        capture._lends = capture._follows_input = False
     return _run_captured(captures, x)
 
 
@@ -173,9 +206,15 @@ def _run_captured(captures: Sequence[ActivationCapture], x: Tensor) -> Any:
 
 
 def gradients(
-    captures: Sequence[ActivationCapture], score: Tensor, *, keep: bool = False, required: bool = True
+    captures: Sequence[ActivationCapture],
+    score: Tensor,
+    *,
+    keep: bool = False,
+    required: bool = True,
 ) -> list[tuple[Tensor, Tensor]]:
     """Activation and gradient at every capture, from one backward pass; see ``ActivationCapture.gradient``.
+
+    A conservative capture with a norm or attention behind it gets a backward pass of its own.
 
     Args:
         captures: The captures of one pass.
@@ -190,16 +229,68 @@ def gradients(
     if not score.requires_grad:
         raise OutputError(_without_graph(captures[0]))
     with torch.inference_mode(False), explain_failures():
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            score.sum(), leaves, retain_graph=keep, allow_unused=True
-        )
+        found = _differentiate(captures, leaves, score, keep)
     for capture, grad in zip(captures, found, strict=True):
         if grad is None and required:
             raise OutputError(
-                f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
+                _quantized(capture.model)
+                or f'the score does not depend on layer "{capture.target.name}"; name a layer on the way to the output'
             )
-    pairs = zip(leaves, found, strict=True)
-    return [(leaf.detach(), torch.zeros_like(leaf) if grad is None else grad) for leaf, grad in pairs]
+    return [
+        (capture.target.read(leaf.detach()), capture.target.read(torch.zeros_like(leaf) if grad is None else grad))
+        for capture, leaf, grad in zip(captures, leaves, found, strict=True)
+    ]
+
+
+def _differentiate(
+    captures: Sequence[ActivationCapture], leaves: Sequence[Tensor], score: Tensor, keep: bool
+) -> list[Tensor | None]:
+    """One backward pass for each capture with a rule, and one for all others together."""
+    rules = [
+        find_rule(score, leaf, capture._input) if capture.conservative else None
+        for capture, leaf in zip(captures, leaves, strict=True)
+    ]
+    plain = [number for number, rule in enumerate(rules) if rule is None]
+    total, found = score.sum(), dict[int, Tensor | None]()
+    if plain:
+        wanted, more = [leaves[number] for number in plain], len(plain) < len(rules)
+        grads = torch.autograd.grad(total, wanted, retain_graph=keep or more, allow_unused=True)
+        found |= dict(zip(plain, grads, strict=True))
+    for number, (capture, rule) in enumerate(zip(captures, rules, strict=True)):
+        capture.unplaced = None
+        capture._follows_input = rule is not None and capture._follows_input
+        if rule is not None:
+            more = any(later is not None for later in rules[number + 1 :])
+            found[number] = _by_rule(capture, leaves[number], total, rule, keep or more)
+        if not keep:
+            capture._forget_input()
+    return [found[number] for number in range(len(leaves))]
+
+
+def _by_rule(capture: ActivationCapture, leaf: Tensor, total: Tensor, rule: Rule, keep: bool) -> Tensor | None:
+    """Take the gradient at the layer, and note what of the score has no position there."""
+    at_leaf: list[Tensor] = []
+
+    def stop(grad: Tensor) -> Tensor:  # what the layer's input gets is then what has passed the layer by
+        at_leaf.append(grad)
+        return torch.zeros_like(grad)
+
+    wanted = [leaf] if capture._input is None else [leaf, capture._input]
+    handle = leaf.register_hook(stop)  # type: ignore[no-untyped-call]
+    try:
+        with rule.active():
+            grads = torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True)
+    finally:
+        handle.remove()
+    if not at_leaf:
+        return None
+    product = leaf.detach() * at_leaf[0]
+    placed = _sums(capture.target.read(product).float())
+    capture.unplaced = _sums(product.float().reshape(len(placed), -1)) - placed
+    for x, grad in zip(wanted[1:], grads[1:], strict=True):
+        if grad is not None:
+            capture.unplaced += _sums((x.detach() * grad).float().reshape(len(placed), -1))
+    return at_leaf[0]
 
 
 @contextmanager
@@ -233,10 +324,22 @@ def _sums(activation: Tensor) -> Tensor:
 def _without_graph(capture: ActivationCapture) -> str:
     if capture._shut_in:
         return _inside_block(capture.target, "torch.no_grad()")
-    return (
+    return _quantized(capture.model) or (
         f'the score does not depend on layer "{capture.target.name}": its output is detached, or the model returns '
         "class indices instead of logits"
     )
+
+
+def _quantized(model: nn.Module) -> str:
+    """Say that a model is quantised; empty if it is not."""
+    kinds = "torch.ao.nn.quantized", "torch.nn.quantized"
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(kinds):
+            return (
+                f'the model is quantised: module "{plain_name(name)}" computes in integers and has no backward pass; '
+                "analyse the model from before the quantisation"
+            )
+    return ""
 
 
 def _inside_block(target: TargetLayer, block: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_ifa.model.forward import copy_inference_state, run_forward
+from lightning_ifa.model.layer_hooks import hook_output
 from lightning_ifa.model.target_layer import TargetLayer, as_target_layer
 
 
@@ -53,12 +54,12 @@ def patch_output(layer: nn.Module | TargetLayer, change: Callable[[Tensor], Tens
     """
     target, turns = as_target_layer(layer), count()
 
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+    def hook(output: Any) -> Any:
         if target.call is None or target.is_at(next(turns)):
             return target.write(output, change(target.read(output)))
         return None
 
-    handle = target.module.register_forward_hook(hook)
+    handle = hook_output(target, hook)
     try:
         yield
     finally:

@@ -60,7 +60,7 @@ class BatchForward:
     def _filled(self, x: Tensor) -> Any:
         assert self._x is not None
         count, wanted = len(self._x), len(x)
-        if wanted > count and wanted % count:
+        if wanted > count and wanted % count and not _repeated.get():
             raise BatchError(f"forward_fn was asked for {wanted} inputs of a batch of {count} samples")
         place = self._x
         filled = replace_input(self._batch, place, _PLACE)
@@ -70,6 +70,8 @@ class BatchForward:
                 return value
             if not torch.is_tensor(value):
                 return value
+            if _repeated.get() and value.dim() and len(value) == count:
+                return value[:1].repeat(wanted, *[1] * (value.dim() - 1))
             if not value.dim() or len(value) != count or wanted == count:
                 return value.clone()  # the network may change it in place
             return value[:wanted].clone() if wanted < count else value.repeat(wanted // count, *[1] * (value.dim() - 1))
@@ -96,6 +98,19 @@ def roll_other_inputs() -> Iterator[None]:
         yield
     finally:
         _rolled.reset(token)
+
+
+_repeated: ContextVar[bool] = ContextVar("repeated", default=False)
+
+
+@contextmanager
+def repeat_first_of_other_inputs() -> Iterator[None]:
+    """Let other inputs be those of the first sample, for inputs that are all made of it."""
+    token = _repeated.set(True)
+    try:
+        yield
+    finally:
+        _repeated.reset(token)
 
 
 def _restore(model: nn.Module, own: Any) -> None:

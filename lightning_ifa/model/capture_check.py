@@ -65,7 +65,7 @@ def require_sound_capture(model: nn.Module, target: TargetLayer, captured: Captu
     rest = score - (A * G).flatten(1).sum(1)
     for label in torch.unique(explained):
         own = explained == label
-        if own.sum() < 2 or not _constant(G[own].flatten(1)):
+        if own.sum() < 2 or not _constant(G[own].flatten(1)) or not _is_felt(A[own], G[own], score[own]):
             continue
         allowed = RESIDUE * score[own].std() + EQUAL * score.abs().max()
         if rest[own].std() > allowed and depends_on_layer_only(model, target, x):
@@ -74,6 +74,12 @@ def require_sound_capture(model: nn.Module, target: TargetLayer, captured: Captu
                 f"minus the sum of the contributions varies by {float(rest[own].std()):.3g} instead of being the "
                 "bias; does a forward hook change the layer's output after it was recorded?"
             )
+
+
+def _is_felt(A: Tensor, G: Tensor, score: Tensor) -> bool:
+    """Whether the layer reaches the score at all, and not by less than the score's own rounding."""
+    largest = A.abs().max().double() * G.abs().max().double()
+    return bool(largest * A[0].numel() > torch.finfo(torch.float32).eps * score.abs().max().double())
 
 
 def _constant(gradients: Tensor) -> bool:

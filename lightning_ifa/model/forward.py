@@ -105,8 +105,8 @@ def explain_failures() -> Iterator[None]:
     """Turn torch's errors whose cause in the network is known into ones that say what helps.
 
     Raises:
-        OutputError: The network reads a tensor cached in inference mode, or checkpoints reentrantly behind the layer,
-            or is not called as ``model(x)``.
+        OutputError: The network reads a tensor cached in inference mode, is not called as ``model(x)``, or, behind the
+            layer, checkpoints reentrantly or has a recurrent layer of cuDNN.
     """
     try:
         yield
@@ -128,6 +128,8 @@ def explain_failures() -> Iterator[None]:
 _KNOWN_FAILURES = {
     "nference tensor": "the model reads a tensor that it cached during an earlier pass in inference mode; "
     "Trainer(inference_mode=False) avoids it",
+    "cudnn RNN backward": "the model has a recurrent layer behind the target layer, and cuDNN has no backward pass for "
+    "it in evaluation mode; set torch.backends.cudnn.enabled = False for the analysis, or analyse on the CPU",
     "use_reentrant=True": "the model checkpoints activations behind the layer with use_reentrant=True, through which "
     "the gradient at a layer cannot be taken; checkpoint(..., use_reentrant=False) can do it",
 }

@@ -18,19 +18,26 @@ Reshape = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class TargetLayer:
-    """One call of one module.
+    """One call of one module, or of an activation function in a module's own forward.
 
     Attributes:
         name: Name of the layer in messages and tables.
         module: The module.
         call: Which of its calls in a forward pass, from 0; None where there is one only.
         reshape: Takes maps from an output of another form, as tokens; None where the output is ``(n, c, *space)``.
+        function: Name of a function, as ``relu``, if what it returns inside the module is meant.
+        rows: Rows of the output that belong to one sample: more than 1 where slices or frames lie in the batch axis.
+            ``reshape`` then takes ``(n, rows, ...)``.
+        inputs: The input's axes that the maps' axes follow; empty where that is not known.
     """
 
     name: str
     module: nn.Module
     call: int | None = None
     reshape: Reshape | None = None
+    function: str | None = None
+    rows: int = 1
+    inputs: tuple[int, ...] = ()
     _known: dict[tuple[int, ...], tuple[Tensor, torch.Size]] = field(default_factory=dict, repr=False)
 
     def is_at(self, turn: int) -> bool:
@@ -52,27 +59,44 @@ class TargetLayer:
         Raises:
             LayerError: The module returns no floating-point tensor, or ``reshape`` does more than pick and move.
         """
+        output = first_output(output)
         if not torch.is_tensor(output) or not output.is_floating_point():
             kind = f"{output.dtype} tensor" if torch.is_tensor(output) else type(output).__name__
             raise LayerError(
-                f'layer "{self.name}" returns a {kind}; a map needs a single floating-point tensor '
-                "(batch, channels, *space)"
+                f'layer "{self.name}" returns a {kind}; a map needs a floating-point tensor (batch, channels, *space), '
+                "alone or as the first item of a tuple"
             )
+        tensor: Tensor = output
         if self.reshape is None:
-            return output
-        positions, shape = self._positions(output)
-        return output.flatten(1)[:, positions].reshape(len(output), *shape)
+            return tensor
+        tensor = self._by_sample(tensor)
+        positions, shape = self._positions(tensor)
+        return tensor.flatten(1)[:, positions].reshape(len(tensor), *shape)
 
-    def write(self, output: Tensor, maps: Tensor) -> Tensor:
+    def write(self, output: Any, maps: Tensor) -> Any:
         """Put maps back into what the module returned; entries that ``reshape`` leaves out stay, as class tokens.
 
         Maps of one position stand for constant ones.
         """
+        if isinstance(output, tuple):
+            return type(output)((self.write(output[0], maps), *output[1:]))
         if self.reshape is None:
             return maps.to(output)
-        positions, shape = self._positions(output)
+        by_sample = self._by_sample(output)
+        positions, shape = self._positions(by_sample)
         whole = maps.expand(-1, *shape).flatten(1).to(output)
-        return output.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+        return by_sample.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+
+    def as_picture(self, x: Tensor) -> Tensor:
+        """Bring inputs to ``(n, channels, *space)``, the space being the axes that the maps follow."""
+        if not self.inputs:
+            return x
+        others = [axis for axis in range(1, x.dim()) if axis not in self.inputs]
+        moved = x.permute(0, *others, *self.inputs)
+        return moved if others else moved[:, None]
+
+    def _by_sample(self, output: Tensor) -> Tensor:
+        return output if self.rows == 1 else output.reshape(-1, self.rows, *output.shape[1:])
 
     def _positions(self, output: Tensor) -> tuple[Tensor, torch.Size]:
         """Where in a flattened output each entry of the maps comes from: found by reshaping the positions."""
@@ -90,6 +114,11 @@ class TargetLayer:
             self._known[shape] = maps.flatten().long(), maps.shape[1:]
         positions, maps_shape = self._known[shape]
         return positions.to(output.device), maps_shape
+
+
+def first_output(output: Any) -> Any:
+    """What a module returns, or the first item of a plain tuple, as attention and recurrent modules return."""
+    return output[0] if type(output) is tuple and output else output
 
 
 def as_target_layer(layer: nn.Module | TargetLayer, name: str = "") -> TargetLayer:

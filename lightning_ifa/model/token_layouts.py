@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.axes import MOST_EXTRA_TOKENS, Layout
 from lightning_ifa.model.tracing import LayerShape
-
-MOST_PREFIX_TOKENS = 8
-"""Class, distillation and register tokens, which stand before those of the image."""
 
 SEQUENCE = (
     nn.Conv1d,
@@ -30,13 +26,13 @@ SEQUENCE = (
 Shape = tuple[int, ...]
 
 
-def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
+def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Layout]:
     """Find the layers of a dry pass whose output is maps in another form, and how to take the maps.
 
     Tokens are ``(n, t, c)`` outputs on an image or a volume, of a shape that a ``Linear`` or ``LayerNorm`` returned,
     which work on the last axis, and that no module of ``SEQUENCE``, which have their channels in the middle, did.
     Their grid is that of the last feature map before them, the patch embedding, that has at most
-    ``MOST_PREFIX_TOKENS`` positions fewer. Without one it is the largest with the input's proportions, but only if
+    ``MOST_EXTRA_TOKENS`` positions fewer. Without one it is the largest with the input's proportions, but only if
     other tokens of the network have such a feature map, as before merged patches, or the network has neither feature
     maps nor sequences: else the two axes may be channels and anything. Positions run along the last axis first; what
     is left over stands before them and is dropped. Channels are last where a ``LayerNorm`` over the last axis
@@ -47,9 +43,9 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
         x: Shape of the input, ``(n, channels, *space)``.
 
     Returns:
-        Reshapes by layer name; layers that return ``(n, c, *space)`` are left out.
+        Layouts by layer name; layers that return ``(n, c, *space)`` are left out.
     """
-    found: dict[str, Reshape] = {}
+    found: dict[str, Layout] = {}
     normed = {layer.shape for layer in layers if _normalises_last_axis(layer)}
     sequences = {layer.shape for layer in layers if isinstance(layer.module, SEQUENCE) and len(layer.shape) == 3}
     by_token = {layer.shape for layer in layers if isinstance(layer.module, (nn.Linear, nn.LayerNorm))} - sequences
@@ -57,7 +53,8 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     tokens: list[tuple[LayerShape, Shape | None]] = []
     for layer in layers:
         if len(layer.shape) == len(x) and layer.shape in normed:
-            found[layer.name] = channels_first
+            space = layer.shape[1:-1]
+            found[layer.name] = Layout(len(space), space, order=tuple(range(len(space))))
         elif len(layer.shape) == len(x):
             maps.append(layer.shape[2:])
         elif len(x) > 3 and len(layer.shape) == 3 and layer.shape[0] == x[0] and layer.shape in by_token:
@@ -66,20 +63,9 @@ def find_layouts(layers: Sequence[LayerShape], x: Shape) -> dict[str, Reshape]:
     for layer, grid in tokens:
         grid = grid or (_in_proportion(layer.shape[1], x[2:]) if may_guess else None)
         if grid is not None:
-            found[layer.name] = partial(tokens_to_maps, grid=grid)
+            front = layer.shape[1] - math.prod(grid)
+            found[layer.name] = Layout(1, grid, front, tuple(range(len(grid))))
     return found
-
-
-def tokens_to_maps(tokens: Tensor, grid: Shape) -> Tensor:
-    """Turn tokens ``(n, prefix + positions, c)`` into maps ``(n, c, *grid)``, without the prefix."""
-    n, count, channels = tokens.shape
-    positions = tokens[:, count - math.prod(grid) :]
-    return positions.transpose(1, 2).reshape(n, channels, *grid)
-
-
-def channels_first(output: Tensor) -> Tensor:
-    """Turn ``(n, *space, c)`` into ``(n, c, *space)``."""
-    return output.movedim(-1, 1)
 
 
 def _normalises_last_axis(layer: LayerShape) -> bool:
@@ -101,4 +87,4 @@ def _in_proportion(tokens: int, space: Shape) -> Shape | None:
 
 
 def _fits(grid: Shape, tokens: int) -> bool:
-    return math.prod(grid) > 1 and 0 <= tokens - math.prod(grid) <= MOST_PREFIX_TOKENS
+    return math.prod(grid) > 1 and 0 <= tokens - math.prod(grid) <= MOST_EXTRA_TOKENS

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from lightning_ifa.model.forward import allow_gradients, copy_inference_state, run_forward
+from lightning_ifa.model.layer_hooks import Removable, hook_output, observable
 from lightning_ifa.model.target_layer import TargetLayer, as_target_layer, plain_name
 
 
@@ -51,13 +52,18 @@ def trace_forward(
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         ended.pop()
         ended[-1].append((module, output))
-        if module is target.module and target.is_at(next(turns)):
+        if module is target.module and target.function is None:
+            reach(output)
+
+    def reach(output: Any) -> None:
+        if target.is_at(next(turns)):
             activation.append(target.read(output).clone())  # what follows may change it in place
             calls.extend(chain.from_iterable(ended))
 
-    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-    handles = [module.register_forward_pre_hook(enter) for module in modules]
+    modules = observable(model.modules())
+    handles: list[Removable] = [module.register_forward_pre_hook(enter) for module in modules]
     handles += [module.register_forward_hook(leave) for module in modules]
+    handles += [hook_output(target, reach)] if target.function else []
     try:
         output = run_forward(model, x, state or copy_inference_state(model))
     finally:
@@ -104,12 +110,12 @@ class LayerShape(NamedTuple):
     memory: StorageWeakRef
     calls: int
 
-    def shares_memory(self, other: Tensor) -> bool:
+    def sharesmemory_of(self, other: Tensor) -> bool:
         """Whether what the module returned lies in the same memory as another tensor.
 
         An address would not do: once a tensor is freed, a later one may get its address.
         """
-        return bool(self.memory == _memory(other))
+        return bool(self.memory == memory_of(other))
 
 
 def trace_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[LayerShape]]:
@@ -129,7 +135,7 @@ def trace_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[La
             if torch.is_tensor(output):
                 before = seen.pop(name, None)
                 calls = 1 if before is None else before.calls + 1
-                seen[name] = LayerShape(name, module, tuple(output.shape), _memory(output), calls)
+                seen[name] = LayerShape(name, module, tuple(output.shape), memory_of(output), calls)
 
         return hook
 
@@ -152,5 +158,6 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {plain_name(name): module for name, module in model.named_modules() if name}
 
 
-def _memory(tensor: Tensor) -> StorageWeakRef:
+def memory_of(tensor: Tensor) -> StorageWeakRef:
+    """Where a tensor lies, as long as it lives: an address would not do, a later tensor may get it."""
     return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]

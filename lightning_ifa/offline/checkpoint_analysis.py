@@ -102,11 +102,10 @@ def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, 
     import mlflow
     from mlflow.entities import Metric
 
-    from lightning_ifa.tracking.checkpoint import Moment
+    from lightning_ifa.tracking.checkpoint import Moment, moment_of
     from lightning_ifa.tracking.job import upload
     from lightning_ifa.tracking.job_writer import write_job
     from lightning_ifa.tracking.run import Run
-    from lightning_ifa.training.trainer import moment_of
 
     moment = moment_of(read_checkpoint(checkpoint)) or Moment(0, 0)
     run = Run(run_id, tracking_uri or mlflow.get_tracking_uri())

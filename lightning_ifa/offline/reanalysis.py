@@ -1,38 +1,48 @@
-"""Analyse a registered model anew, so that the gate need not believe what a training logged about itself."""
+"""Analyse a registered model anew, so that the gate need not believe what a training logged about itself.
+
+Nothing of it runs in the gate's own process; see ``isolated``. What the loaders and the model are made of is here, too.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from lightning_ifa.errors import DataError, TrackingError
+from lightning_ifa.errors import DataError, FileError, TrackingError
 
 Loaders = tuple[Any, Any]
 
+LONGEST_ANALYSIS = 3600.0
 
-def reanalyze(data: str, tracking_uri: str | None = None) -> Callable[[str], tuple[dict[str, float], str]]:
-    """Make the function that the gate calls to analyse a model.
+
+def reanalyze(
+    data: str, tracking_uri: str | None = None, *, model: str | None = None, longest: float = LONGEST_ANALYSIS
+) -> Callable[[str], tuple[Mapping[str, float], str, Mapping[str, str]]]:
+    """Make the function that the gate calls to analyse a model anew.
 
     Args:
-        data: ``MODULE:NAME`` as for ``load_data``; imported once, before any model is loaded.
+        data: ``MODULE:NAME`` as for ``load_data``.
         tracking_uri: MLflow store; by default MLflow's own.
+        model: ``MODULE:NAME`` of an architecture of one's own: the weights alone are then taken, and nothing that the
+            registered model brings is run. None runs the code that the model brings.
+        longest: Seconds that one analysis may take.
 
     Returns:
-        A function from a model URI to the metrics and the digest of the validation data.
-
-    Raises:
-        DataError: The loaders cannot be had.
+        A function from a model URI to the metrics, the digest of the validation data, and the conditions: layer,
+        method, version and digest of the weights. It raises ``UndecidableError`` for whatever is no measurement.
     """
-    validation, train = load_data(data)
+    from lightning_ifa.offline import isolated
 
-    def measure(uri: str) -> tuple[dict[str, float], str]:
-        from lightning_ifa.analysis import analyze
-
-        report = analyze(load_registered(uri, tracking_uri), validation, train)
-        return report.metrics, report.digest
+    def measure(uri: str) -> tuple[Mapping[str, float], str, Mapping[str, str]]:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            found = isolated.run_isolated(_download(uri, folder, tracking_uri), data, model, longest)
+        about = {"layer": found.layer, "method": found.method, "version": found.version, "weights": found.weights}
+        return found.metrics, found.digest, about
 
     return measure
 
@@ -101,3 +111,51 @@ def load_registered(uri: str, tracking_uri: str | None = None) -> Any:
             raise TrackingError(
                 f"{uri} cannot be loaded as a PyTorch model: {type(error).__name__}: {error}"
             ) from error
+
+
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pt2")
+"""Ends of the names of files with weights."""
+
+
+def load_weights_only(folder: str | os.PathLike[str], model: str) -> Any:
+    """Put the weights of a downloaded model into an architecture of one's own, and run nothing that it brings.
+
+    Args:
+        folder: Folder of the model's files.
+        model: ``MODULE:NAME`` of the architecture: a function, or class, that makes the module without arguments.
+
+    Returns:
+        The module, in evaluation mode, on the CPU.
+
+    Raises:
+        DataError: The architecture cannot be had.
+        FileError: The folder holds no file with weights, or several, or weights that do not fit or are not finite.
+    """
+    import torch
+
+    from lightning_ifa.tracking.weights import read_state
+
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix in WEIGHT_FILES and path.is_file())
+    if len(files) != 1 or files[0].is_symlink():
+        names = ", ".join(path.name for path in files) or "none"
+        raise FileError(f"expected one file with weights ({', '.join(WEIGHT_FILES)}), found {names}")
+    module = load_object(model, "--model")()
+    if not isinstance(module, torch.nn.Module):
+        raise DataError(f"--model {model} gives {type(module).__name__}; expected a torch module")
+    try:
+        module.load_state_dict(read_state(files[0]))
+    except RuntimeError as error:
+        raise FileError(f"the weights do not fit {model}: {error}") from error
+    return module.eval()
+
+
+def _download(uri: str, folder: str, tracking_uri: str | None) -> str:
+    from mlflow.artifacts import download_artifacts
+
+    from lightning_ifa.tracking.store import default_store
+
+    with default_store(tracking_uri):
+        try:
+            return str(download_artifacts(artifact_uri=uri, dst_path=folder))
+        except Exception as error:  # whatever an artifact store throws
+            raise TrackingError(f"the files of {uri} cannot be had: {type(error).__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,8 @@ TABLES = (OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE)
 def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
     """Write the tables and words that belong at the run's root, replaced at each analysis, and the epoch's archive.
 
+    A file that cannot be written is missing, and nothing else is.
+
     Args:
         report: The report.
         folder: The folder that receives tables, scale, summary, and ``ifa/epoch_0003/`` with the FeatureTables.
@@ -41,12 +43,18 @@ def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
     archive = folder / "ifa" / f"epoch_{epoch:04d}"
     archive.mkdir(parents=True, exist_ok=True)
     for split, table in report.tables.items():
-        table.save(archive / f"{split}.npz")
-    tables = {OUTLIERS_FILE: report.outliers, CONFOUNDERS_FILE: report.confounders, CAMS_FILE: cams_table(report)}
-    for name, frame in tables.items():
-        (folder / name).write_text(as_json(frame), encoding="utf-8")
-    (folder / SCALE_FILE).write_text(json.dumps(report.scale.to_dict()), encoding="utf-8")
-    (folder / SUMMARY_FILE).write_text(summary(report, epoch_title(epoch)), encoding="utf-8")
+        with pictures_may_fail():
+            table.save(archive / f"{split}.npz")
+    texts: dict[str, Callable[[], str]] = {
+        OUTLIERS_FILE: lambda: as_json(report.outliers),
+        CONFOUNDERS_FILE: lambda: as_json(report.confounders),
+        CAMS_FILE: lambda: as_json(cams_table(report)),
+        SCALE_FILE: lambda: json.dumps(report.scale.to_dict()),
+        SUMMARY_FILE: lambda: summary(report, epoch_title(epoch)),
+    }
+    for name, text in texts.items():
+        with pictures_may_fail():
+            (folder / name).write_text(text(), encoding="utf-8")
 
 
 def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
@@ -59,9 +67,11 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     title = epoch_title(epoch)
+    picture: bytes | None = None
     with pictures_may_fail():
         picture = overview_png(report, title)
         (folder / OVERVIEW_FILE).write_bytes(picture)
+    with pictures_may_fail():
         write_html(report, folder / PAGE_FILE, picture, title)
     with pictures_may_fail():
         (folder / FEATURES_FILE).write_bytes(png(feature_page(report, f"{title}: features")))
@@ -87,8 +97,8 @@ def probe_pictures(report: AnalysisResult) -> list[Image.Image]:
 
 @contextmanager
 def pictures_may_fail() -> Iterator[None]:
-    """Log a picture that cannot be drawn, and go on."""
+    """Log a file that cannot be written, as a picture that cannot be drawn, and go on."""
     try:
         yield
     except Exception:  # whatever a plotting library throws: the numbers are worth more than their picture
-        log.warning("a picture of the feature analysis could not be drawn", exc_info=True)
+        log.warning("a file of the feature analysis could not be made", exc_info=True)

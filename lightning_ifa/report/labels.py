@@ -50,7 +50,12 @@ def describe_data(report: AnalysisResult) -> str:
     table = report.tables["validation"]
     samples = " and ".join(f"{len(found):,} {split}" for split, found in report.tables.items())
     layer = f"layer {plain(table.layer, 60)}, {table.contributions.shape[1]} channels"
-    return f"{layer} · {plain(table.cam)} · {samples} samples · data {report.digest}"
+    return f"{layer} · {plain(describe_method(table))} · {samples} samples · data {report.digest}"
+
+
+def describe_method(table: FeatureTable) -> str:
+    """Name the CAM method, and the rule by which gradients were taken if it is not the plain one."""
+    return f"{table.cam}, norms and attention held fixed" if table.gradient == "conservative" else table.cam
 
 
 def probe_caption(report: AnalysisResult, row: int) -> str:

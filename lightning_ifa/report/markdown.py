@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
+from lightning_ifa.report.labels import describe_method
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.significance import Z_LIMIT
 from lightning_ifa.text import escape_prose, join_words, shorten
@@ -46,8 +49,8 @@ def summary(report: AnalysisResult, title: str = "Integrated feature analysis") 
     heading = escape_prose(shorten(title, LONGEST_NOTE))
     parts = [
         f"# {headline(report)}.",
-        f"{heading}: layer `{layer}`, {validation.contributions.shape[1]} channels, {escape_prose(validation.cam)}; "
-        f"{samples} samples; data `{report.digest}`.",
+        f"{heading}: layer `{layer}`, {validation.contributions.shape[1]} channels, "
+        f"{escape_prose(describe_method(validation))}; {samples} samples; data `{report.digest}`.",
         *(_alarm(report, family) for family in report.alarms),
         *_unknown(report),
         *_quiet(report),
@@ -90,10 +93,13 @@ def _aside(family: str, finding: Finding) -> str:
 
 def _table(report: AnalysisResult) -> str:
     lines = [
-        "| family | verdict | score | z | health | what the score is |",
-        "|---|---|---|---|---|---|",
+        "| family | verdict | score | z | detectable | health | what the score is |",
+        "|---|---|---|---|---|---|---|",
     ]
     for family, f in report.findings.items():
         meaning = registry.indicator_of(family).meaning
-        lines.append(f"| {family} | {verdict(f)} | {f.score:.3f} | {f.z:.1f} | {f.health:.2f} | {meaning} |")
+        least = f"{f.detectable:.3f}" if math.isfinite(f.detectable) else "–"
+        cells = family, verdict(f), f"{f.score:.3f}", f"{f.z:.1f}", least, f"{f.health:.2f}", meaning
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "*detectable*: the smallest score on which these samples would have alarmed with a chance of 80 %."]
     return "\n".join(lines)

@@ -15,11 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.errors import FileError
+from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
+from lightning_ifa.options import SPLITS
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
@@ -41,6 +42,7 @@ class AnalysisResult:
         trend: Family to its ``(epoch, score, z)`` at every analysis of this training; empty outside of a training.
         gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
             if no pixel may be kept. See ``features.gallery``.
+        weights: Digest of the parameters and buffers that were analysed; empty if they have none.
     """
 
     findings: Mapping[str, Finding]
@@ -52,6 +54,7 @@ class AnalysisResult:
     warnings: tuple[str, ...] = ()
     trend: Mapping[str, Sequence[TrendPoint]] = field(default_factory=dict)
     gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
+    weights: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -61,6 +64,8 @@ class AnalysisResult:
             found[f"ifa/{family}/score"] = finding.score
             found[f"ifa/{family}/z"] = finding.z
             found |= {f"ifa/{family}/{name}": value for name, value in finding.details.items()}
+            if np.isfinite(finding.detectable):
+                found[f"ifa/{family}/detectable"] = finding.detectable
             found[f"ifa/health/{family}"] = finding.health
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
@@ -165,6 +170,7 @@ class AnalysisResult:
             "warnings": self.warnings,
             "trend": self.trend,
             "splits": list(self.tables),
+            "weights": self.weights,
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -178,31 +184,45 @@ class AnalysisResult:
             FileError: The folder holds no complete report.
         """
         folder = Path(folder)
-        try:
-            content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            findings = {family: _read_finding(folder, values) for family, values in content["findings"].items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{folder} holds no complete feature report: {error}") from error
-        return cls(
-            findings=findings,
-            importance=Importance(*(arrays[f"importance_{name}"] for name in _IMPORTANCE)),
-            tables={split: FeatureTable.load(folder / f"{split}.npz") for split in content["splits"]},
-            scale=IntensityScale(**content["scale"]),
-            probes=Probes(
-                FeatureTable.load(folder / "probes.npz"),
-                FeatureTable.load(folder / "probes_predicted.npz"),
-                arrays.get("images"),
-            ),
-            class_names=tuple(content["class_names"]),
-            warnings=tuple(content["warnings"]),
-            trend={family: [TrendPoint(*point) for point in points] for family, points in content["trend"].items()},
-            gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
-        )
+        with file_errors(folder, "a complete feature report"):
+            content: dict[str, Any] = read_json(folder / "report.json")
+            arrays = read_arrays(folder / "arrays.npz")
+            findings = {_family(name): _read_finding(folder, values) for name, values in content["findings"].items()}
+            return cls(
+                findings=findings,
+                importance=Importance(*(arrays[f"importance_{name}"] for name in _IMPORTANCE)),
+                tables={_split(name): FeatureTable.load(folder / f"{name}.npz") for name in content["splits"]},
+                scale=IntensityScale(**content["scale"]),
+                probes=Probes(
+                    FeatureTable.load(folder / "probes.npz"),
+                    FeatureTable.load(folder / "probes_predicted.npz"),
+                    arrays.get("images"),
+                ),
+                class_names=tuple(map(str, content["class_names"])),
+                warnings=tuple(map(str, content["warnings"])),
+                trend={
+                    _family(name): [TrendPoint(*point) for point in points] for name, points in content["trend"].items()
+                },
+                gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
+                weights=str(content.get("weights", "")),
+            )
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
+
+
+def _family(name: str) -> str:
+    """Accept the name of a family that this version knows."""
+    if name not in registry.families():
+        raise ValueError(f"there is no family {name!r}")
+    return name
+
+
+def _split(name: str) -> str:
+    """Accept a split's name only: it becomes part of a path."""
+    if name not in SPLITS:
+        raise ValueError(f"there is no split {name!r}")
+    return name
 
 
 def _place(name: str) -> tuple[str, int]:
@@ -216,12 +236,15 @@ def _finding_content(finding: Finding) -> dict[str, Any]:
 
 
 def _read_finding(folder: Path, content: Mapping[str, Any]) -> Finding:
+    """Read a finding; its numbers are made floats, and its tables come from the folder only."""
     tables = {name: _read_table(folder / f"{Path(name).name}.parquet") for name in content["tables"]}
-    return Finding(**{**content, "tables": tables})
+    details = {str(name): float(value) for name, value in content["details"].items()}
+    numbers = {name: float(content[name]) for name in ("score", "z", "health", "limit", "detectable")}
+    return Finding(**{**content, **numbers, "details": details, "tables": tables})
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(path)
+    frame = read_table(path, path)
     for name in frame:
         if pd.api.types.is_object_dtype(frame[name]):
             frame[name] = frame[name].map(_as_list)

@@ -15,10 +15,15 @@ TRANSFORMS = ("raw", "common scale", "common clipped", "common tanh", "relu", "r
 """What is done to a map before it is shown, from harmless to harmful."""
 
 
+ROUNDING = 4
+"""Spacings of the floating-point type, at the largest score, that scores differ by through rounding alone."""
+
+
 def completeness(scores: Array, sums: Array, explained: Ints) -> float:
     """Share of the score's variance that the map's sum accounts for, slope and all: at most 1, 1 = exact.
 
-    Within each explained class, so that a class's bias does not count.
+    Within each explained class, so that a class's bias does not count. NaN where the scores are constant there to
+    rounding.
 
     Args:
         scores: Explained logit of each sample, ``(n,)``.
@@ -29,7 +34,27 @@ def completeness(scores: Array, sums: Array, explained: Ints) -> float:
     1.0
     """
     variation = _variation_within(scores, explained)
-    return 1.0 - _variation_within(scores - sums, explained) / variation if variation > 0 else float("nan")
+    if variation <= len(scores) * (ROUNDING * _precision(scores) * np.abs(scores).max(initial=0)) ** 2:
+        return float("nan")
+    return 1.0 - _variation_within(scores - sums, explained) / variation
+
+
+def _precision(values: Array) -> float:
+    """The relative spacing of the coarsest floating-point type that holds all the values: of bfloat16, half or single.
+
+    A network that computes in half precision gives scores whose rounding is that of half precision, whatever the type
+    that they are kept in.
+    """
+    mantissa, _ = np.frexp(np.asarray(values, dtype=np.float64))
+    for bits in (8, 11):
+        if np.array_equal(np.round(mantissa * 2**bits), mantissa * 2**bits):
+            return float(2.0 ** (1 - bits))
+    return float(np.finfo(np.float32).eps)
+
+
+def spread_within(values: Array, labels: Ints) -> float:
+    """Standard deviation of values ``(n,)`` within classes ``(n,)``."""
+    return float(np.sqrt(_variation_within(values, labels) / max(len(values), 1)))
 
 
 def pearson(scores: Array, sums: Array, explained: Ints) -> float:

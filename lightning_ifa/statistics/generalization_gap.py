@@ -82,6 +82,19 @@ def standardised_gap(train: Array, train_strata: Ints, val: Array, val_strata: I
     return float(d[0]), float(z[0])
 
 
+def gap_spread(train_strata: Ints, val_strata: Ints) -> float:
+    """Give the standard deviation of ``standardised_gap`` under exchangeable splits; infinite if it is not defined.
+
+    >>> gap_spread(np.zeros(200, dtype=int), np.zeros(200, dtype=int))
+    0.1
+    """
+    weight = 0.0
+    for label in np.intersect1d(train_strata, val_strata):
+        n, m = int((train_strata == label).sum()), int((val_strata == label).sum())
+        weight += n * m / (n + m) if min(n, m) > 1 else 0.0
+    return float(1 / np.sqrt(weight)) if weight else np.inf
+
+
 def _gaps(train: Array, train_strata: Ints, val: Array, val_strata: Ints) -> tuple[Floats, Floats]:
     """Standardised gap of every column, ``(c,)``, and its z."""
     c = train.shape[1]

@@ -10,6 +10,24 @@ UNDECIDED = 0.5
 Z_LIMIT = 3.0
 
 
+POWER_Z = 0.84
+"""Standard deviations that an effect must lie beyond a threshold to be beyond it in 80 % of samples."""
+
+
+def detectable(spread: float, limit: float, z_limit: float = Z_LIMIT) -> float:
+    """Give the smallest effect that alarms with a chance of 80 %: beyond its limit, and significant.
+
+    Args:
+        spread: Standard deviation of the score without the fault, in units of the score.
+        limit: Score above which there is an alarm.
+        z_limit: Number of standard deviations that the score must exceed as well.
+
+    >>> round(detectable(0.05, limit=0.35), 3), round(detectable(0.2, limit=0.35), 3)
+    (0.392, 0.768)
+    """
+    return max(limit, z_limit * spread) + POWER_Z * spread
+
+
 def health(score: float, limit: float, z: float | None = None, z_limit: float = Z_LIMIT) -> float:
     """Map a score and its significance to [0, 1]: ``1 / (1 + min(score / limit, z / z_limit))``.
 

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
-from lightning_ifa.errors import BatchError, OutputError
+from lightning_ifa.errors import BatchError, OutputError, TrackingError
 from lightning_ifa.options import AnalysisOptions, require_integer, require_known
 from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.tracking.weights import WEIGHTS_TAG
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -69,11 +70,26 @@ class IFAEvaluator(ModelEvaluator):
         options = _analysis_options(config)
         report = analyze(_module(model), _loader(dataset, config), config.get("train_loader"), **options)
         client = MlflowClient()
+        if model_id is not None:
+            _note_weights(client, model_id, report.weights)
         if model_id is None:  # else MLflow logs what is returned, to the run and to the model
             now = int(time.time() * 1000)
             client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in report.metrics.items()])
         artifacts = _artifacts(client, run_id, report)
         return EvaluationResult(report.metrics, artifacts)  # type: ignore[no-untyped-call]
+
+
+def _note_weights(client: MlflowClient, model_id: str, weights: str) -> None:
+    """Note which weights the numbers belong to, where nobody did, so that the gate can tell.
+
+    Raises:
+        TrackingError: Numbers of other weights are attached to this model.
+    """
+    known = client.get_logged_model(model_id).tags.get(WEIGHTS_TAG)
+    if known is None:
+        client.set_logged_model_tags(model_id, {WEIGHTS_TAG: weights})
+    elif known != weights:
+        raise TrackingError(f"model {model_id} has other weights than its tag {WEIGHTS_TAG} says; log it anew")
 
 
 def _analysis_options(config: dict[str, Any]) -> dict[str, Any]:

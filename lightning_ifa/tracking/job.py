@@ -7,21 +7,33 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from pydantic import TypeAdapter
 
-from lightning_ifa.errors import FileError, TrackingError
+from lightning_ifa.data.untrusted_files import MOST_TEXT, file_errors, require_regular
+from lightning_ifa.errors import FileError, RunGoneError, TrackingError
 from lightning_ifa.tracking.description import DESCRIPTION, with_verdict
 from lightning_ifa.tracking.names import without_secret
 from lightning_ifa.tracking.run import Run
 
 JOB_FILE = "job.json"
+HELD_FILE = "held.json"
+"""Name of a job's description while the job is held back: it is not known yet whether the job is wanted."""
+PARTIAL = ".part"
+BEGUN_FILE = JOB_FILE + PARTIAL
+"""Name of the file that lies in a job's folder from the beginning on."""
+LOCK_FILE = "job.lock"
+LONGEST_TURN = 60.0
+"""Seconds to wait for another process that uploads the same job."""
 ARTIFACTS = "artifacts"
 LOGGED_TABLES = "mlflow.loggedArtifacts"
 MOST_METRICS, MOST_TAGS = 1000, 100  # of one request
@@ -39,6 +51,7 @@ class Job:
         tags: Run tags.
         verdict: Markdown for the package's own section of the run's description, or empty.
         metrics: Rows of key, value, timestamp, step; the store drops those that it has already.
+        doubtful: Whether the run may have the metrics of this step from a logger, with another timestamp.
         params: Parameters, name to value.
         status: Status that the run ends with, or empty.
         timestamp: Time of the job, milliseconds; jobs are uploaded in this order.
@@ -50,13 +63,14 @@ class Job:
     tags: dict[str, str] = field(default_factory=dict)
     verdict: str = ""
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    doubtful: bool = False
     params: dict[str, str] = field(default_factory=dict)
     status: str = ""
     timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
 
     def save(self, folder: Path, name: str = JOB_FILE) -> None:
         """Write the description; a folder with one is complete."""
-        partial = folder / (name + ".part")
+        partial = folder / (name + PARTIAL)
         partial.write_text(json.dumps(asdict(self) | {"tracking_uri": without_secret(self.tracking_uri)}))
         partial.replace(folder / name)
 
@@ -67,15 +81,26 @@ class Job:
         Raises:
             FileError: It has none, or a damaged one.
         """
-        try:
-            return cls(**json.loads((folder / JOB_FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise FileError(f"{folder} holds no complete analysis to upload: {error}") from error
+        with file_errors(folder, "a complete analysis to upload"):
+            require_regular(folder / JOB_FILE, MOST_TEXT)
+            return TypeAdapter(cls).validate_json((folder / JOB_FILE).read_bytes(), strict=True)
+
+
+def begin(folder: Path) -> None:
+    """Mark a folder as a job that is being written, so that one which is cut then is told from a finished one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BEGUN_FILE).touch()
 
 
 def list_pending(spool: Path) -> Iterator[Path]:
     """List the folders of complete jobs that wait below a spool folder, oldest first; damaged ones last."""
     return iter(sorted(folders_with(spool, JOB_FILE), key=lambda folder: (_timestamp(folder), str(folder))))
+
+
+def list_incomplete(spool: Path) -> list[Path]:
+    """List the folders below a spool folder whose analysis was cut while it was written; nobody can complete them."""
+    complete = {JOB_FILE, HELD_FILE}
+    return sorted(folder for folder in folders_with(spool, BEGUN_FILE) if not complete & set(os.listdir(folder)))
 
 
 def folders_with(spool: Path, name: str) -> list[Path]:
@@ -92,21 +117,67 @@ def upload(folder: Path, tracking_uri: str | None = None) -> None:
 
     Raises:
         FileError: The folder holds no complete job.
-        TrackingError: The server does not answer.
+        TrackingError: The server does not answer, or the run is unknown or deleted.
         MlflowException: The server refused, or went away; the folder stays, without the files that are uploaded.
     """
+    require_regular(folder / JOB_FILE)
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=LONGEST_TURN):  # given back by the system if this process is killed
+            if (folder / JOB_FILE).exists():
+                _upload(folder, tracking_uri)
+    except Timeout:
+        raise TrackingError(f"{folder} is being uploaded by another process") from None
+    except FileNotFoundError:  # another process has uploaded and removed it
+        if (folder / JOB_FILE).exists():
+            raise
+    finally:
+        _remove_if_done(folder)
+
+
+def _upload(folder: Path, tracking_uri: str | None) -> None:
     job = Job.load(folder)
+    files = _files_of(folder)
     uri = tracking_uri or job.tracking_uri
     require_answer(uri)
     client = Run(job.run_id, uri).client()
-    _upload_files(client, job.run_id, folder / ARTIFACTS)
-    tags = dict(job.tags)
-    if job.tables or job.verdict:
-        tags |= _merge_tags(job, client.get_run(job.run_id).data.tags)
+    present = find_present_tags(client, job.run_id, uri)
+    _upload_files(client, job.run_id, folder / ARTIFACTS, files)
+    tags = job.tags | _merge_tags(job, present)
+    if job.doubtful and _is_logged(client, job):
+        job.metrics = []
     _log_batches(client, job, tags)
     if job.status:
         client.set_terminated(job.run_id, job.status, job.timestamp)
+    (folder / BEGUN_FILE).unlink(missing_ok=True)  # first: with it, and without a description, a job is partial
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_done(folder: Path) -> None:
+    """Remove what waiting for a lock leaves of a folder that another process has removed meanwhile."""
+    if not os.path.lexists(folder / JOB_FILE):
+        with suppress(OSError):
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """List a job's artifacts.
+
+    Raises:
+        FileError: One of them is a link or no file: uploading would publish, and then remove, what it leads to.
+    """
+    root = folder / ARTIFACTS
+    if root.is_symlink():
+        raise FileError(f"{root} is a link; links are not uploaded")
+    files = []
+    for path, folders, names in os.walk(root):
+        for name in folders:
+            if (Path(path) / name).is_symlink():
+                raise FileError(f"{Path(path) / name} is a link; links are not uploaded")
+        for name in names:
+            require_regular(Path(path) / name)
+            files.append(Path(path) / name)
+    return sorted(files)
 
 
 def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path, Exception | None]]:
@@ -132,6 +203,8 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
             if error is None:
                 upload(folder, tracking_uri)
         except Exception as failure:  # whatever a server or its client throws: the job stays in the spool
+            if not os.path.lexists(folder / JOB_FILE):
+                continue  # another process has uploaded it meanwhile
             error = failure
             if not _is_refusal(failure):
                 failed[run_id] = failure
@@ -139,7 +212,7 @@ def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[tuple[Path,
 
 
 def _is_refusal(error: Exception) -> bool:
-    if isinstance(error, FileError):
+    if isinstance(error, (FileError, RunGoneError)):
         return True
     return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500  # type: ignore[no-untyped-call]
 
@@ -157,6 +230,33 @@ def require_answer(uri: str) -> None:
             raise TrackingError(f"{without_secret(uri)} does not answer: {type(error).__name__}") from None
 
 
+def find_present_tags(client: MlflowClient, run_id: str, uri: str) -> dict[str, str]:
+    """Look up the tags of a run that can be written.
+
+    Raises:
+        RunGoneError: The run is unknown or deleted.
+        MlflowException: The server refused, or went away.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RunGoneError(f"there is no run {run_id} in {without_secret(uri)}; is it another store's?") from error
+    if run.info.lifecycle_stage != "active":
+        raise RunGoneError(f"run {run_id} is deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+    return dict(run.data.tags)
+
+
+def _is_logged(client: MlflowClient, job: Job) -> bool:
+    """Whether the run has these metrics: a logger logs all of a step at once, so one of them tells."""
+    return any(
+        found.step == step
+        for key, _, _, step in job.metrics[:1]
+        for found in client.get_metric_history(job.run_id, key)
+    )
+
+
 def _timestamp(folder: Path) -> float:
     try:
         return Job.load(folder).timestamp
@@ -164,12 +264,12 @@ def _timestamp(folder: Path) -> float:
         return float("inf")
 
 
-def _upload_files(client: MlflowClient, run_id: str, root: Path) -> None:
+def _upload_files(client: MlflowClient, run_id: str, root: Path, files: list[Path]) -> None:
     """Upload and remove one file after the other, so that an interrupted upload goes on where it stopped."""
-    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+    for file in files:
         path = file.parent.relative_to(root).as_posix()
         client.log_artifact(run_id, str(file), None if path == "." else path)
-        file.unlink(missing_ok=True)  # another process may be at it
+        file.unlink(missing_ok=True)
 
 
 def _merge_tags(job: Job, present: dict[str, str]) -> dict[str, str]:

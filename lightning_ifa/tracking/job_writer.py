@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -19,8 +19,8 @@ from lightning_ifa.report.files import (
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment, record
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
-from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job
-from lightning_ifa.tracking.names import key_at, metrics_at, slug
+from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job, begin
+from lightning_ifa.tracking.names import key_at, slug
 from lightning_ifa.tracking.run import Run
 
 SHEET_KEY, PROBE_KEY = "ifa/probes", "ifa/xai"
@@ -35,7 +35,8 @@ def write_job(
     prefix: str = "",
     pictures: bool = True,
     single_images: bool = False,
-    unlogged: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    doubtful: bool = False,
 ) -> None:
     """Write a complete job for the spool: files, the contact sheet of the probes, tags, description.
 
@@ -48,8 +49,10 @@ def write_job(
             description.
         pictures: Whether to write the pictures at the run's root.
         single_images: Whether to write each probe as an image of its own, too.
-        unlogged: Whether the metrics go with the job, since no logger brought them to the run.
+        metrics: The metrics that go with the job, by their keys in the run, since no logger brings them there.
+        doubtful: Whether it is not known if the run has them already.
     """
+    begin(folder)
     files = folder / ARTIFACTS
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
     root = _root(folder, prefix)
@@ -57,11 +60,12 @@ def write_job(
     if pictures:
         write_pictures(report, root, moment.epoch)
     if not prefix:
-        job.tables, job.tags = list(TABLES), record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
-        job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
-    if unlogged:
-        metrics = metrics_at(prefix, report.metrics)
-        job.metrics = [(key, value, job.timestamp, moment.step) for key, value in metrics.items()]
+        job.tables = [name for name in TABLES if (files / name).exists()]
+        job.tags = record(report, moment.step, run.run_id).tags | LOGGED_IMAGES
+        if (files / SUMMARY_FILE).exists():
+            job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
+    job.metrics = [(key, value, job.timestamp, moment.step) for key, value in (metrics or {}).items()]
+    job.doubtful = doubtful
     with pictures_may_fail():
         probes = probe_pictures(report)
         write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)
@@ -72,6 +76,7 @@ def write_job(
 
 def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, prefix: str = "") -> None:
     """Write a job of the pictures that ``write_job`` left out; arguments as there."""
+    begin(folder)
     write_pictures(report, _root(folder, prefix), moment.epoch)
     Job(run.run_id, run.tracking_uri).save(folder)
 
@@ -83,6 +88,7 @@ def write_single_images(
 
     Under another ``name`` for the job's description nothing is uploaded until that file is renamed.
     """
+    begin(folder)
     job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
     with pictures_may_fail():
         _write_each(report, probe_pictures(report), folder / ARTIFACTS, moment, prefix, job.timestamp)

@@ -7,12 +7,23 @@ import inspect
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightning_ifa.errors import TrackingError
-from lightning_ifa.tracking.checkpoint import Record, load_checkpoint, load_weights
+from lightning_ifa.errors import FileError, TrackingError
+from lightning_ifa.report.result import AnalysisResult
+from lightning_ifa.tracking.checkpoint import (
+    HOW_TO_ANALYZE,
+    Record,
+    belongs_to,
+    load_weights,
+    moment_of,
+    own_record,
+    read_checkpoint,
+    require_record,
+)
+from lightning_ifa.tracking.checkpoint import record as record_of
 from lightning_ifa.tracking.store import default_store
 
 if TYPE_CHECKING:
@@ -27,6 +38,7 @@ def log_model(
     checkpoint: str | os.PathLike[str],
     registered_model_name: str,
     *,
+    report: AnalysisResult | str | os.PathLike[str] | None = None,
     name: str = "model",
     run_id: str | None = None,
     tracking_uri: str | None = None,
@@ -41,6 +53,8 @@ def log_model(
         model: A module of the checkpoint's architecture; it is copied, its own weights stay.
         checkpoint: Path of the checkpoint, such as ``trainer.checkpoint_callback.best_model_path``.
         registered_model_name: Name of the registered model, which is made if it does not exist.
+        report: An analysis of the checkpoint's weights, or the folder that one was saved to, for a checkpoint
+            without a record of its own: ``lightning-ifa analyze --checkpoint`` makes one.
         name: Name of the logged model.
         run_id: Id of the MLflow run; by default of the one that the training logged to.
         tracking_uri: Address of the MLflow store; by default MLflow's own.
@@ -51,7 +65,8 @@ def log_model(
         The registered version.
 
     Raises:
-        FileError: The file is no Lightning checkpoint, its weights were never analysed, or do not fit the module.
+        FileError: The file is no checkpoint, its weights were never analysed, the analysis speaks of others, or they
+            do not fit the module.
         TrackingError: The run is unknown.
         MlflowException: The server refused, or was not reached.
 
@@ -62,12 +77,18 @@ def log_model(
     """
     from mlflow import MlflowClient
 
-    weights, record = load_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
+    record = _record_of(content, checkpoint, report)
     run_id = run_id or record.run_id
     if run_id is None:
         raise TrackingError(f"{checkpoint} was trained without an MLflow run; pass run_id=")
     module = copy.deepcopy(model).cpu().eval()
-    load_weights(module, weights, checkpoint)
+    load_weights(module, content, checkpoint)
+    if not belongs_to(record, module.state_dict()):
+        raise FileError(
+            f"{type(module).__name__} changes the weights of {checkpoint} as it loads them, so that its analysis does "
+            "not speak of them; pass a module with parameters of the same names and dtypes"
+        )
     client = MlflowClient(tracking_uri)
     experiment = client.get_run(run_id).info.experiment_id
     with default_store(tracking_uri):
@@ -84,6 +105,22 @@ def log_model(
         _ensure_registered_model(client, registered_model_name)
         source = f"models:/{logged.model_id}"
         return client.create_model_version(registered_model_name, source, run_id, model_id=logged.model_id)
+
+
+def _record_of(
+    content: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    report: AnalysisResult | str | os.PathLike[str] | None,
+) -> Record:
+    """Take the record of these very weights from the checkpoint, or make it of a report on them."""
+    if report is None:
+        return require_record(content, path)
+    found = report if isinstance(report, AnalysisResult) else AnalysisResult.load(report)
+    moment, known = moment_of(content), own_record(content)
+    made = record_of(found, moment.step if moment else 0, known.run_id if known else None)
+    if not belongs_to(made, content.get("state_dict", content)):
+        raise FileError(f"the report speaks of other weights than those of {path}; {HOW_TO_ANALYZE}")
+    return made
 
 
 def _save(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, wr
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
+from lightning_ifa.tracking.job import HELD_FILE
 from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_single_images
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.saved_view import install_view_once, refresh_view
-from lightning_ifa.tracking.spool import HELD_FILE, Spool, release
+from lightning_ifa.tracking.spool import Spool, release
 from lightning_ifa.tracking.time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
@@ -83,14 +84,22 @@ class Publisher:
         self._drawing = TimeBudget(DRAWING_SHARE, time.monotonic, DRAWING_SECONDS, began)
         self._undrawn: tuple[AnalysisResult, Moment] | None = None
 
-    def put(self, report: AnalysisResult, moment: Moment, best: str = "", unlogged: bool = False) -> None:
+    def put(
+        self,
+        report: AnalysisResult,
+        moment: Moment,
+        best: str = "",
+        metrics: Mapping[str, float] | None = None,
+        doubtful: bool = False,
+    ) -> None:
         """Hand over a report; returns at once.
 
         Args:
             report: The report.
             moment: Epoch and step of the analysis.
             best: Path of the best checkpoint before this analysis; empty where there is none.
-            unlogged: Whether its metrics are still to be logged, since no logger brought them to the run.
+            metrics: The metrics that no logger brings to the run, by their keys there.
+            doubtful: Whether it is not known if the run has them already.
         """
         name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
         if self._run is None:
@@ -103,7 +112,8 @@ class Publisher:
             self._keys, self._first_epoch = probe_keys(report, self._prefix), moment.epoch
         ten = moment.epoch // SINGLE_IMAGES_EVERY
         single_images, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
-        self._spool.put(name, partial(self._write, report, moment, single_images=single_images, unlogged=unlogged))
+        what = {"single_images": single_images, "metrics": dict(metrics or {}), "doubtful": doubtful}
+        self._spool.put(name, partial(self._write, report, moment, what))
         self._last_name = "" if single_images else f"{name}-probes"
         if not single_images:
             keep = {self._best_name, self._last_name}
@@ -128,15 +138,12 @@ class Publisher:
         if best != self._best:
             self._best, self._best_name = best, self._last_name
 
-    def _write(self, report: AnalysisResult, moment: Moment, folder: Path, single_images: bool, unlogged: bool) -> None:
+    def _write(self, report: AnalysisResult, moment: Moment, what: dict[str, Any], folder: Path) -> None:
         """Write an analysis, with pictures if there is time for them; runs in the rendering thread."""
         assert self._run is not None
         draws = self._allow_drawing(report, moment)
         with self._drawing.spending() if draws else nullcontext():
-            write_job(
-                report, folder, self._run, moment,
-                prefix=self._prefix, pictures=draws, single_images=single_images, unlogged=unlogged,
-            )  # fmt: skip
+            write_job(report, folder, self._run, moment, prefix=self._prefix, pictures=draws, **what)
 
     def _allow_drawing(self, report: AnalysisResult, moment: Moment) -> bool:
         """Whether there is time for a report's pictures; if not, it alone is kept, to be drawn at the end."""

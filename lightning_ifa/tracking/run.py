@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -12,9 +11,11 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from lightning_ifa.errors import TrackingError
+from lightning_ifa.data.untrusted_files import read_json
+from lightning_ifa.errors import FileError, TrackingError
 from lightning_ifa.report.files import SCALE_FILE
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 
@@ -62,6 +63,17 @@ def find_run(loggers: Iterable[Any], run_id: str | None = None, tracking_uri: st
     return Run(named, default) if named else None
 
 
+def require_run(run_id: str, tracking_uri: str | None = None) -> None:
+    """Make sure that a run can be written to.
+
+    Raises:
+        TrackingError: It is deleted.
+        MlflowException: It is unknown, or the server was not reached.
+    """
+    if MlflowClient(tracking_uri).get_run(run_id).info.lifecycle_stage == LifecycleStage.DELETED:
+        raise TrackingError(f"run {run_id} is deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+
+
 def other_active_run(run: Run) -> str | None:
     """Give the id of an active run beside ``run``: two runs for one training, as with autolog beside a logger."""
     active = mlflow.active_run()
@@ -77,8 +89,8 @@ def baseline_scale(run_id: str, tracking_uri: str | None = None) -> IntensitySca
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(MlflowClient(tracking_uri).download_artifacts(run_id, SCALE_FILE, folder))
-            return IntensityScale(**json.loads(path.read_text(encoding="utf-8")))
-    except (MlflowException, OSError, ValueError, TypeError) as error:
+            return IntensityScale(**read_json(path))
+    except (MlflowException, FileError, OSError, ValueError, TypeError) as error:
         raise TrackingError(
             f"run {run_id} has no readable {SCALE_FILE}; was it analysed by lightning_ifa? ({error})"
         ) from error

@@ -9,18 +9,16 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-from lightning_ifa.errors import IFAWarning
-from lightning_ifa.tracking.job import JOB_FILE, folders_with, list_pending, replay
+from lightning_ifa.errors import IFAError, IFAWarning, RunGoneError
+from lightning_ifa.tracking.job import HELD_FILE, JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
 LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
-
-HELD_FILE = "held.json"
-"""Name of a job's description while the job is held back: it is not known yet whether the job is wanted."""
 
 
 class Spool:
@@ -49,7 +47,9 @@ class Spool:
         self._when_uploaded, self._when_complete = when_uploaded, when_complete
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
+        self._gone = ""
         self._written, self._complete = threading.Event(), False
+        self._failures: list[str] = []  # of the threads; told at the end
         self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
         if tracking_uri is not None:
             self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
@@ -85,25 +85,44 @@ class Spool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self._threads[0].is_alive():
-            release(self.spool, held)
-        left = list(list_pending(self.spool))
-        if self.spool.is_dir() and not any(self.spool.iterdir()):
-            self.spool.rmdir()
+            self._release(held)
+        left: list[Path] = []
+        try:
+            left = list(list_pending(self.spool))
+        except OSError as error:
+            self._failures.append(f"{type(error).__name__}: {error}")
+        with suppress(OSError):
+            self.spool.rmdir()  # which only an empty folder allows
+        if self._failures:
+            warnings.warn(
+                f"the feature analysis could not do all that it wanted in {self.spool}: {self._failures[0]}",
+                IFAWarning,
+                stacklevel=2,
+            )
         if left or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
                 f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
-                f"`lightning-ifa sync {self.spool}` makes up for them",
+                f"`lightning-ifa sync {self.spool}` makes up for them" + (f": {self._gone}" if self._gone else ""),
                 IFAWarning,
                 stacklevel=2,
             )
 
     def _render_all(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            _render(*job)
+        try:
+            while (job := self._jobs.get()) is not None:
+                _render(*job)
+                self._written.set()
+            self._release(self._held)
+        finally:
+            self._complete = True
             self._written.set()
-        release(self.spool, self._held)
-        self._complete = True
-        self._written.set()
+
+    def _release(self, names: Collection[str]) -> None:
+        try:
+            release(self.spool, names)
+        except OSError as error:  # the folder may have become full, read-only or absent
+            self._failures.append(f"{type(error).__name__}: {error}")
+            log.warning("pictures that were held back stay in %s: %s", self.spool, error)
 
     def _send_all(self) -> None:
         not_before = 0.0
@@ -115,23 +134,38 @@ class Spool:
                 sent = self._send_pending()
                 not_before = 0.0 if sent else time.monotonic() + RETRY_AFTER
                 if last and sent and self._when_complete is not None:
-                    self._when_complete()
+                    self._notify(self._when_complete)
             if last:
                 return
 
     def _send_pending(self) -> bool:
         """Upload what is written, and say whether all of it was uploaded."""
         complete = True
-        for folder, error in replay(self.spool, self._uri):
-            if error is None:
-                notify, self._when_uploaded = self._when_uploaded, None
-                if notify is not None:
-                    notify()
-            elif complete:
-                complete = False
-                log.warning("upload failed, %s stays in the spool: %s", folder, type(error).__name__)
-                log.debug("upload failed", exc_info=error)
+        try:
+            for folder, error in replay(self.spool, self._uri):
+                if error is None:
+                    notify, self._when_uploaded = self._when_uploaded, None
+                    if notify is not None:
+                        self._notify(notify)
+                elif complete:
+                    complete = False
+                    reason = str(error) if isinstance(error, IFAError) else type(error).__name__
+                    self._gone = self._gone or (reason if isinstance(error, RunGoneError) else "")
+                    log.warning("upload failed, %s stays in the spool: %s", folder, reason)
+                    log.debug("upload failed", exc_info=error)
+        except Exception as error:  # the folder cannot be read; it may be readable again at the next attempt
+            self._failures.append(f"{type(error).__name__}: {error}")
+            log.warning("the spool %s cannot be read: %s", self.spool, error)
+            return False
         return complete
+
+    def _notify(self, act: Callable[[], None]) -> None:
+        """Do something that follows on an upload; the thread goes on whatever it throws."""
+        try:
+            act()
+        except Exception as error:
+            self._failures.append(f"{type(error).__name__}: {error}")
+            log.warning("what follows on an upload failed: %s", error, exc_info=True)
 
 
 def release(spool: Path, names: Collection[str] | None = None) -> None:

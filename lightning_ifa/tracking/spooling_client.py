@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +114,7 @@ class _Backlog:
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: Job | None = None
+        self._unwritten: Job | None = None
 
     def add(
         self, metrics: list[tuple[str, float, int, int]], params: Mapping[str, str], tags: Mapping[str, str]
@@ -125,23 +127,39 @@ class _Backlog:
 
     def finish(self, status: str) -> None:
         """Write the run's end, and upload what can be uploaded now."""
-        with self._open_job() as job:
+        with self._open_job(must_write=True) as job:
             job.status = status
         self._spool.close(PATIENCE)
 
     @contextmanager
-    def _open_job(self) -> Iterator[Job]:
+    def _open_job(self, must_write: bool = False) -> Iterator[Job]:
         """Give the job that is not written yet, or begin a new one and hand it to the spool."""
         with self._lock:
             new = self._waiting is None
             self._waiting = self._waiting or Job(self._run_id, self._uri)
             yield self._waiting
-        if new:
+        if new or must_write:
             self._number += 1
             self._spool.put(f"{time.time_ns()}-{self._number:06d}", self._write)
 
     def _write(self, folder: Path) -> None:
+        """Write what waits; what cannot be written, as on a full disk, goes with the next batch."""
         with self._lock:
             job, self._waiting = self._waiting, None
-        assert job is not None, "a batch is put once, when it is begun"
-        job.save(folder)
+            job, self._unwritten = _join(self._unwritten, job), None
+        if job is None:
+            folder.rmdir()
+            return
+        try:
+            job.save(folder)
+        except OSError:
+            with self._lock:
+                self._unwritten = job
+            raise
+
+
+def _join(earlier: Job | None, later: Job | None) -> Job | None:
+    if earlier is None or later is None:
+        return earlier or later
+    metrics, params, tags = earlier.metrics + later.metrics, earlier.params | later.params, earlier.tags | later.tags
+    return replace(earlier, metrics=metrics, params=params, tags=tags, status=later.status or earlier.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -13,12 +14,17 @@ from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.tracking.checkpoint import moment_of
 from lightning_ifa.training import trainer as access
 from lightning_ifa.training.lightning_packages import callback_bases
 from lightning_ifa.training.session import Session
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+
+_TAKING = Lock()
+"""Held while a thread takes a session; of the module, since a callback with a lock could not be sent to processes."""
 
 
 class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.Callback, whichever package asks
@@ -29,10 +35,12 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
     disturbed: weights are bit-identical with and without the callback.
 
     Args:
-        layer: Target layer as in ``model.named_modules()``; by default the last one with spatial output.
+        layer: Target layer as in ``model.named_modules()``; by default the last activation the score depends on.
         task: ``"multiclass"``, ``"binary"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or ``"auto"``.
         explain: ``"target"`` (the label where there is one), ``"prediction"``, or a class index.
         cam: Name of a CAM method, as in ``analyze``.
+        gradient: ``"conservative"`` (norms and attention weights behind the layer are held fixed) or ``"plain"``, as in
+            ``analyze``.
         max_samples: The largest number of samples analysed of a split, at least 4; a fixed random subset.
         probes: The number of validation samples that are pictured, the same ones in every run and epoch.
         metadata: ``"train"`` and / or ``"validation"`` to a DataFrame whose row i describes data-set index i, or a
@@ -66,9 +74,6 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
         install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
 
-    Attributes:
-        session: What does the work.
-
     Raises:
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
 
@@ -86,6 +91,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         task: str = "auto",
         explain: int | str = "target",
         cam: str = "hirescam",
+        gradient: Literal["conservative", "plain"] = "conservative",
         max_samples: int = 1024,
         probes: int = 8,
         metadata: Mapping[str, pd.DataFrame] | str | None = None,
@@ -107,7 +113,17 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         install_view: bool = True,
     ) -> None:
         given = locals()
-        self.session = Session(AnalysisOptions.of(given), TrainingOptions.of(given))
+        self._session = Session(AnalysisOptions.of(given), TrainingOptions.of(given))
+        self._sessions: dict[int, Session] = {}  # of threads that train while another one does
+
+    @property
+    def session(self) -> Session:
+        """What does the work: one session, or one for each thread that trains at the same time."""
+        return self._sessions.get(get_ident(), self._session)
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self._session = session
 
     @property
     def report(self) -> FeatureReport | None:
@@ -116,9 +132,11 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     @property
     def model_tags(self) -> dict[str, str]:
-        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``."""
-        found = self.session.run_logger.record()
-        return found.tags if found else {}
+        """Tags that tie a model to the latest analysis: ``mlflow.pytorch.log_model(..., tags=analysis.model_tags)``.
+
+        None if the module has other weights by now than were analysed.
+        """
+        return self.session.tags()
 
     @property
     def state_key(self) -> str:
@@ -128,7 +146,10 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training must know: the run, and the trend so far."""
-        return self.session.state()
+        state: dict[str, Any] = {}
+        with self.session.notices.guard():
+            state |= self.session.state()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the interrupted training was."""
@@ -141,12 +162,15 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Remember when these weights were trained, for a validation of their own."""
         with self.session.notices.guard():
             if not access.is_fitting(trainer):
-                self.session.checkpoint = access.moment_of(checkpoint)
+                self.session.checkpoint = moment_of(checkpoint)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go before callbacks that change weights back when a validation ends."""
         with self.session.notices.guard():
-            self.session.start_stage(trainer, pl_module)
+            with _TAKING:
+                if not self.session.take():
+                    self._sessions[get_ident()] = self._session.make_sibling()
+            self.session.start_stage(trainer, pl_module, stage)
             access.move_forward(trainer, self)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -188,22 +212,29 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         with self.session.notices.guard():
             self.session.send(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if nothing was analysed."""
+        with self.session.notices.guard():
+            self.session.finish_fit(trainer)
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Record the analysis of the very weights that are saved."""
         with self.session.notices.guard():
-            self.session.record(trainer, checkpoint)
+            self.session.record(pl_module, checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was found until now; who interrupts a training does not want to wait."""
-        self.session.capture.stop()
-        with self.session.notices.guard():
-            self.session.send(trainer, unlogged=True)  # the logger itself may have failed on these metrics
-        with self.session.notices.guard():
-            self.session.close(trainer, 10.0)
+        hurried = access.is_hurried(exception)
+        with self.session.notices.guard_end():
+            self.session.capture.stop()
+        with self.session.notices.guard_end():
+            self.session.send(trainer, failed=True)  # the logger itself may have failed on these metrics
+        with self.session.notices.guard_end():
+            self.session.close(trainer, 1.0 if hurried else 10.0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
-        with self.session.notices.guard():
+        with self.session.notices.guard_end():
             self.session.close(trainer, 60.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from lightning_ifa.data.feature_table import FeatureTable
@@ -53,3 +54,12 @@ def gather_tables(trainer: Any, table: FeatureTable | None) -> list[FeatureTable
         tables = [None] * trainer.world_size if trainer.is_global_zero else None
         torch.distributed.gather_object(table, tables)
     return [part for part in tables or [] if part is not None]
+
+
+def join_indices(trainer: Any, indices: Indices) -> Indices:
+    """Join the samples that the ranks know of, so that all of them choose from the same ones; sorted, ``(n,)``."""
+    if trainer.world_size == 1:
+        return indices
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, indices)
+    return np.unique(np.concatenate(parts))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from lightning_ifa.data.reservoir import Reservoir
-from lightning_ifa.data.sampling import BATCH_SIZE, Indices, batch_size, is_stream, reference_indices
+from lightning_ifa.data.sampling import BATCH_SIZE, Indices, batch_size, draw_from, is_stream, reach_of
 from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.training import trainer as access
+from lightning_ifa.training.distributed import join_indices, run_on_all_ranks
 
 AUGMENTED_SAMPLES = 256
 """Training samples that are looked at both clean and augmented."""
@@ -99,6 +101,7 @@ class TrainerLoaders:
         streams: The samples that were kept of streams.
         max_samples: The largest number of samples of a split.
         clean: The user's training loader without augmentation, or None.
+        warn: A function that warns the user once of a text.
     """
 
     trainer: Any
@@ -106,6 +109,7 @@ class TrainerLoaders:
     streams: Streams
     max_samples: int
     clean: Any | None
+    warn: Callable[[str], None]
 
     def validation(self, number: int) -> ReferenceSamples:
         """Samples of one validation loader, of those that the validation itself sees.
@@ -153,5 +157,9 @@ class TrainerLoaders:
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)
             extraction, batches = replace(extraction, prepare=_leave, batch_fn=None), None
         most = batch_size(loader) if access.is_fast_dev_run(self.trainer) else self.max_samples
-        indices = reference_indices(loader, most, extraction.seed, split, batches)
+        reach = run_on_all_ranks(self.trainer, partial(reach_of, loader, split, batches))
+        if reach.doubt:
+            self.warn(reach.doubt)
+        reachable = join_indices(self.trainer, reach.indices) if reach.asked else reach.indices
+        indices = draw_from(reachable, most, extraction.seed)
         return ReferenceSamples(split, number, loader, extraction, indices)

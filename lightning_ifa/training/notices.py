@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning_ifa.errors import IFAError, IFAWarning
+from lightning_ifa.errors import IFAError, IFAWarning, InterruptedAnalysisError
 
 log = logging.getLogger(__name__)
 
@@ -17,23 +17,45 @@ class Notices:
 
     Args:
         raises: Whether errors are passed on; otherwise they become warnings.
+
+    Attributes:
+        failure: What the latest error said, or nothing.
     """
 
     def __init__(self, raises: bool) -> None:
         self.raises = raises
         self._given: set[str] = set()
+        self.failure = ""
 
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Let no error of a block out, unless that is wanted."""
         try:
             yield
+        except InterruptedAnalysisError:
+            log.info("feature analysis left out: the process was told to end")
         except Exception as error:
             if self.raises:
                 raise
-            reason = str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"
+            self.failure = _reason(error)
             log.debug("feature analysis failed", exc_info=error)
-            self.warn(f"feature analysis left out, training goes on: {reason}", once_for=type(error).__name__)
+            self.warn(f"feature analysis left out, training goes on: {_reason(error)}", once_for=type(error).__name__)
+
+    @contextmanager
+    def guard_end(self) -> Iterator[None]:
+        """Let nothing out of a block in which a training ends: its outcome, error and status are the user's.
+
+        Not even a warning, where warnings are errors: it would take the place of the user's own error.
+        """
+        try:
+            yield
+        except Exception as error:
+            log.warning("the feature analysis could not be closed: %s", _reason(error), exc_info=error)
+
+    def forget(self) -> None:
+        """Begin anew: what was said of one training need not hold for the next."""
+        self._given.clear()
+        self.failure = ""
 
     def warn(self, text: str, once_for: str = "") -> None:
         """Warn once of this text, or once of all that is ``once_for`` the same reason."""
@@ -49,3 +71,7 @@ class Notices:
         is_new = key not in self._given
         self._given.add(key)
         return is_new
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, IFAError) else f"{type(error).__name__}: {error}"

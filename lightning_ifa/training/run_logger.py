@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lightning_ifa.tracking.checkpoint import Moment, Record, record
 from lightning_ifa.tracking.names import metrics_at
 from lightning_ifa.tracking.publisher import Publisher
 from lightning_ifa.tracking.run import Run, find_run, other_active_run
+from lightning_ifa.training import trainer as access
 
 
 class RunLogger:
@@ -34,14 +35,14 @@ class RunLogger:
         self.logged_to: str | None = None
         self.place = ""
         self._waiting: dict[str, tuple[FeatureReport, Moment]] = {}
-        self._latest: tuple[FeatureReport, Moment, int] | None = None
+        self._latest: tuple[FeatureReport, Moment] | None = None
         self._publishers: dict[str, Publisher] = {}
         self._began = time.monotonic()
 
-    def put(self, report: FeatureReport, moment: Moment, global_step: int, number: int) -> dict[str, float]:
+    def put(self, report: FeatureReport, moment: Moment, number: int) -> dict[str, float]:
         """Keep the report of a validation loader until ``send``; give its metrics as they are logged."""
         if number == 0:
-            self._latest = (report, moment, global_step)
+            self._latest = (report, moment)
         place = "/".join(filter(None, (self.place, f"dataloader_{number}" if number else "")))
         self._waiting[place] = (report, moment)
         return metrics_at(place, report.metrics)
@@ -50,21 +51,25 @@ class RunLogger:
         """Forget what waits."""
         self._waiting.clear()
 
-    def send(self, trainer: Any, best: str, unlogged: bool = False) -> None:
-        """Hand what waits to the background.
+    def send(self, trainer: Any, best: str, extra: Mapping[str, float], doubtful: bool = False) -> None:
+        """Hand what waits to the background; the metrics too, where no logger brings them to the run.
 
         Args:
             trainer: The trainer, of either Lightning package.
             best: The path of the best checkpoint until now; empty where there is none.
-            unlogged: Whether the logger did not log the metrics.
+            extra: Further metrics of this validation.
+            doubtful: Whether it is not known if a logger brought the metrics to the run.
         """
         waiting, self._waiting = self._waiting, {}
         for place, (report, moment) in waiting.items():
-            self._publisher(trainer, place).put(report, moment, best, unlogged)
+            publisher = self._publisher(trainer, place)
+            metrics = metrics_at(place, report.metrics) | (dict(extra) if place == self.place else {})
+            known = not doubtful and self._is_logged(trainer)
+            publisher.put(report, moment, best, {} if known else metrics, doubtful)
 
-    def record(self, global_step: int | None = None) -> Record | None:
-        """The record of the latest analysis, or of none if it was made at another step."""
-        if self._latest is None or global_step not in (None, self._latest[2]):
+    def record(self) -> Record | None:
+        """The record of the latest analysis, or None."""
+        if self._latest is None:
             return None
         found = record(self._latest[0], self._latest[1].step, self.logged_to)
         return replace(found, metrics=metrics_at(self.place, found.metrics))
@@ -91,6 +96,9 @@ class RunLogger:
         deadline = time.monotonic() + timeout  # they work side by side
         for publisher in publishers.values():
             publisher.close(max(0.0, deadline - time.monotonic()), best)
+
+    def _is_logged(self, trainer: Any) -> bool:
+        return self.logged_to is not None and access.loggers_of(trainer, self.logged_to) > 0
 
     def _publisher(self, trainer: Any, place: str) -> Publisher:
         if place not in self._publishers:

@@ -28,7 +28,7 @@ class Schedule:
         """Whether the budget allows an analysis, or the weights are too important to ask; every rank must ask."""
         if self._budget is None or not access.is_fitting(trainer) or run_on_rank_zero(trainer, self._budget.allows):
             return True
-        if access.is_last_epoch(trainer) or access.is_monitored(trainer, "ifa/") or access.will_be_kept(trainer):
+        if access.is_last_epoch(trainer) or access.monitors(trainer, "ifa/") or access.will_be_kept(trainer):
             return True
         self.skipped += 1
         return False

@@ -6,12 +6,14 @@ Works on the trainers of both Lightning packages, which share these names but no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from lightning_ifa.errors import StrategyError
-from lightning_ifa.tracking.checkpoint import KEY, Moment
+import torch
+
+from lightning_ifa.errors import InterruptedAnalysisError, StrategyError
+from lightning_ifa.tracking.checkpoint import Moment
 
 CLEAN = "train_dataloader_clean"
 
@@ -128,9 +130,28 @@ def best_checkpoint(trainer: Any) -> str:
     return str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
 
 
-def is_monitored(trainer: Any, prefix: str) -> bool:
-    """Whether any callback decides on a metric whose name starts like this."""
-    return any(str(getattr(c, "monitor", None)).startswith(prefix) for c in trainer.callbacks)
+def monitors(trainer: Any, prefix: str) -> dict[str, list[Any]]:
+    """Each metric whose name starts like this, to the callbacks and learning-rate schedulers that decide on it."""
+    schedulers = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    found: dict[str, list[Any]] = {}
+    for each in (*trainer.callbacks, *schedulers):
+        key = getattr(each, "monitor", None)
+        if isinstance(key, str) and key.startswith(prefix):
+            found.setdefault(key, []).append(each)
+    return found
+
+
+def unknown_value(watchers: Sequence[Any]) -> float:
+    """The value that stands for a number nobody has, for those who decide on it: never the best, never an end.
+
+    Not a number, which Lightning takes for the worst; but an ``EarlyStopping`` that checks for finite numbers would end
+    the training, and gets the worst finite one.
+    """
+    finite = [each for each in watchers if getattr(each, "check_finite", False)]
+    if not finite:
+        return math.nan
+    worst = torch.finfo(torch.float32).max
+    return -worst if getattr(finite[0], "mode", "min") == "max" else worst
 
 
 def moment(trainer: Any) -> Moment:
@@ -138,25 +159,104 @@ def moment(trainer: Any) -> Moment:
     return Moment(int(trainer.current_epoch), int(trainer.fit_loop.epoch_loop._batches_that_stepped))
 
 
-def moment_of(checkpoint: Mapping[str, Any]) -> Moment | None:
-    """The epoch that a checkpoint's weights come from, and the step under which their metrics were logged.
+@contextmanager
+def without_log(module: Any) -> Iterator[None]:
+    """Let ``self.log`` do nothing in a block: a forward pass of the analysis must not count among the user's own."""
+    logging = [each for each in module.modules() if callable(getattr(each, "log_dict", None))]
+    before = [{name: vars(each)[name] for name in ("log", "log_dict") if name in vars(each)} for each in logging]
+    try:
+        for each in logging:
+            vars(each).update(log=_ignore, log_dict=_ignore)
+        yield
+    finally:
+        for each, own in zip(logging, before, strict=True):
+            for name in ("log", "log_dict"):
+                vars(each).pop(name, None)
+            vars(each).update(own)
 
-    The step of the recorded analysis if there is one. Else Lightning's own counter, which is one ahead in checkpoints
-    saved after the epoch's end.
+
+def stop_at_signal(trainer: Any) -> Callable[[], None]:
+    """Give a function that raises if the process was told to end, which a fit notices between its batches only."""
+
+    def ask() -> None:
+        if getattr(trainer, "received_sigterm", False):
+            raise InterruptedAnalysisError("the process was told to end")
+
+    return ask
+
+
+def is_hurried(exception: BaseException) -> bool:
+    """Whether somebody who waits for the end has caused an exception: Ctrl-C, or a scheduler's SIGTERM."""
+    return isinstance(exception, (KeyboardInterrupt, SystemExit)) or type(exception).__name__ == "SIGTERMException"
+
+
+def _ignore(*args: Any, **options: Any) -> None:
+    pass
+
+
+def log_at(trainer: Any, metrics: Mapping[str, float], step: int, done: str | None) -> None:
+    """Log metrics at a step of our own choice, once a run; Lightning's ``log`` knows only the trainer's.
+
+    Args:
+        trainer: The trainer.
+        metrics: Key to value.
+        step: The step.
+        done: Id of the run that gets them in another way, or None.
     """
-    if not {"epoch", "global_step"} <= set(checkpoint):
-        return None
-    before = max(int(checkpoint["global_step"]) - 1, 0)
-    loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.state_dict", {})
-    step = min(int(loop.get("_batches_that_stepped", before)), before)
-    return Moment(int(checkpoint["epoch"]), int(checkpoint.get(KEY, {}).get("step", step)))
-
-
-def log_at(trainer: Any, metrics: Mapping[str, float], step: int) -> None:
-    """Log metrics at a step of our own choice; Lightning's ``log`` knows only the trainer's."""
+    runs = {done} - {None}
     for logger in trainer.loggers:
-        logger.log_metrics(dict(metrics), step=step)
-        logger.save()
+        run = _plain_run(logger)
+        if run is None or run not in runs:
+            logger.log_metrics(dict(metrics), step=step)
+            logger.save()
+        runs.add(run)
+
+
+def repeats_a_run(trainer: Any) -> bool:
+    """Whether several loggers log to one run, which would get every metric from each."""
+    runs = [run for run in map(_plain_run, trainer.loggers) if run is not None]
+    return len(runs) > len(set(runs))
+
+
+def loggers_of(trainer: Any, run_id: str) -> int:
+    """How many loggers bring metrics to a run under the metrics' own names."""
+    return sum(_plain_run(logger) == run_id for logger in trainer.loggers)
+
+
+def keep_from_autolog(trainer: Any, run_id: str, keys: Iterable[str]) -> None:
+    """Keep MLflow's autolog from logging metrics to this run, since it does so at an epoch's number, not at the step.
+
+    It leaves out what it takes for logged already.
+    """
+    for callback in trainer.callbacks:
+        if type(callback).__name__ == "__MlflowPLCallback" and getattr(callback, "run_id", None) == run_id:
+            for name in ("_step_metrics", "_epoch_metrics"):  # what it logs by the step it does not by the epoch
+                known = getattr(callback, name, None)
+                if isinstance(known, set):
+                    known.update(keys)
+
+
+def after_saving(module: Any, act: Callable[[], None]) -> None:
+    """Act once when the module's own ``on_save_checkpoint`` is over: nobody changes a checkpoint after that.
+
+    Averaged weights and the like are put into a checkpoint by other callbacks, or by the module itself.
+    """
+    before = vars(module).get("on_save_checkpoint")
+
+    def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
+        vars(module).pop("on_save_checkpoint")
+        if before is not None:
+            vars(module)["on_save_checkpoint"] = before
+        module.on_save_checkpoint(checkpoint)
+        act()
+
+    vars(module)["on_save_checkpoint"] = on_save_checkpoint
+
+
+def _plain_run(logger: Any) -> str | None:
+    """The MLflow run that a logger logs to under the metrics' own names, if it does."""
+    run = getattr(logger, "run_id", None)
+    return run if isinstance(run, str) and not getattr(logger, "_prefix", "") else None
 
 
 def _validation_loop(trainer: Any) -> Any:

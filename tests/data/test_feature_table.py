@@ -38,7 +38,7 @@ def test_file_gives_everything_back(table, tmp_path):
 def test_pickled_objects_are_not_read(tmp_path):
     path = tmp_path / "evil.npz"
     np.savez(path, header=np.array([print], dtype=object))
-    with pytest.raises(FileError, match=r"evil.npz is not a readable FeatureTable"):
+    with pytest.raises(FileError, match=r"evil.npz .* holds Python objects"):
         FeatureTable.load(path)
 
 

@@ -184,12 +184,15 @@ def test_principal_features_come_with_maps_and_samples(case):
         assert set(one.strongest.ravel()) <= set(report.tables["validation"].sample_ids)
 
 
-def test_a_layernorm_head_makes_no_method_trustworthy():
+@pytest.mark.parametrize("gradient", ["plain", "conservative"])
+def test_a_layernorm_head_makes_no_method_trustworthy_by_plain_gradients(gradient):
     model = fitted("norm")
     validation, _ = loaders()
-    report = analyze(model, validation, layer="features")
-    check = check_maps(model, validation, report)
-    assert not check.trust["trustworthy"].any()
+    report = analyze(model, validation, layer="features", gradient=gradient)
+    assert report.tables["validation"].gradient == gradient
+    trust = check_maps(model, validation, report).trust.set_index("method")["trustworthy"]
+    assert trust["hirescam"] == (gradient == "conservative")
+    assert gradient == "conservative" or not trust.any()
 
 
 def size(images, labels):

@@ -155,3 +155,23 @@ def test_layer_of_whole_numbers():
     model.forward = lambda x: model.head(model.features(x).mean((2, 3)) + model.rounded(x).sum())
     with pytest.raises(LayerError, match=r'"rounded" returns a torch.int64 tensor'):
         table_of(model, "rounded")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch announces that these modules will move
+def test_quantised_model():
+    linear = torch.ao.nn.quantized.dynamic.Linear(16, 3)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), linear)
+    with pytest.raises(OutputError, match=r'quantised: module "3".*before the quantisation'):
+        table_of(model, "0")
+
+
+def test_exported_model():
+    class Exported(PoolNet):
+        """Refuses as the modules of ``torch.export`` do."""
+
+        def eval(self):
+            raise NotImplementedError("Calling eval() is not supported yet.")
+
+    data = TensorDataset(torch.randn(6, 1, 12, 12), torch.arange(6) % 3)
+    with pytest.raises(LayerError, match=r"exported program.*module that it was exported from"):
+        FeatureExtractor(Exported(), "features")(DataLoader(data, 3), np.arange(6))

@@ -198,7 +198,7 @@ def test_several_layers_share_a_pass_and_equal_those_taken_alone():
     assert len(passes) < 20  # three batches, a survey for each layer, self-checks of the first batch
     for name, table in zip(names, together, strict=True):
         alone = FeatureExtractor(model, name)(source, np.arange(11))
-        assert table.layer == (name or "bn2")
+        assert table.layer == (name or "relu#1")
         for column in ("contributions", "activations", "cams", "logits"):
             np.testing.assert_allclose(getattr(table, column), getattr(alone, column), rtol=1e-5, atol=1e-6)
 

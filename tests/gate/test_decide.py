@@ -1,6 +1,7 @@
 """The decision: a table of values, policies and registry states, and properties over all of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -267,3 +268,50 @@ def test_the_verdict_names_its_subject_and_tells_every_check(content, candidate,
     assert policy.digest in verdict.policy
     assert {check.metric for check in policy.checks} <= {check.name for check in verdict.checks}
     assert verdict == decide(policy, candidate, champion)
+
+
+PLACE, PLACE_HEALTH = "ifa/dataloader_1/overfitting/score", "ifa/dataloader_1/health/overfitting"
+
+
+def test_an_undecided_family_of_a_further_loader_never_passes():
+    told = ModelMetrics("s", "m", {PLACE: 0.0, PLACE_HEALTH: 0.5}, A)
+    assert not decide(rules(on(PLACE, at_most=0.3)), told, None).passed
+    named = rules(on("ifa/own/number", at_most=1), families=["dataloader_1/overfitting"])
+    verdict = decide(named, ModelMetrics("s", "m", told.metrics | {"ifa/own/number": 0.0}, A), None)
+    assert [check.undecided for check in verdict.failures] == ["dataloader_1/overfitting"]
+    decided = ModelMetrics("s", "m", {PLACE: 0.0, PLACE_HEALTH: 0.9}, A)
+    assert decide(rules(on(PLACE, at_most=0.3), families=["dataloader_1/overfitting"]), decided, None).passed
+
+
+@pytest.mark.parametrize(
+    ("undecided", "passes"),
+    [
+        ("refuse", False),
+        ("accept", True),
+        ({"overfitting": "accept"}, True),
+        ({"default": "accept", "overfitting": "refuse"}, False),
+        ({"default": "accept"}, True),
+    ],
+)
+def test_the_policy_says_what_cannot_be_told_means(undecided, passes):
+    policy = rules(on(HEALTH, above=0.5), on(SCORE, at_most=0.3), families=["overfitting"], undecided=undecided)
+    verdict = decide(policy, numbers(0.9, 0.1, 0.5), None)
+    assert verdict.passed is passes
+    assert verdict.accepted == (("overfitting",) if passes else ())
+    assert not decide(policy, numbers(NAN, 0.1, 0.5), None).passed
+    assert not decide(policy, numbers(0.1, 0.1), None).passed
+
+
+@pytest.mark.parametrize(("name", "other"), [("layer", "layer3"), ("method", "gradcam"), ("version", "0.0.1")])
+def test_numbers_of_another_layer_method_or_version_are_not_compared(name, other):
+    known = {"layer": "layer4", "method": "hirescam", "version": "0.1.0"}
+    old, new = (replace(found, conditions=known) for found in (OLD, numbers(0.1)))
+    assert decide(ABS, new, old).passed
+    for champion in (replace(old, conditions=known | {name: other}), replace(old, conditions={})):
+        (refused,) = decide(ABS, new, champion).failures
+        assert name in refused.reason
+
+
+def test_what_must_not_be_promoted_fails_whatever_its_numbers():
+    (failed,) = decide(AT_MOST, replace(numbers(0.1), obstacle="the version is archived"), None).failures
+    assert failed.reason == "the version is archived"

@@ -1,12 +1,14 @@
 """The right numbers, from every way in which a model reaches the registry; none where there is doubt."""
 
+import itertools
 import math
+import time
 
 import pytest
 from registries import DIGEST, sound_metrics
 
 from lightning_ifa.errors import UndecidableError
-from lightning_ifa.gate.model_metrics import find_model_metrics, find_version
+from lightning_ifa.gate.model_metrics import find_model_metrics, find_obstacle, find_version
 from lightning_ifa.tracking.store import default_store
 
 SCORE = "ifa/overfitting/score"
@@ -152,3 +154,28 @@ def test_a_version_without_logged_model(store, name):
 def test_only_a_version_can_be_judged(store, uri):
     with pytest.raises(UndecidableError, match="models:/NAME/VERSION"):
         find_version(store.client, uri)
+
+
+def test_the_latest_evaluation_counts_whole(store, name, monkeypatch):
+    logged = store.logged_model(tags={"ifa.dataset_digest": DIGEST})
+    now = itertools.count(1_700_000_000)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    store.attach(logged, {SCORE: 0.1, "ifa/health/overfitting": 0.9}, step=9)
+    store.attach(logged, {SCORE: 0.8}, step=3)
+    numbers = found(store, name, store.version(name, logged))
+    assert numbers.metrics == {SCORE: 0.8}
+    assert "latest evaluation" in numbers.problem
+
+
+def test_what_is_deleted_failed_or_archived_is_no_candidate(store, name):
+    versions = [store.register(name, sound_metrics()) for _ in range(4)]
+    get = store.client.get_model_version
+    store.client.delete_run(get(name, versions[1]).run_id)
+    store.client.finalize_logged_model(found(store, name, versions[2]).model, "FAILED")
+    archived = get(name, versions[3])
+    archived._current_stage = "Archived"
+    told = [find_obstacle(store.client, version) for version in (*(get(name, v) for v in versions[:3]), archived)]
+    assert told[0] == ""
+    assert [word in reason for word, reason in zip(("deleted", "failed", "archived"), told[1:], strict=True)] == [
+        True
+    ] * 3

@@ -1,8 +1,11 @@
 """Policies: what is accepted, and that every fault is told with its line."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightning_ifa.errors import PolicyError
 from lightning_ifa.gate.policy import Policy, load_policy
@@ -113,3 +116,74 @@ def test_shipped_policies_demand_every_family_decided(file):
     bars = {c.metric: (c.operator, c.at_least or c.above) for c in policy.checks if c.metric.startswith("ifa/health/")}
     assert set(bars) == {f"ifa/health/{family}" for family in policy.families}
     assert all(bar > 0.5 or operator == "above" for operator, bar in bars.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("above: 0.5", "above: 010", 10, "plain decimal"),
+        ("above: 0.5", "above: 0x1", 10, "plain decimal"),
+        ("above: 0.5", "above: 1:30", 10, "plain decimal"),
+        ("above: 0.5", "above: 1:30.5", 10, "plain decimal"),
+        ("above: 0.5", "above: 1_0", 10, "plain decimal"),
+        ("above: 0.5", "above: " + "9" * 5001, 10, "plain decimal"),
+        ("above: 0.5", "above: 1.0e+400", 10, "not finite"),
+        ("above: 0.5", "above: 1e400", 10, "number"),
+        ("above: 0.5", "above:", 10, "its value is missing"),
+        ("above: 0.5", "at_most: 0.5", 9, "wrong way round"),
+        ("at_most: 1\n", "at_least: 1\n", 11, "wrong way round"),
+        ("dataset_digest: 0123456789ab", "dataset_digest:", 3, "its value is missing"),
+        ("dataset_digest: 0123456789ab", "dataset_digest: ~", 3, "its value is missing"),
+        ("families: [overfitting]", "families: &a [*a]", 7, "contains itself"),
+        ("families: [overfitting]", "undecided: {outliers: accept}", 1, "no check speaks of outliers"),
+        ("families: [overfitting]", "undecided: perhaps", 7, "refuse"),
+        ("alias: champion", "alias: latest", 5, "no alias"),
+        ("alias: champion", "alias: v12", 5, "no alias"),
+        ("name: test", "1: test", 1, "no key"),
+        ("name: test", "name: 2020-01-01", 1, "quotes"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_a_person_is_refused(tmp_path, old, new, line, says):
+    test_faults_are_told_with_their_line(tmp_path, old, new, line, says)
+
+
+def test_limits_that_no_number_meets_are_refused(tmp_path):
+    more = "  - {metric: ifa/own/number, at_most: 0.1}\n  - {metric: ifa/own/number, above: 0.1}\n"
+    with pytest.raises(PolicyError, match=r"line 16: ifa/own/number: no number can meet at_most: 0\.1 and"):
+        load_policy(written(tmp_path, GOOD + more))
+
+
+def test_endless_files_are_refused_at_once(tmp_path):
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 10)}]\n" for n in range(9)
+    )
+    for text in (bomb, "[" * 5000, "{a: " * 5000, "x" * 1_100_000):
+        with pytest.raises(PolicyError):
+            load_policy(written(tmp_path, text))
+    with pytest.raises(PolicyError, match="no file"):
+        load_policy("/dev/zero")
+
+
+SIGNS = ("010", "1:30", "&a ", "*a", "[", "{", "}", "]", "? ", "<<: ", "!!set ", "\t", "- ", ": ", "'", '"', "|\n")
+WORDS = ("\x00", "\u2028", "9" * 5001, "1e400", ".nan", "~", "\n", "---\n", "%YAML 9.9\n", "é")
+PIECES = st.sampled_from((*GOOD.splitlines(keepends=True), *SIGNS, *WORDS))
+
+
+def check_fuzzed(folder, parts):
+    path = folder / "policy.yaml"
+    path.write_text("".join(parts), encoding="utf-8")
+    with contextlib.suppress(PolicyError):
+        assert isinstance(load_policy(path), Policy)
+
+
+@settings(max_examples=200, deadline=None)
+@given(parts=st.lists(PIECES, max_size=25))
+def test_any_text_is_a_policy_or_a_policy_error(tmp_path_factory, parts):
+    check_fuzzed(tmp_path_factory.getbasetemp(), parts)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(parts=st.lists(PIECES, max_size=25))
+def test_any_of_many_texts_is_a_policy_or_a_policy_error(tmp_path_factory, parts):
+    check_fuzzed(tmp_path_factory.getbasetemp(), parts)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lightning_ifa.gate import render
+from lightning_ifa.gate.registry import describe_version
 from lightning_ifa.gate.verdict import Check, Verdict
 
 SCORE = "ifa/overfitting/score"
@@ -74,3 +75,19 @@ def test_terminal_colours_the_verdict():
     assert "\x1b[31m\x1b[1mFAIL" in render.terminal(verdict(GOOD, BAD))
     assert "\x1b[32m\x1b[1mPASS" in render.terminal(verdict(GOOD))
     assert render.terminal(verdict()).startswith("\x1b[31m")
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u2066", "\u200f", "\u2028", "\u2029", "\u0085"])
+def test_what_turns_or_breaks_text_is_neutralised(sign):
+    evil = verdict(Check(f"a{sign}b", False, None, "x", f"c{sign}d"), subject=f"e{sign}f")
+    for text in (render.markdown(evil), render.terminal(evil), render.junit(evil)):
+        assert sign not in text
+
+
+@pytest.mark.parametrize("own", ["See IFA gate: below.", "IFA gate: my notes\n\nmore", "x <!-- end of y"])
+def test_own_words_around_the_verdict_stay(own):
+    once = describe_version(own, verdict(GOOD))
+    again = describe_version(f"{own}\n\n{once}", verdict(GOOD, BAD))
+    assert again.count(own) == 2
+    assert again.count("<!-- end of the gate's verdict -->") == 1
+    assert "IFA gate: PASS" not in again

@@ -6,13 +6,18 @@ import time
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric
 
 from lightning_ifa.gate.policy import Policy
+from lightning_ifa.model.weights_digest import digest_weights
 from lightning_ifa.tracking.store import default_store
+from lightning_ifa.tracking.weights import WEIGHTS_TAG
 
 DIGEST = "0123456789ab"
+STATE = {"weight": torch.ones(2)}
+WEIGHTS = digest_weights(STATE)
 FAMILIES = ("overfitting", "confounding", "outliers", "redundancy", "consistency")
 
 
@@ -38,6 +43,9 @@ class Store:
         self.client = MlflowClient(self.uri)
         self.experiment = self.client.create_experiment("gate", artifact_location=(folder / "artifacts").as_uri())
         self._names = itertools.count()
+        self.folder = folder / "model"  # of every logged model
+        (self.folder / "data").mkdir(parents=True)
+        torch.save(STATE, self.folder / "data" / "model.pth")
 
     def name(self):
         name = f"leafnet-{next(self._names)}"
@@ -49,7 +57,10 @@ class Store:
 
     def logged_model(self, run_id=None, tags=None, step=None):
         run_id = run_id or self.run()
-        logged = self.client.create_logged_model(self.experiment, "model", run_id, tags)
+        logged = self.client.create_logged_model(
+            self.experiment, "model", run_id, {WEIGHTS_TAG: WEIGHTS} | (tags or {})
+        )
+        self.client.log_model_artifacts(logged.model_id, str(self.folder))
         if step is not None:  # as mlflow.pytorch.log_model(step=) does
             self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step)])
         return logged

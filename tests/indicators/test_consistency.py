@@ -89,3 +89,17 @@ def test_constant_maps_and_logits_are_no_crash():
 )
 def test_trust(complete, right):
     assert trustworthy(complete) is right
+
+
+@pytest.mark.parametrize(("kind", "eps"), [("float32", 2.0**-23), ("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+def test_scores_that_differ_by_rounding_alone_say_nothing(kind, eps):
+    classes = np.arange(40) % 2
+    steps = RNG.integers(-1, 2, 40)
+    constant = np.where(classes == 0, 1.5, -1.75) + eps * steps
+    assert consistency(constant.astype(np.float32), np.zeros(40), classes).undecided
+    moving = constant + eps * 64 * RNG.integers(-3, 4, 40)
+    assert consistency(moving.astype(np.float32), np.zeros(40), classes).alarm
+
+
+def test_scores_of_nothing_say_nothing():
+    assert consistency(np.zeros(6), np.zeros(6), np.zeros(6, dtype=int)).undecided

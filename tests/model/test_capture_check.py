@@ -79,3 +79,12 @@ def test_says_nothing_where_every_class_is_seen_once():
     found = captured(model)
     few = CapturedBatch(*(part[:3] for part in found[:-1]), found.precision)
     require_sound_capture(model, TargetLayer("conv", model.conv), few._replace(A=few.A * 2))
+
+
+def test_a_gradient_below_the_scores_rounding_is_no_wrong_capture():
+    torch.manual_seed(1)
+    model = Target(LINEAR(), bypass=False).eval()
+    batch = captured(model)
+    for tiny in (1e-44, 1e-30, 0.0):
+        faint = batch._replace(G=torch.full_like(batch.G, tiny))
+        require_sound_capture(model, TargetLayer("conv", model.conv), faint)

@@ -20,8 +20,8 @@ IMAGE = (2, 1, 12, 12)
     [
         (PoolNet, IMAGE, "features"),
         (MlpNet, IMAGE, "pool"),
-        (ResidualNet, IMAGE, "bn2"),  # the last ReLU runs twice
-        (HardswishNet, IMAGE, "features"),
+        (ResidualNet, IMAGE, "relu#1"),  # one ReLU runs twice
+        (HardswishNet, IMAGE, "relu()"),
         (SignalNet, (2, 2, 20), "conv"),
         (VolumeNet, (2, 1, 4, 4, 4), "conv"),
         (SegmentationNet, (2, 1, 8, 8), "decoder"),  # its class planes are the answer, not features

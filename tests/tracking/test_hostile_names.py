@@ -57,7 +57,7 @@ def test_hostile_samples_and_classes_reach_the_run_and_nothing_else(report, stor
     run = client.create_run(client.create_experiment("x", artifact_location=(tmp_path / "in/store").as_uri()))
     job = tmp_path / "in" / "spool" / "job"
     job.mkdir(parents=True)
-    write_job(report, job, Run(run.info.run_id, store), Moment(0, 0), single_images=True, unlogged=True)
+    write_job(report, job, Run(run.info.run_id, store), Moment(0, 0), single_images=True, metrics=report.metrics)
     upload(job)
     outside = {path.name for path in tmp_path.iterdir()} - {"in", "mlflow.db"}
     assert not outside

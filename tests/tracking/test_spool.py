@@ -141,7 +141,7 @@ def test_pictures_that_cannot_be_made_stop_nothing(report, run, tmp_path):
 
 
 def test_folder_without_a_job(tmp_path):
-    with pytest.raises(FileError, match="no complete analysis"):
+    with pytest.raises(FileError, match=r"job\.json is not there"):
         upload(tmp_path)
 
 

@@ -1,4 +1,7 @@
-"""Weights are the same to the last bit with and without the callback, in every setting, also where it fails."""
+"""All is the same to the last bit with and without the callback, in every setting, also where it fails.
+
+Weights, buffers, attributes, the user's logged metrics, and generators inside data sets.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import itertools
 import warnings
 
 import lightning.pytorch
+import numpy as np
 import pytest
 import pytorch_lightning
 import torch
 from lightning_modules import loaders, weights
 from models import CLASSES, PoolNet
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
@@ -29,15 +34,25 @@ pytestmark = [
 
 
 def classifier(package, kind):
-    """The module in a package, of a kind: plain, manual, or compiled in one of three ways."""
+    """The module in a package, of a kind: plain, manual, restless, or compiled in one of three ways.
+
+    A restless one changes a buffer, an attribute and a list in each forward pass, and logs from it.
+    """
 
     class Classifier(package.LightningModule):
         def __init__(self):
             super().__init__()
             self.net, self.dropout, self.head = PoolNet(), nn.Dropout(0.2), nn.Linear(CLASSES, CLASSES)
             self.automatic_optimization = kind != "manual"
+            self.count, self.seen, self.rng = 0, [], np.random.default_rng(0)
+            self.register_buffer("calls", torch.zeros(()))
 
         def forward(self, x):
+            if kind == "restless":
+                self.calls += 1
+                self.count += 1
+                self.seen.append(self.rng.random())
+                self.log("calls", self.calls)
             return self.head(self.dropout(self.net(x)))
 
         def training_step(self, batch, batch_idx):
@@ -49,12 +64,18 @@ def classifier(package, kind):
             return loss
 
         def validation_step(self, batch, batch_idx):
-            self(batch[0])
+            if kind == "module compiled":  # which cannot log
+                self(batch[0])
+            else:
+                self.log("loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
 
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), 0.01)
 
-    module = Classifier()
+    return compiled(Classifier(), kind)
+
+
+def compiled(module, kind):
     if kind == "part compiled":
         module.net = torch.compile(module.net, backend="eager")
     elif kind == "compiled in place":
@@ -96,9 +117,40 @@ CASES = {
     "part compiled": ({}, {}, "part compiled"),
     "compiled in place": ({}, {}, "compiled in place"),
     "averaged": ({"callbacks": [Averaged]}, {}, "plain"),
+    "restless": ({"val_check_interval": 0.5}, {"noise": True}, "restless"),
+    "restless, workers": ({}, {"noise": True, "num_workers": 2}, "restless"),
     "two ranks": ({"strategy": "ddp_fork", "devices": 2}, {}, "plain"),
 }
-QUICK = ["bf16-mixed, persistent process, check 0.5, accumulate 3", "averaged", "own generator", "part compiled"]
+QUICK = [
+    "bf16-mixed, persistent process, check 0.5, accumulate 3",
+    "averaged",
+    "own generator",
+    "part compiled",
+    "restless",
+]
+
+
+class Noisy(Dataset):
+    """Adds noise from a generator of its own."""
+
+    def __init__(self, data):
+        self.data, self.R = data, np.random.RandomState(0)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        x, y = self.data[index]
+        return x + float(self.R.rand()), y
+
+
+def all_loaders(noise=False, **loading):
+    """The loaders of a training, and the data sets' own generators."""
+    found = loaders(**loading)
+    if not noise:
+        return found, []
+    sets = [Noisy(each.dataset) for each in found]
+    return [DataLoader(each, 8, shuffle=not n, **loading) for n, each in enumerate(sets)], [each.R for each in sets]
 
 
 def trained(package, case, *callbacks):
@@ -113,12 +165,21 @@ def trained(package, case, *callbacks):
         max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu", **settings | {"callbacks": others + list(callbacks)},
     )  # fmt: skip
-    trainer.fit(module, *loaders(**loading))
-    if not callbacks or "strategy" in settings:
-        return weights(module)
-    trainer.validate(getattr(module, "_orig_mod", module), loaders()[1], verbose=False)
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    return weights(module)
+    data, generators = all_loaders(**loading)
+    trainer.fit(module, *data)
+    result = outcome(trainer, module, generators)
+    if callbacks and "strategy" not in settings:
+        trainer.validate(getattr(module, "_orig_mod", module), all_loaders(**loading)[0][1], verbose=False)
+        assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+        assert kind == "restless" or weights(module) == result[0]
+    return result
+
+
+def outcome(trainer, module, generators):
+    logged = {name: value.item() for name, value in trainer.logged_metrics.items() if not name.startswith("ifa/")}
+    states = [generator.get_state()[1].tolist() for generator in generators]
+    module = getattr(module, "_orig_mod", module)
+    return weights(module), logged, states, (module.count, list(module.seen))
 
 
 def half_way():
@@ -145,11 +206,11 @@ def assert_same(package, case, fails):
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_weights_are_bit_identical(case):
+def test_all_is_bit_identical(case):
     assert_same("pytorch_lightning", case, fails=False)
 
 
-def test_weights_are_bit_identical_where_the_analysis_fails_half_way():
+def test_all_is_bit_identical_where_the_analysis_fails_half_way():
     assert_same("lightning", QUICK[0], fails=True)
 
 
@@ -157,5 +218,5 @@ def test_weights_are_bit_identical_where_the_analysis_fails_half_way():
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("package", PACKAGES)
-def test_weights_are_bit_identical_in_every_setting(package, case, fails):
+def test_all_is_bit_identical_in_every_setting(package, case, fails):
     assert_same(package, case, fails)

@@ -116,7 +116,8 @@ def test_trainer_settings_do_not_break_it(settings):
 
 def test_no_validation_no_analysis():
     callback = IntegratedFeatureAnalysis(on_error="raise")
-    fit([callback], max_epochs=1, limit_val_batches=0)
+    with pytest.warns(IFAWarning, match="nothing was analysed in this training: no validation ran"):
+        fit([callback], max_epochs=1, limit_val_batches=0)
     assert callback.report is None
 
 

@@ -30,6 +30,8 @@ def draw_indicators(
 ) -> None:
     """One row a family: its null as a gray hill, its score as a dot, the alarm limit as one line for all.
 
+    A small triangle below the axis marks the smallest score that would have alarmed with a chance of 80 %.
+
     Sign, name and verdict stand left of it, in letters that survive a thumbnail.
 
     Args:
@@ -80,6 +82,9 @@ def _draw_row(axes: Axes, report: AnalysisResult, family: str, row: int) -> None
         axes.plot([expected.bound] * 2, [base - 0.12, base + 0.12], color=QUIET, lw=1.2, zorder=3)
     else:
         axes.text(-0.06, base - 0.12, "counted: no null", fontsize=7.5, color=QUIET, family=FAMILY, ha="right")
+    least = finding.detectable / finding.limit
+    if least < RIGHT:
+        axes.plot([least], [base + 0.07], marker="^", ms=5, color=QUIET, lw=0, zorder=2)
     limits = finding.score / finding.limit
     beyond = limits > RIGHT - 0.12
     shown = min(limits, RIGHT - 0.12)

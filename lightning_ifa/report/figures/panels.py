@@ -79,6 +79,11 @@ ENOUGH = 0.95
 def draw_selection(figure: Figure, report: AnalysisResult, left: float, top: float) -> None:
     """Draw how much of the evidence the most important channels carry, and how much random ones do."""
     best, drawn = evidence_kept(report)
+    if np.isnan(best).all():
+        style.head(
+            figure, left, top, "How many features are enough", "cannot be told: no sample is classified correctly"
+        )
+        return
     enough = int(np.argmax(best >= ENOUGH)) + 1 if (best >= ENOUGH).any() else len(best)
     text = f"{enough} of {len(best)} carry the evidence (r ≥ {ENOUGH})"
     style.head(figure, left, top, "How many features are enough", text)

@@ -23,13 +23,15 @@ from lightning_ifa.report.markdown import headline
 from lightning_ifa.report.result import AnalysisResult
 
 
-def write_html(report: AnalysisResult, path: Path, picture: bytes, title: str = "Integrated feature analysis") -> None:
+def write_html(
+    report: AnalysisResult, path: Path, picture: bytes | None, title: str = "Integrated feature analysis"
+) -> None:
     """Write the page, in place of an earlier file.
 
     Args:
         report: The report.
         path: Path of the file.
-        picture: Overview of the report, a PNG file's content.
+        picture: Overview of the report, a PNG file's content; None to do without.
         title: Title of the page.
     """
     channels = choose_features(report)
@@ -37,7 +39,7 @@ def write_html(report: AnalysisResult, path: Path, picture: bytes, title: str = 
     parts = [
         f'<h1>{escape(headline(report))}</h1><p class="quiet">{escape(title)} · {escape(describe_data(report))}</p>',
         sections.verdicts(report) + warnings,
-        f'<img alt="overview" src="{_encode_overview(picture)}">',
+        "" if picture is None else f'<img alt="overview" src="{_encode_overview(picture)}">',
         "<h2>Probes</h2><p>The same samples in every run. All maps share one intensity scale: the same colour is the "
         "same evidence, in every image and every run that uses this scale.</p>",
         sections.probes(report),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators import registry
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
 from lightning_ifa.report.figures.cam_overlay import own_scale, probe_image, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
@@ -78,11 +79,19 @@ def _cards(report: AnalysisResult) -> str:
         word = verdict(finding)
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
+            *_power(finding),
             f'<span class="quiet">{escape(registry.indicator_of(family).meaning)}</span>',
             *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
         cards.append(_card(kind, family, lines, f'<span class="verdict">{SIGNS[word]} {word}</span>'))
     return "".join(cards)
+
+
+def _power(finding: Finding) -> list[str]:
+    """Say what the samples could have shown."""
+    if not math.isfinite(finding.detectable):
+        return []
+    return [f'<span class="quiet">alarms on {finding.detectable:.3f} or more with a chance of 80 %</span>']
 
 
 def _card(kind: str, family: str, lines: Sequence[str], mark: str = "") -> str:

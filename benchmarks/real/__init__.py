@@ -1,0 +1,1 @@
+"""Sound and faulty networks on real, hard data: trained here, judged at every epoch."""

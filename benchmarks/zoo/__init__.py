@@ -1,0 +1,1 @@
+"""Architectures that nobody here wrote, and which layer and grid an analysis should find in each."""
