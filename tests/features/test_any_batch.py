@@ -276,3 +276,35 @@ def test_a_modules_own_transfer_hooks_make_batches_ready():
     raw = (x.clamp(0, 2) * 100).to(torch.uint8)
     found = _table(_Hooked().eval(), _loader(raw, y))
     np.testing.assert_allclose(found.logits, _network()(raw.float() / 100).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("squeeze", [lambda net, tokens: net.norm(tokens), lambda net, tokens: torch.relu(tokens)])
+def test_a_layer_is_found_by_changing_one_input_while_the_others_stay(squeeze):
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm, self.head = nn.Conv2d(1, 8, 2, 2), nn.LayerNorm(8), nn.Linear(8, 2)
+
+        def forward(self, image, age):
+            tokens = self.patch(image).flatten(2).transpose(1, 2) + age[:, None, None]
+            return self.head(squeeze(self, tokens).mean(1))
+
+    torch.manual_seed(0)
+    x, y = _data()
+    model, age = Tokens().eval(), 5 * torch.rand(N)
+    found = _table(
+        model,
+        DataLoader(TensorDataset(x, age, y), 24),
+        batch_fn=lambda batch: (batch[0], batch[2]),
+        forward_fn=lambda model, batch: model(batch[0], batch[1]),
+    )
+    assert found.layer in ("norm", "relu()")
+    assert found.cams.shape == (N, 4, 4)
+    np.testing.assert_allclose(found.logits, model(x, age).detach(), atol=1e-5)
+
+
+def test_batches_of_a_custom_sampler_keep_their_choice():
+    x, y = _data()
+    batches = TensorDataset(x.view(6, 4, 1, 8, 8), y.view(6, 4))
+    loader = DataLoader(batches, batch_size=None, sampler=[4, 1])
+    assert _table(_network(), loader).indices.tolist() == [4, 5, 6, 7, 16, 17, 18, 19]
