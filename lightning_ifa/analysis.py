@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import metadata_rows, own_metadata, read_metadata
 from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
+from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import IFAError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
@@ -26,6 +28,8 @@ from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.context import AnalysisContext, importance_mask, name_classes
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
+from lightning_ifa.model.batch_forward import ForwardFunction
+from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.model.weights_digest import digest_module
@@ -62,6 +66,7 @@ def analyze(
     regions: Mapping[str, RegionSource] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     reshape: Reshape | None = None,
     swaps: bool = False,
     seed: int = 0,
@@ -69,7 +74,8 @@ def analyze(
     """Look inside a trained network: overfitting, confounding, outliers, redundancy, comparable maps.
 
     Args:
-        model: The network, called as ``model(x)``; weights, modes, hooks and random states stay as they are.
+        model: The network, called as ``model(x)`` unless ``forward_fn`` calls it; weights, modes, hooks and random
+            states stay as they are. The transfer hooks of a LightningModule make its batches ready.
         val_loader: Loader over a map-style validation set; only its data set and settings are used.
         train_loader: The same for the training set, best without augmentation; None leaves overfitting out.
         layer: Target layer as in ``model.named_modules()``; by default the last activation that the score
@@ -95,6 +101,9 @@ def analyze(
         class_names: The name of each class.
         batch_fn: A function that takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual
             names.
+        forward_fn: A function ``(model, batch) -> output`` that calls a network that is not called as ``model(x)``: one
+            of several inputs, ``model(**batch)``, one without ``forward``, or one of whose outputs one has to be named.
+            In ``batch`` the input is what the analysis makes of it.
         reshape: A function that takes maps ``(n, c, *space)`` from the named layer's output, by picking and moving
             entries, where its form is not recognised: neither maps, nor tokens of a transformer, nor channels last.
         swaps: Also look for confounders by exchanging borders, corners, background level, contrast and fine
@@ -129,6 +138,7 @@ def analyze_layers(
     metadata: Mapping[str, pd.DataFrame] | None = None,
     class_names: Sequence[str] | None = None,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     seed: int = 0,
 ) -> dict[str, FeatureReport]:
     """Analyse several layers: where in the network does a finding arise?
@@ -151,6 +161,7 @@ def analyze_layers(
         metadata: Split name to what is known of its samples.
         class_names: The name of each class.
         batch_fn: A function that takes ``(x, y)`` from a batch of unusual form.
+        forward_fn: A function ``(model, batch) -> output`` that calls the network.
         seed: Seed of every random draw.
 
     Returns:
@@ -176,6 +187,7 @@ def extractor_of(model: nn.Module, options: AnalysisOptions, **ways: Any) -> Fea
         options.batch_fn,
         options.seed,
         reshape=options.reshape,
+        forward_fn=options.forward_fn,
         gradient=options.gradient,
         **ways,
     )
@@ -193,18 +205,22 @@ def _analyze(
     extraction = extractor_of(model, options)
     known = read_metadata(options.metadata)
     present = {"train": train_loader, "validation": val_loader}
-    loaders = {split: loader for split, loader in present.items() if loader is not None}
+    loaders = {
+        split: split_batches(loader, options.batch_fn) for split, loader in present.items() if loader is not None
+    }
     indices = {
         split: reference_indices(loader, options.max_samples, options.seed, split) for split, loader in loaders.items()
     }
+    found = {split: extraction.tables(loader, indices[split], layers) for split, loader in loaders.items()}
+    task = reduce(widen_task, (parts[0].task for parts in found.values()))
+    for split, loader in loaders.items():
+        if found[split][0].task != task:  # told from the targets of both splits
+            found[split] = replace(extraction, task=task).tables(loader, indices[split], layers)
     tables = {
-        split: [
-            with_metadata(table, loader, known.get(split), split)
-            for table in extraction.tables(loader, indices[split], layers)
-        ]
-        for split, loader in loaders.items()
+        split: [with_metadata(table, loaders[split], known.get(split), split) for table in parts]
+        for split, parts in found.items()
     }
-    augmented = train_loader is not None and extraction.is_augmented(train_loader, indices["train"])
+    augmented = "train" in loaders and extraction.is_augmented(loaders["train"], indices["train"])
     return [
         examine(
             {split: found[number] for split, found in tables.items()},
@@ -300,9 +316,15 @@ def analyze_tables(context: AnalysisContext, probes: Probes, scale: IntensitySca
         scale=scale or common_scale(table.cams),
         probes=probes,
         class_names=context.class_names,
-        warnings=tuple(warnings),
+        warnings=(*_notes(context.tables), *warnings),
         trend=context.trend,
     )
+
+
+def _notes(tables: Mapping[str, FeatureTable]) -> list[str]:
+    """What has to be known of the tables, with the splits that it is true of."""
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
+    return [f"{' and '.join(s for s, table in tables.items() if note in table.notes)}: {note}" for note in notes]
 
 
 def _with_pictures(

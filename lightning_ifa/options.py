@@ -71,6 +71,7 @@ class AnalysisOptions(_Options):
     regions: Mapping[str, Any] | None = None
     class_names: Sequence[str] | None = None
     batch_fn: Callable[..., Any] | None = None
+    forward_fn: Callable[..., Any] | None = None
     reshape: Callable[..., Any] | None = None
     swaps: bool = False
     seed: int = 0
@@ -86,7 +87,7 @@ class AnalysisOptions(_Options):
             _require_integer(self, "explain", 0)
         for name, least in (("max_samples", FEWEST_SAMPLES), ("probes", 1), ("seed", 0)):
             _require_integer(self, name, least)
-        for name in ("batch_fn", "reshape"):
+        for name in ("batch_fn", "forward_fn", "reshape"):
             _require(self, name, lambda value: value is None or callable(value), "a function")
         if self.reshape is not None and self.layer is None:
             raise ValueError("reshape belongs to the output of one layer; name it by layer=")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_table
 from lightning_ifa.errors import DataError, FileError
 
@@ -41,6 +42,8 @@ class FeatureTable:
         layer: Name of the target layer.
         task: One of ``model.outputs.TASKS``.
         cam: Name of the CAM method.
+        notes: What the reader of these features has to know: samples left out, outputs or maps changed.
+        object_size: ``(n,)`` float32, segmentation only: share of the target class in the mask; NaN where unknown.
         gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
         unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
             residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
@@ -63,13 +66,16 @@ class FeatureTable:
     layer: str
     task: str
     cam: str
+    notes: tuple[str, ...] = ()
+    object_size: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     gradient: str = "plain"
     unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     thumbnails: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.unplaced):
-            object.__setattr__(self, "unplaced", np.zeros(len(self), dtype=np.float32))
+        for name, unknown in (("object_size", np.nan), ("unplaced", 0)):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self), unknown, dtype=np.float32))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):
@@ -84,6 +90,11 @@ class FeatureTable:
         if self.targets.dtype.kind == "f":
             return np.zeros(len(self), dtype=bool)
         return np.asarray(self.targets == self.predictions)
+
+    @property
+    def has_one_object(self) -> bool:
+        """Whether one class is segmented on background, so that samples differ in the object's size only."""
+        return self.task == "segmentation" and self.logits.shape[1] == 2 and not np.isnan(self.object_size).all()
 
     @property
     def intensity(self) -> NDArray[np.float32]:
@@ -111,6 +122,8 @@ class FeatureTable:
         for name in _LABELS:
             if not isinstance(getattr(self, name), str):
                 raise DataError(f"{name} is no text")
+        if not isinstance(self.notes, tuple) or not all(isinstance(note, str) for note in self.notes):
+            raise DataError("notes are no texts")
 
     def take(self, rows: NDArray[Any]) -> FeatureTable:
         """Select rows by number or mask, shape ``(m,)``."""
@@ -132,10 +145,14 @@ class FeatureTable:
                 raise DataError("FeatureTables of different layers, tasks, CAM methods or gradients cannot be joined")
             if table.contributions.shape[1:] != first.contributions.shape[1:]:
                 raise DataError("FeatureTables with different numbers of channels cannot be joined")
+        size = median_size([table.cams for table in tables])
+        if size:
+            tables = [replace(table, cams=resize(table.cams, size, keep_sum=True)) for table in tables]
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
         small = [t.thumbnails for t in tables if t.thumbnails is not None]
         columns["thumbnails"] = np.concatenate(small) if len(small) == len(tables) else None
+        columns["notes"] = tuple(dict.fromkeys(note for table in tables for note in table.notes))
         joined = replace(first, **columns)
         return joined.take(np.argsort(joined.indices, kind="stable"))
 
@@ -144,7 +161,7 @@ class FeatureTable:
         path = Path(path)
         content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         content |= {name: _frame_to_bytes(getattr(self, name)) for name in _FRAMES}
-        content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _LABELS}))
+        content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _HEADER}))
         partial = path.with_name(path.name + ".part")
         with partial.open("wb") as file:
             np.savez_compressed(file, **content)
@@ -163,6 +180,8 @@ class FeatureTable:
             header = json.loads(str(columns.pop("header")))
             if header.pop("format") != FORMAT:
                 raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
+            if isinstance(header.get("notes"), list):  # JSON knows no tuples
+                header["notes"] = tuple(header["notes"])
             rows = len(columns["indices"])
             columns |= {name: _frame_from_bytes(columns[name], rows, path) for name in _FRAMES}
             table = cls(**columns, **header)
@@ -189,12 +208,14 @@ class FeatureTable:
 
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam", "gradient")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_LABELS, "thumbnails"))
+_HEADER = (*_LABELS, "notes")
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_HEADER, "thumbnails"))
 _COLUMNS = _ARRAYS + _FRAMES
 _FORMS = {
     **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),
     **dict.fromkeys(("targets", "predictions"), ("if", 1)),
     **dict.fromkeys(("explained", "indices", "fingerprints"), ("iu", 1)),
+    **dict.fromkeys(("object_size", "unplaced"), ("f", 1)),
     "cams": ("f", 1),
     "sample_ids": ("U", 1),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,31 @@ def drawn_twice(
     with preserve_generators(loader.dataset, loader.collate_fn):
         first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
     return first, second
+
+
+def collate_alone(loader: DataLoader[Any], seed: int, index: int) -> Any:
+    """Collate the sample of one data-set index alone, drawn as ``reference_loader`` draws it."""
+    return loader.collate_fn([_Indexed(loader.dataset, np.array([index]), seed, loader.collate_fn, None)[0][1]])
+
+
+def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Go through a reference loader.
+
+    Raises:
+        DataError: The samples of a batch are of several sizes, and the user's collation cannot join them.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _UNEQUAL):
+            raise
+        raise DataError(
+            "the samples of a batch are of several sizes, which the loader's collate_fn cannot join; a loader with "
+            "batch_size=1, or a collate_fn that pads or crops, can be analysed"
+        ) from error
+
+
+_UNEQUAL = ("stack expects each tensor to be equal size", "Trying to resize storage that is not resizable")
 
 
 def sample_ids(dataset: Dataset[Any], indices: Indices) -> NDArray[np.str_]:

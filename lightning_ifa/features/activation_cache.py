@@ -25,7 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.extractor import FeatureExtractor
-from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor
+from lightning_ifa.model.forward import allow_gradients
 from lightning_ifa.model.layer_search import find_layer
 from lightning_ifa.model.tracing import trace_forward, watch_calls
 
@@ -72,7 +72,7 @@ class ActivationCache:
         _require_plain(self._model)  # another cache may be recording, and must not record what follows
         with extraction.session():
             before = _state(self._model), torch.get_rng_state()
-            few = as_ordinary_tensor(x[:FEW])
+            few = x[:FEW].clone()  # a network may change its input in place
             with extraction.forward_context(), allow_gradients():
                 target = find_layer(self._model, few, extraction.layer, extraction.reshape).target
             if target.function is not None or target.rows > 1:

@@ -15,7 +15,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import LayerError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.activation_capture import pause_captures
-from lightning_ifa.model.forward import as_ordinary_tensor
+from lightning_ifa.model.forward import as_ordinary_tensor, run_with_state
 from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.tracing import trace_layers
 
@@ -72,7 +72,7 @@ def convolution_groups(model: nn.Module, target: TargetLayer, x: Tensor) -> int:
     Returns:
         The number of groups, 1 where nothing is kept apart.
     """
-    _, layers = trace_layers(model, lambda: model(as_ordinary_tensor(x[:2])))
+    _, layers = trace_layers(model, lambda: run_with_state(model, as_ordinary_tensor(x[:2])))
     last = len(layers) - 1  # of a function in the model's own forward
     end = next((i for i, layer in enumerate(layers) if layer.module is target.module), last)
     before = [layer.module for layer in layers[: end + 1] if isinstance(layer.module, CONVOLUTIONS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from lightning_ifa.cam.rescoring import Rescore, reader
 from lightning_ifa.features.samples import Samples
 from lightning_ifa.model.activation_capture import ActivationCapture, gradients, pause_captures, run_captured
 from lightning_ifa.model.activation_patching import patch_output
-from lightning_ifa.model.forward import allow_gradients, run_forward
+from lightning_ifa.model.forward import allow_gradients, explain_failures, look_for_logits, run_forward
 from lightning_ifa.model.layer_search import FoundLayer, find_layers
 from lightning_ifa.model.layer_survey import FEW
-from lightning_ifa.model.outputs import Readout, ScoreFunction, infer_task, output_tensor, read_output
+from lightning_ifa.model.output_form import infer_task, output_tensor
+from lightning_ifa.model.outputs import Readout, ScoreFunction, read_output
+from lightning_ifa.model.probabilities import floating_leaves, is_within_unit
 from lightning_ifa.model.target_layer import Reshape, TargetLayer
 
 Classes = int | NDArray[np.int64] | Tensor
@@ -56,29 +58,22 @@ class NetworkRun:
     targets: list[TargetLayer] = field(default_factory=list)
     captures: list[ActivationCapture] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
+    _has_looked: bool = False
 
     def find_targets(self, x: Tensor, y: Any) -> None:
         """Find the layers, and the task if it is not known, by dry forward passes; once for all."""
         if self.targets:
             return
-        shape = x.shape[1:]
+        shape, scores = x.shape[1:], partial(self._scores, y)
         if any((name, shape) not in self.known for name in self.layers):
-            with self.context(), allow_gradients():
-                made = find_layers(self.model, x, self.layers, self.reshape, self._scores(y))
+            with self.context(), allow_gradients(), explain_failures():
+                made = find_layers(self.model, x, self.layers, self.reshape, scores)
             for name, one in zip(self.layers, made, strict=True):
                 self.known[name, shape] = self.known[one.target.name, shape] = one
         found = [self.known[name, shape] for name in self.layers]
         self.targets = [one.target for one in found]
         if self.task == "auto":
-            self.task = infer_task(found[0].output, y)
-
-    def _scores(self, y: Any) -> Callable[[Any], Tensor]:
-        """What reads the scores of the few samples of a dry pass."""
-        task = self.task
-        if not callable(task):
-            return output_tensor
-        few = tree_map_only(Tensor, lambda t: t[:FEW] if t.dim() else t, y)
-        return lambda output: task(output, few)
+            self.task = infer_task(scores(found[0].output), y)
 
     def forward(self, x: Tensor, y: Any) -> Any:
         """Run the network through the captures, and give its own output."""
@@ -88,7 +83,28 @@ class NetworkRun:
             made = [ActivationCapture(self.model, target, **ways) for target in self.targets]
             self.captures = [self._open.enter_context(capture) for capture in made]
         with self.context():
-            return run_captured(self.captures, x)
+            output = run_captured(self.captures, x)
+            if self.looks_for_logits(x, output):
+                output = run_captured(self.captures, x)
+            return output
+
+    def looks_for_logits(self, x: Tensor, output: Any) -> bool:
+        """Whether an output holds probabilities whose logits were not recorded, so that it has to be made again."""
+        if self._has_looked or callable(self.task) or self.task == "regression":
+            return False
+        with pause_captures(self.captures):
+            found = look_for_logits(self.model, output, lambda: run_forward(self.model, x[:FEW], self.state))
+        self._has_looked = any(map(is_within_unit, floating_leaves(output)))
+        return found
+
+    def _scores(self, y: Any, output: Any) -> Tensor:
+        """The scores in the output for the first samples of a batch."""
+        count = next((len(leaf) for leaf in floating_leaves(output) if leaf.dim()), 0)
+        few = tree_map_only(Tensor, lambda t: t[:count] if t.dim() else t, y)
+        if callable(self.task):
+            score = self.task(output, few)
+            return score.reshape(len(score), -1) if torch.is_tensor(score) and score.dim() else torch.empty(0, 1)
+        return output_tensor(output, few, self.task)
 
     @cached_property
     def is_conservative(self) -> bool:
@@ -127,6 +143,15 @@ class FeatureBatch:
     def output(self) -> Any:
         """What the network returns, with a graph."""
         return self.run.forward(self.x, self.samples.y)
+
+    @property
+    def told_task(self) -> str:
+        """The task that these samples' targets show by themselves."""
+        output = self.output  # which makes the run know its task
+        if callable(self.run.task) or self.run.task == "segmentation":
+            return str(self.run.task)
+        y = self.samples.y
+        return infer_task(output_tensor(output, y, self.run.task), y)
 
     @cached_property
     def readout(self) -> Readout:
@@ -174,7 +199,11 @@ class FeatureBatch:
             run.find_targets(self.x, self.samples.y)
         change = patch_output(run.targets[0], activations) if activations else nullcontext()
         with pause_captures(run.captures), run.context(), change:
-            return self._read(run_forward(run.model, self.x if inputs is None else inputs, run.state))
+            x = self.x if inputs is None else inputs
+            output = run_forward(run.model, x, run.state)
+            if run.looks_for_logits(x, output):
+                output = run_forward(run.model, x, run.state)
+            return self._read(output)
 
     def _read(self, output: Any) -> Readout:
         return read_output(output, self.samples.y, self.run.task, self.samples.positions)

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.feature_batch import FeatureBatch
 from lightning_ifa.features.table_builder import TableBuilder
@@ -66,7 +67,8 @@ def take_probes(
     if not (explains_label or keep_images):
         return Probes(probes, probes, None), {}
     wanted = np.concatenate([rows, np.setdiff1d(examples, rows)])
-    own, builder = replace(extraction, layer=table.layer), TableBuilder("prediction", extraction.cam)
+    own = replace(extraction, layer=table.layer)
+    builder = TableBuilder("prediction", extraction.cam, table.cams.shape[1:])
     inputs: list[NDArray[np.float32]] = []
     images: Images = {}
     with extraction.session():
@@ -76,9 +78,14 @@ def take_probes(
                 inputs.append(_pixels(batch).copy())  # before the network runs, which may change it in place
                 if explains_label:
                     builder.add(batch)
-    predicted = builder.tables(probes.sample_ids)[0] if explains_label else probes
-    pictured = Probes(probes, predicted, np.concatenate(inputs) if keep_images else None)
+    predicted = builder.tables(len(rows), lambda indices: probes.sample_ids)[0] if explains_label else probes
+    pictured = Probes(probes, predicted, _join(inputs) if keep_images else None)
     return pictured, {int(row): images[int(row)] for row in examples}
+
+
+def _join(inputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    size = median_size(inputs, lead=2)
+    return np.concatenate([resize(part, size, lead=2) for part in inputs] if size else inputs)
 
 
 def take_images(extraction: FeatureExtractor, loader: DataLoader[Any], table: FeatureTable, rows: Rows) -> Images:

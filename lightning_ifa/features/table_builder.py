@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_ifa.cam.methods import Method, cam_weights, contributions_and_cam, method_name
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.image_properties import image_properties
+from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.thumbnails import thumbnails
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.feature_batch import FeatureBatch
@@ -29,12 +31,14 @@ class TableBuilder:
     Args:
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
+        map_size: Size of the maps, where the inputs may be of several sizes; by default the median one.
     """
 
-    def __init__(self, explain: str | int, cam: str | Method) -> None:
-        self._explain, self._cam = explain, cam
+    def __init__(self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None) -> None:
+        self._explain, self._cam, self._map_size = explain, cam, map_size
         self._columns: list[_Columns] = []
         self._task = ""
+        self._from_probabilities = False
 
     def add(self, batch: FeatureBatch) -> None:
         """Add a batch's rows; of the first one the captures are checked.
@@ -56,6 +60,9 @@ class TableBuilder:
         small = thumbnails(batch.x)
         if small is not None:
             shared["thumbnails"] = small
+        if readout.object_size is not None:
+            shared["object_size"] = readout.object_size
+        self._from_probabilities |= readout.from_probabilities
         properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(batch.x).items()})
         self._task = run.task if isinstance(run.task, str) else "custom"
         for number, (capture, (raw, grad)) in enumerate(zip(run.captures, pairs, strict=True)):
@@ -67,20 +74,38 @@ class TableBuilder:
                     captured = CapturedBatch(batch.x, A, G, rescore.score, explained, precision)
                     require_sound_capture(run.model, capture.target, captured)
                 gradient = "plain" if capture.unplaced is None else "conservative"
-                self._columns.append(_Columns(capture.target.name, gradient))
+                self._columns.append(_Columns(capture.target.name, gradient, self._map_size))
             C, maps = contributions_and_cam(A, G, cam_weights(self._cam), rescore)
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
             own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
             self._columns[number].add(properties, **own, **shared)
 
-    def tables(self, sample_ids: NDArray[np.str_]) -> list[FeatureTable]:
+    def tables(self, asked: int, name_samples: Callable[[NDArray[np.int64]], NDArray[np.str_]]) -> list[FeatureTable]:
         """Give the tables, one a target layer.
 
         Args:
-            sample_ids: Names of the samples that were added, ``(n,)``.
+            asked: Number of samples that were asked for.
+            name_samples: Gives the names of samples from their data-set indices.
+
+        Raises:
+            DataError: No sample was added.
         """
-        labels = {"sample_ids": sample_ids, "task": self._task, "cam": method_name(self._cam)}
-        return [columns.table(**labels) for columns in self._columns]
+        if not self._columns:
+            raise DataError(f"the loader's collate_fn drops every one of {asked} samples")
+        indices = self._columns[0].indices
+        labels = {"sample_ids": name_samples(indices), "task": self._task, "cam": method_name(self._cam)}
+        notes = [_PROBABILITIES] if self._from_probabilities else []
+        if len(indices) < asked:
+            notes.append(_DROPPED.format(asked - len(indices), asked))
+        return [columns.table(notes, **labels) for columns in self._columns]
+
+
+_PROBABILITIES = (
+    "the model returns probabilities; they are read as the logits before its sigmoid or softmax, which is what is "
+    "explained"
+)
+_DROPPED = "the loader's collate_fn dropped {} of {} samples; they are left out, the others are analysed"
+_SIZES = "the inputs are of several sizes; their maps are resized to the median size, {}"
 
 
 @dataclass
@@ -89,6 +114,7 @@ class _Columns:
 
     layer: str
     gradient: str
+    map_size: tuple[int, ...] | None
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
 
@@ -97,8 +123,18 @@ class _Columns:
         for name, values in columns.items():
             self.parts.setdefault(name, []).append(values.detach().numpy(force=True))
 
-    def table(self, **labels: Any) -> FeatureTable:
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        return np.concatenate(self.parts["indices"])
+
+    def table(self, notes: Sequence[str], **labels: Any) -> FeatureTable:
+        size = median_size(self.parts["cams"])
+        notes = [*notes, _SIZES.format(" x ".join(map(str, size)))] if size else notes
+        if size or self.map_size:
+            size = self.map_size or size
+            self.parts["cams"] = [resize(part, size or (), keep_sum=True) for part in self.parts["cams"]]
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
+        labels["notes"] = tuple(notes)
         properties = pd.concat(self.properties, ignore_index=True)
         metadata = pd.DataFrame(index=properties.index)
         labels |= {"layer": self.layer, "gradient": self.gradient}

@@ -104,7 +104,8 @@ class AnalysisContext:
         """
         labels = self.strata["validation"]
         count = len(np.unique(labels[labels >= 0]))
-        if count < 2 and self.validation.task != "custom":
+        has_one_object = self.validation.has_one_object and bool((self.validation.targets > 0).any())
+        if count < 2 and self.validation.task != "custom" and not has_one_object:
             raise DataError(
                 f"the validation split shows {count} class{'' if count == 1 else 'es'} with two labelled "
                 f"samples among {len(labels)} samples; two classes with two samples each are the least"
@@ -114,14 +115,26 @@ class AnalysisContext:
         """Name a class within a sentence, or a bin of a regression's targets by its position."""
         if self.validation.targets.dtype.kind == "f":
             return f"target bin {number + 1}, counted from the lowest"
+        if self.validation.has_one_object:
+            return f"object-size bin {number}, counted from the smallest" if number else "images without the object"
         names = self.class_names
         return f"class {quote_name(names[number])}" if 0 <= number < len(names) else f"class {number}"
 
 
 def table_strata(tables: Mapping[str, FeatureTable]) -> Strata:
-    """Give each split's rows their class, or their target bin for regression; -1 where unlabelled, ``(n,)``."""
+    """Give each split's rows their class, or a bin; -1 where unlabelled, ``(n,)``.
+
+    A bin of the target for regression; of the object's size where one class is segmented, 0 without an object.
+    """
     if all(table.task == "custom" for table in tables.values()):
         return {split: np.zeros(len(table), dtype=np.int64) for split, table in tables.items()}
+    if any(table.has_one_object for table in tables.values()):
+        sizes = {split: np.where(table.targets > 0, table.object_size, np.nan) for split, table in tables.items()}
+        edges = bin_edges(*sizes.values())
+        return {
+            split: np.where(tables[split].targets > 0, strata(size, edges) + 1, tables[split].targets)
+            for split, size in sizes.items()
+        }
     edges = bin_edges(*(table.targets for table in tables.values()))
     return {split: strata(table.targets, edges) for split, table in tables.items()}
 

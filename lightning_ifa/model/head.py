@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lightning_ifa.model.activation_patching import ActivationPatch
 from lightning_ifa.model.backbone_skipping import SkippedCalls
+from lightning_ifa.model.batch_forward import roll_other_inputs
 from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.tracing import ForwardTrace, trace_forward
 
@@ -71,8 +72,9 @@ class Head:
         trace = trace_forward(self._model, self._layer, self._few, self._state)
         self._space, self._dtype = trace.activation.dim() - 2, trace.activation.dtype
         self.scope = "network"
-        moved = self._few.roll(1, 0)
-        if _same(self._patch.run(moved, trace.activation.clone()), trace.output):
+        with roll_other_inputs():
+            moved = self._patch.run(self._few.roll(1, 0), trace.activation.clone())
+        if _same(moved, trace.output):
             self._take_shortcut(trace)
         return self
 
@@ -140,7 +142,8 @@ def depends_on_layer_only(model: nn.Module, layer: nn.Module | TargetLayer, x: T
         x: Inputs, ``(n, ...)``, n >= 2.
     """
     trace = trace_forward(model, layer, x)
-    return _same(ActivationPatch(model, layer).run(x.roll(1, 0), trace.activation), trace.output)
+    with roll_other_inputs():
+        return _same(ActivationPatch(model, layer).run(x.roll(1, 0), trace.activation), trace.output)
 
 
 def _is_valid(check: Callable[[], bool]) -> bool:

@@ -58,8 +58,8 @@ class _FunctionHook:
     """Sees the calls of one function that a module's own forward makes; those of modules inside it are theirs."""
 
     def __init__(self, module: nn.Module, function: str, change: Callable[[Any], Any]) -> None:
-        self._function, self._change, self._inside = function, change, 0
-        self._watches: list[FunctionWatch] = []
+        self._function, self._change, self._inside, self._depth = function, change, 0, 0
+        self._watch = FunctionWatch(self._see)
         inner = observable(part for part in module.modules() if part is not module)
         self._handles = [
             module.register_forward_pre_hook(self._enter),
@@ -74,11 +74,14 @@ class _FunctionHook:
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         self._inside = 0
-        self._watches.append(FunctionWatch(self._see))
-        self._watches[-1].__enter__()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        if self._depth == 1:  # a network that forward_fn calls is entered twice
+            self._watch.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._watches.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._depth -= 1
+        if not self._depth:
+            self._watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _go_in(self, module: nn.Module, args: Any) -> None:
         self._inside += 1

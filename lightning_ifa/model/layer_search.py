@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from lightning_ifa.errors import LayerError
 from lightning_ifa.model.dependence import Scores, TracedCall
 from lightning_ifa.model.layer_survey import Survey, survey_layers
-from lightning_ifa.model.outputs import output_tensor
+from lightning_ifa.model.output_form import output_tensor
 from lightning_ifa.model.target_layer import Reshape, TargetLayer, plain_name
 from lightning_ifa.model.tracing import named_layers
 

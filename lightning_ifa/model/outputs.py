@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_ifa.errors import OutputError
-from lightning_ifa.options import TASKS, Task
+from lightning_ifa.model.output_form import IGNORED, all_in, class_mask, is_integral, output_tensor, squeeze_column
+from lightning_ifa.model.probabilities import logits_behind
 
 ScoreFunction = Callable[[Any, Any], Tensor]
 UNLABELLED = -1
@@ -25,63 +26,15 @@ class Readout:
             model's ``z``. Segmentation: the mean of each class plane.
         targets: Shape ``(n,)``. int64 class, ``-1`` where there is no label; float32 for regression.
         predictions: Shape ``(n,)``, classes or values as ``targets``.
+        object_size: Shape ``(n,)``, segmentation only: share of the labelled positions that the target class takes.
+        from_probabilities: Whether the model returns probabilities, and the logits were found behind them.
     """
 
     logits: Tensor
     targets: Tensor
     predictions: Tensor
-
-
-def output_tensor(output: Any) -> Tensor:
-    """Find the score tensor in what a model returns.
-
-    Accepts a tensor, an object or mapping with ``logits`` or ``out``, or a tuple whose first item is a tensor.
-
-    Raises:
-        OutputError: The output has none of these forms.
-    """
-    if torch.is_tensor(output):
-        return output
-    for key in ("logits", "out"):
-        value = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
-        if torch.is_tensor(value):
-            return value
-    if isinstance(output, (tuple, list)) and output and torch.is_tensor(output[0]):
-        return output[0]
-    keys = f" with keys {sorted(map(str, output))}" if isinstance(output, Mapping) else ""
-    raise OutputError(
-        f"the model returns a {type(output).__name__}{keys}; expected a tensor, a tuple that starts with one, "
-        'or a mapping with "logits" or "out". A callable `task` may compute the score from anything'
-    )
-
-
-def infer_task(output: Any, target: Tensor | None) -> Task:
-    """Infer the task from the shapes and dtypes of one batch.
-
-    Args:
-        output: Output of the model for a few samples.
-        target: Target of a whole batch, or None.
-
-    Raises:
-        OutputError: The shapes fit no task; the message names them.
-    """
-    scores = output_tensor(output)
-    if scores.dim() > 2:
-        return "segmentation"
-    width = 1 if scores.dim() == 1 else scores.shape[1]
-    if target is None:
-        return "multiclass" if width > 1 else "binary"
-    labels = _squeeze(target)
-    if width == 1 and labels.dim() == 1:
-        return "binary" if _all_in(labels, (0, 1)) else "regression"
-    if labels.dim() == 1 and _is_integral(labels):
-        return "multiclass"
-    if labels.shape[1:] == scores.shape[1:] and _all_in(labels, (0, 1)):
-        return "multiclass" if bool((labels.sum(1) == 1).all()) else "multilabel"
-    raise OutputError(
-        f"cannot tell the task from output {tuple(scores.shape)} and target {tuple(target.shape)} "
-        f"({target.dtype}); pass task={', '.join(map(repr, TASKS[:-1]))} or a callable(output, target) -> (n,)"
-    )
+    object_size: Tensor | None = None
+    from_probabilities: bool = False
 
 
 def read_output(output: Any, target: Any, task: str | ScoreFunction, positions: Tensor) -> Readout:
@@ -101,7 +54,7 @@ def read_output(output: Any, target: Any, task: str | ScoreFunction, positions: 
     if callable(task):
         readout = _custom(task(output, target), n)
     else:
-        readout = _read_task(output_tensor(output), target, task, positions)
+        readout = _read_task(output_tensor(output, target, task), target, task, positions)
     if not bool(torch.isfinite(readout.logits).all()):
         raise OutputError("the model's output has NaN or infinite values; has the training diverged?")
     return readout
@@ -120,7 +73,9 @@ def _read_task(scores: Tensor, target: Tensor | None, task: str, positions: Tens
     }
     if task not in readers:
         raise OutputError(f"unknown task {task!r}; choose one of {', '.join(map(repr, readers))} or a callable")
-    return readers[task](scores.float(), target, positions)
+    logits = None if task == "regression" else logits_behind(scores)
+    readout = readers[task]((scores if logits is None else logits).float(), target, positions)
+    return replace(readout, from_probabilities=logits is not None)
 
 
 def explained_class(readout: Readout, explain: str | int) -> Tensor:
@@ -160,7 +115,7 @@ def _multiclass(scores: Tensor, target: Tensor | None, positions: Tensor) -> Rea
     if scores.dim() != 2 or scores.shape[1] < 2:
         raise _unlike("multiclass", scores, target, "output (n, k) with k >= 2")
     if target is not None and target.shape == scores.shape:
-        target = target.argmax(1)
+        target = target.argmax(1)  # one-hot, or soft as from mixup
     return Readout(scores, _class_labels(target, scores), scores.argmax(1))
 
 
@@ -175,7 +130,7 @@ def _binary(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout
 
 
 def _multilabel(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout:
-    if scores.dim() != 2 or target is None or target.shape != scores.shape or not _all_in(target, (0, 1)):
+    if scores.dim() != 2 or target is None or target.shape != scores.shape or not all_in(target, (0, 1)):
         raise _unlike("multilabel", scores, target, "output and 0/1 target (n, k)")
     count = target.sum(1).long()
     wanted = positions.to(count.device) % count.clamp(min=1)
@@ -185,15 +140,18 @@ def _multilabel(scores: Tensor, target: Tensor | None, positions: Tensor) -> Rea
 
 
 def _regression(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout:
-    if scores.numel() != len(scores):
-        raise _unlike("regression", scores, target, "output (n,) or (n, 1)")
-    logits = scores.reshape(-1, 1)
+    """Several outputs are explained together, by their mean."""
+    several = scores.dim() == 2 and scores.shape[1] > 1
+    if scores.dim() > 2 or (several and target is not None and target.shape != scores.shape):
+        raise _unlike("regression", scores, target, "output (n,) or (n, 1), or output and target (n, k)")
+    logits = scores.reshape(len(scores), -1).mean(1, keepdim=True) if several else scores.reshape(-1, 1)
     values = logits.detach()[:, 0]
     if target is None:
         return Readout(logits, torch.full_like(values, torch.nan), values)
-    if target.numel() != len(scores):
+    if not several and target.numel() != len(scores):
         raise _unlike("regression", scores, target, "target (n,) or (n, 1)")
-    return Readout(logits, target.reshape(-1).float().to(values.device), values)
+    truth = target.float().reshape(len(scores), -1).mean(1)
+    return Readout(logits, truth.to(values.device), values)
 
 
 def _segmentation(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout:
@@ -201,14 +159,28 @@ def _segmentation(scores: Tensor, target: Tensor | None, positions: Tensor) -> R
         raise _unlike("segmentation", scores, target, "output (n, k, *space)")
     if scores.shape[1] == 1:
         scores = torch.cat((-scores / 2, scores / 2), dim=1)
-    classes = scores.shape[1]
-    predictions = _foreground(scores.argmax(1), classes)
+    classes, pooled, planes = scores.shape[1], scores.flatten(2).mean(2), scores.argmax(1)
     if target is None:
-        return Readout(scores.flatten(2).mean(2), torch.full_like(predictions, UNLABELLED), predictions)
-    mask = target[:, 0] if target.dim() == scores.dim() and target.shape[1] == 1 else target
+        predictions = _foreground(planes, classes)
+        return Readout(pooled, torch.full_like(predictions, UNLABELLED), predictions)
+    mask = class_mask(scores, target)
     if mask.shape != scores.shape[:1] + scores.shape[2:]:
         raise _unlike("segmentation", scores, target, "mask (n, *space) of the output's size")
-    return Readout(scores.flatten(2).mean(2), _foreground(mask.long().to(scores.device), classes), predictions)
+    mask = mask.long().to(scores.device)
+    judged = (mask >= 0) & ((mask != IGNORED) | (classes > IGNORED))
+    found = int(mask[judged].max()) if bool(judged.any()) else 0
+    if found >= classes:
+        raise OutputError(f"label {found} found in a mask, but the model tells {classes} classes apart")
+    targets = _foreground(mask.where(judged, UNLABELLED), classes)
+    area = judged.flatten(1).sum(1)
+    size = (mask == targets.reshape(-1, *[1] * (mask.dim() - 1))).flatten(1).sum(1) / area
+    size = size.where(targets > 0, 0.0).where(area > 0, torch.nan)
+    return Readout(
+        pooled,
+        targets.where(area > 0, UNLABELLED),
+        _foreground(planes.where(judged | (area == 0).reshape(-1, *[1] * (mask.dim() - 1)), UNLABELLED), classes),
+        size,
+    )
 
 
 def _foreground(mask: Tensor, classes: int) -> Tensor:
@@ -222,27 +194,17 @@ def _class_labels(target: Tensor | None, logits: Tensor) -> Tensor:
     n, k = logits.shape
     if target is None:
         return torch.full((n,), UNLABELLED, device=logits.device)
-    labels = _squeeze(target).to(logits.device)
-    if labels.shape != (n,) or not _is_integral(labels):
+    labels = squeeze_column(target).to(logits.device)
+    if labels.shape != (n,) or not is_integral(labels):
         raise OutputError(
             f"target has shape {tuple(target.shape)} ({target.dtype}); expected one class index for each of {n} samples"
         )
     labels = labels.long()
+    if k <= IGNORED:
+        labels = labels.where(labels != IGNORED, UNLABELLED)
     if int(labels.max()) >= k:
         raise OutputError(f"label {int(labels.max())} found, but the model tells {k} classes apart (0 to {k - 1})")
     return labels.clamp(min=UNLABELLED)
-
-
-def _squeeze(target: Tensor) -> Tensor:
-    return target[:, 0] if target.dim() == 2 and target.shape[1] == 1 else target
-
-
-def _is_integral(values: Tensor) -> bool:
-    return not values.is_floating_point() or bool((values == values.round()).all())
-
-
-def _all_in(values: Tensor, allowed: tuple[int, ...]) -> bool:
-    return bool(sum((values == value) for value in allowed).all())  # type: ignore[union-attr]
 
 
 def _unlike(task: str, scores: Tensor, target: Tensor | None, right: str) -> OutputError:

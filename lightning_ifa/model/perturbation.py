@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_ifa.model.batch_forward import repeat_first_of_other_inputs
 from lightning_ifa.model.call_watch import CallKey, EndedCall, watch_forward
 from lightning_ifa.model.forward import run_with_state
 
@@ -108,7 +109,8 @@ def measure_movement(
             if call.key in keys and call.output.is_floating_point() and call.output.dim() > 2:
                 parts[call.key].append(_movement(call.output.detach(), count))
 
-        watch_forward(model, lambda batch=batch: run_with_state(model, batch, state), see)  # type: ignore[misc]
+        with repeat_first_of_other_inputs():
+            watch_forward(model, lambda batch=batch: run_with_state(model, batch, state), see)  # type: ignore[misc]
     return {key: _joined(found) for key, found in parts.items()}, bands
 
 

@@ -16,6 +16,8 @@ def class_label(report: AnalysisResult, label: int) -> str:
     """A class by its name, or a bin of a regression's targets by its number; short enough for an axis."""
     if report.tables["validation"].targets.dtype.kind == "f":
         return f"bin {label + 1}"
+    if report.tables["validation"].has_one_object:
+        return f"size {label}" if label else "no object"
     return plain(report.class_names[label], 12) if label < len(report.class_names) else str(label)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from lightning_ifa.data.batches import BatchFunction
+from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
@@ -51,6 +52,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         class_names: The name of each class.
         batch_fn: A function that takes ``(x, y)`` from a batch that is neither ``(x, y, ...)`` nor a mapping with usual
             names.
+        forward_fn: A function ``(model, batch) -> output`` that calls a network which is not called as ``model(x)``, or
+            names one of its outputs, as in ``analyze``.
         reshape: A function that takes maps ``(n, c, *space)`` from the output of the layer named by ``layer``, by
             picking and moving entries, where its form is not recognised: neither maps, nor tokens of a transformer,
             nor channels last.
@@ -95,6 +98,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         regions: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         batch_fn: BatchFunction | None = None,
+        forward_fn: ForwardFunction | None = None,
         reshape: Reshape | None = None,
         swaps: bool = False,
         seed: int = 0,

@@ -38,6 +38,15 @@ def run_on_rank_zero(trainer: Any, work: Callable[[], T]) -> T:
     return trainer.strategy.broadcast(result)  # type: ignore[no-any-return]
 
 
+def gather_texts(trainer: Any, text: str) -> list[str]:
+    """Bring one text of every rank to all ranks."""
+    texts: list[Any] = [text]
+    if trainer.world_size > 1:
+        texts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(texts, text)
+    return texts
+
+
 def gather_tables(trainer: Any, table: FeatureTable | None) -> list[FeatureTable]:
     """Bring the ranks' tables to rank 0; nothing on the others."""
     tables: list[FeatureTable | None] | None = [table]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.data.reservoir import Reservoir
 from lightning_ifa.data.sampling import BATCH_SIZE, Indices, batch_size, draw_from, is_stream, reach_of
+from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.training import trainer as access
@@ -85,6 +86,11 @@ _ONE_PROCESS = (
 )
 
 
+def _leave(batch: Any) -> Any:
+    """Leave a batch as it is: a stream's samples were made ready when they were read."""
+    return batch
+
+
 @dataclass(frozen=True)
 class TrainerLoaders:
     """A trainer's loaders, from which the reference samples of one analysis are chosen.
@@ -145,10 +151,11 @@ class TrainerLoaders:
         return len(own.dataset) == len(self.clean.dataset)  # type: ignore[union-attr]
 
     def _source(self, split: str, number: int, loader: Any, batches: int | None) -> ReferenceSamples:
-        extraction = self.extraction
+        extraction = replace(self.extraction, prepare=access.batch_preparation(self.trainer, number))
+        loader = split_batches(loader, extraction.batch_fn)
         if is_stream(loader):
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)
-            extraction, batches = replace(extraction, prepare=None, batch_fn=None), None
+            extraction, batches = replace(extraction, prepare=_leave, batch_fn=None), None
         most = batch_size(loader) if access.is_fast_dev_run(self.trainer) else self.max_samples
         reach = run_on_all_ranks(self.trainer, partial(reach_of, loader, split, batches))
         if reach.doubt:

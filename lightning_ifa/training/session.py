@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from itertools import takewhile
 from typing import Any
 
@@ -22,6 +22,7 @@ from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.context import TrendPoint
 from lightning_ifa.indicators.overfitting import AUGMENTED
+from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.intensity_scale import IntensityScale
@@ -29,7 +30,13 @@ from lightning_ifa.tracking.checkpoint import HOW_TO_ANALYZE, Moment, Record, be
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import baseline_scale
 from lightning_ifa.training import trainer as access
-from lightning_ifa.training.distributed import gather_tables, own_share, run_on_all_ranks, run_on_rank_zero
+from lightning_ifa.training.distributed import (
+    gather_tables,
+    gather_texts,
+    own_share,
+    run_on_all_ranks,
+    run_on_rank_zero,
+)
 from lightning_ifa.training.loaders import ReferenceSamples, Streams, TrainerLoaders
 from lightning_ifa.training.notices import Notices
 from lightning_ifa.training.progress import show_progress
@@ -66,6 +73,7 @@ class Session:
         self._schedule = Schedule()
         self._clean: Any | None = None
         self._scale: IntensityScale | None = None
+        self._task = ""  # as all targets seen so far tell it, where the user does not
         self._regions: dict[int, tuple[Any, Regions | None]] = {}  # by loader; they remember their data set's masks
 
     def _forget(self) -> None:
@@ -102,6 +110,7 @@ class Session:
             self._forget()
         self.checkpoint, self.module = None, module
         if not self.capture.knows(trainer, module):
+            self._task = ""
             self.capture = ValidationCapture(trainer, module)
 
     def start_fit(self, trainer: Any) -> None:
@@ -218,7 +227,8 @@ class Session:
         train = run_on_all_ranks(trainer, loaders.train)
         tables = {"train": self._tables(trainer, train)}
         try:
-            tables["augmented"] = self._tables(trainer, run_on_all_ranks(trainer, partial(loaders.augmented, train)))
+            augmented = run_on_all_ranks(trainer, partial(loaders.augmented, train))
+            tables["augmented"] = self._tables(trainer, augmented)
         except InterruptedAnalysisError:
             raise
         except Exception as error:  # the loss in augmented samples is one number beside the others
@@ -306,7 +316,10 @@ class Session:
     ) -> dict[str, float]:
         """Analyse one validation loader, and give its metrics as they are logged."""
         validation = run_on_all_ranks(trainer, partial(loaders.validation, number))
-        parts = {**tables, "validation": self._tables(trainer, validation)}
+        before, found = self._task, self._tables(trainer, validation)
+        if self._task != before:  # what was taken of the training samples for one task are of another
+            tables = {"train": self._tables(trainer, train)} if tables.get("train") or train is not None else {}
+        parts = {**tables, "validation": found}
         return run_on_rank_zero(
             trainer, lambda: self._keep(trainer, self._report(trainer, validation, train, parts), number)
         )
@@ -315,13 +328,26 @@ class Session:
         """Every rank's share of a table, on rank 0; nothing on the others, or without samples."""
         if samples is None:
             return []
-        return gather_tables(trainer, run_on_all_ranks(trainer, partial(self._share, trainer, samples)))
+        share = run_on_all_ranks(trainer, partial(self._share, trainer, samples))
+        if self._widen_task(trainer, "" if share is None else share.task):
+            share = run_on_all_ranks(trainer, partial(self._share, trainer, samples))
+        return gather_tables(trainer, share)
+
+    def _widen_task(self, trainer: Any, told: str) -> bool:
+        """Remember the task that all samples seen so far may be of; whether any rank's share is not read as such."""
+        if self.options.task != "auto":
+            return False
+        shares = [task for task in gather_texts(trainer, told) if task]
+        self._task = reduce(widen_task, shares, self._task or shares[0]) if shares else self._task
+        return any(task != self._task for task in shares)
 
     def _share(self, trainer: Any, samples: ReferenceSamples) -> FeatureTable | None:
         """This rank's share of a table; None where it has no sample."""
         indices = own_share(trainer, samples.indices)
         if not len(indices):
             return None
+        if self._task and self.options.task == "auto":
+            samples = replace(samples, extraction=replace(samples.extraction, task=self._task))
         with show_progress(trainer, samples, len(indices)) as shown:
             table = self.capture.table(shown, indices)
         return with_metadata(table, samples.loader, self._known_metadata.get(samples.split), samples.split)

@@ -59,13 +59,13 @@ def load_training_samples(trainer: Any) -> None:
     trainer.fit_loop.setup_data()
 
 
-def batch_preparation(trainer: Any) -> Callable[[Any], Any]:
-    """Give the way of a batch through the validation loop: precision, the module's hooks, the device."""
+def batch_preparation(trainer: Any, number: int = 0) -> Callable[[Any], Any]:
+    """Give the way of a batch of loader ``number`` through the validation loop: precision, the hooks, the device."""
 
     def prepare(batch: Any) -> Any:
         batch = trainer.precision_plugin.convert_input(batch)
-        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=number)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=number)
 
     return prepare
 

@@ -45,6 +45,8 @@ class ValidationCapture:
         if self.refused is not None:
             return
         try:
+            if samples.extraction.forward_fn is not None:
+                raise NotCacheableError("the network is called by forward_fn")
             if not same_batches(samples.loader, samples.indices):
                 raise NotCacheableError("the reference samples are validated in other batches, or not all of them")
             if self.cache is None:

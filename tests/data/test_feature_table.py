@@ -30,7 +30,7 @@ def test_file_gives_everything_back(table, tmp_path):
         if isinstance(left, pd.DataFrame):
             pd.testing.assert_frame_equal(left, right)
         else:
-            assert np.array_equal(left, right), field.name
+            np.testing.assert_array_equal(left, right, field.name)
     assert found.digest == table.digest
     assert [path.name for path in tmp_path.iterdir()] == ["table.npz"]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.cam.methods import METHODS
-from lightning_ifa.errors import DataError, LayerError
+from lightning_ifa.errors import LayerError
 from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
 
 torch.set_num_threads(1)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_ifa.errors import OutputError
-from lightning_ifa.model.outputs import explained_class, infer_task, output_tensor, read_output
+from lightning_ifa.model.output_form import infer_task, output_tensor
+from lightning_ifa.model.outputs import explained_class, read_output
 
 N = 4
 ROWS = torch.arange(N)
@@ -27,6 +28,10 @@ LABELS = torch.tensor([0, 1, 2, 0])
         (torch.randn(N), torch.tensor([0.0, 1, 1, 0]), "binary"),
         (torch.randn(N), torch.tensor([0.3, 1.2, 1, 0]), "regression"),
         (torch.randn(N, 1), torch.tensor([[3], [40], [12], [7]]), "regression"),
+        (torch.randn(N, 2), torch.randn(N, 2), "regression"),
+        (torch.randn(N, 3), torch.tensor([[0.7, 0.3, 0.0]] * N), "multiclass"),
+        (torch.randn(N, 1), torch.tensor([0, 1, 255, -100]), "binary"),
+        ((torch.randn(N, 5, 5), torch.randn(N, 3)), LABELS, "multiclass"),
         (torch.randn(N, 3, 5, 5), torch.zeros(N, 5, 5), "segmentation"),
     ],
 )
@@ -81,6 +86,8 @@ def test_explained_class_is_the_label_then_the_prediction():
     [
         torch.ones(2),
         (torch.ones(2), "aux"),
+        (None, torch.ones(2)),
+        {"prediction": torch.ones(2), "step": 3, "loss": torch.tensor(0.5)},
         {"logits": torch.ones(2), "loss": 0},
         {"out": torch.ones(2), "aux": torch.zeros(2)},
         SimpleNamespace(logits=torch.ones(2)),
@@ -91,7 +98,13 @@ def test_output_forms(output):
 
 
 @pytest.mark.parametrize(
-    ("output", "match"), [({"scores": torch.ones(2)}, r"dict with keys \['scores'\]"), ("text", "returns a str")]
+    ("output", "match"),
+    [
+        ({"scores": torch.ones(2).long()}, r"dict with keys \['scores'\]"),
+        ("text", "returns a str"),
+        ((torch.ones(2, 16), torch.ones(2, 2)), r"\[0\] \(2, 16\), \[1\] \(2, 2\); name the scores by forward_fn"),
+        ({"a": torch.ones(2, 3), "b": [torch.ones(2, 3)]}, r"\['a'\] \(2, 3\), \['b'\]\[0\] \(2, 3\)"),
+    ],
 )
 def test_unknown_output_form(output, match):
     with pytest.raises(OutputError, match=match):
@@ -119,3 +132,20 @@ def test_unknown_output_form(output, match):
 def test_output_unlike_the_task(task, output, target, match):
     with pytest.raises(OutputError, match=match):
         read_output(output, target, task, ROWS)
+
+
+def test_labels_to_be_ignored_are_no_labels():
+    readout = read_output(torch.randn(N, 3), torch.tensor([0, 255, -100, 2]), "multiclass", ROWS)
+    assert readout.targets.tolist() == [0, -1, -1, 2]
+    mask = torch.zeros(N, 4, 4, dtype=torch.int64)
+    mask[0, :2], mask[0, 2:], mask[1], mask[2, 0] = 255, 1, -100, 1
+    readout = read_output(torch.randn(N, 1, 4, 4), mask, "segmentation", ROWS)
+    assert readout.targets.tolist() == [1, -1, 1, 0]
+    torch.testing.assert_close(readout.object_size, torch.tensor([1, torch.nan, 0.25, 0]), equal_nan=True)
+
+
+def test_several_regression_outputs_are_explained_by_their_mean():
+    output, target = torch.randn(N, 2), torch.randn(N, 2)
+    readout = read_output(output, target, "regression", ROWS)
+    torch.testing.assert_close(readout.logits[:, 0], output.mean(1))
+    torch.testing.assert_close(readout.targets, target.mean(1))
