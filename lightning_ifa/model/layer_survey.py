@@ -14,7 +14,7 @@ from lightning_ifa.errors import LayerError
 from lightning_ifa.model.axes import CONFIRMED, Confirmed, Layout, confirm_layout, is_denied, spatial_ranks
 from lightning_ifa.model.call_watch import CallKey
 from lightning_ifa.model.dependence import Dependence, Scores, TracedCall, trace_dependence
-from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor
+from lightning_ifa.model.forward import allow_gradients, as_ordinary_tensor, run_with_state
 from lightning_ifa.model.perturbation import Bands, Movement, measure_movement
 from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.token_layouts import find_layouts
@@ -92,6 +92,10 @@ class Survey:
         seen = self._confirm(call)
         sure = seen is not None and seen.agreement >= CONFIRMED and seen.layout.is_natural(call.shape[1:])
         return seen.layout.inputs if seen is not None and sure else ()
+
+    def has_usual_form(self, call: TracedCall) -> bool:
+        """Whether an output has the form ``(n, c, *space)`` with as many axes as the input, and several positions."""
+        return self.rows(call) == 1 and len(call.shape) == len(self._x) > 2 and math.prod(call.shape[2:]) > 1
 
     def usable(self) -> list[TracedCall]:
         """The calls that would do as target layers, in order."""
@@ -243,10 +247,20 @@ def survey_layers(model: nn.Module, x: Tensor, scores: Scores, *, perturb: bool)
         result = scores(found.output).detach()
         movements: dict[CallKey, Movement] = {}
         bands = None
-        if perturb:
+        if perturb and not _is_random(model, few, scores, found, result):
             keys = {call.key for call in found.calls if len(call.shape) > 2}
             movements, bands = _measure(model, as_ordinary_tensor(x), keys, found)
     return Survey(model, few, found, result, movements, bands)
+
+
+def _is_random(model: nn.Module, x: Tensor, scores: Scores, found: Dependence, result: Tensor) -> bool:
+    """Whether a second pass gives other scores: what a changed input moves cannot be told from chance then."""
+    try:
+        with torch.no_grad():
+            again = scores(run_with_state(model, x, found.state))
+    except Exception:  # the model may refuse to run without a graph
+        return True
+    return again.shape != result.shape or not torch.allclose(again, result, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _measure(

@@ -38,12 +38,12 @@ class _TrainingSamples(*callback_bases()):  # type: ignore[misc]  # pl.Callback,
     """Tells a session of the training samples, which a validation alone does not load."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._analysed = session
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the training loaders, and look for samples without augmentation."""
         access.load_training_samples(trainer)
-        self._session.find_clean_samples(trainer)
+        self._analysed.find_clean_samples(trainer)
 
 
 def _set_up_training_samples(trainer: Any, owner: Any) -> None:

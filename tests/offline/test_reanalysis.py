@@ -26,7 +26,13 @@ from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 PINS = ["torch"]  # MLflow would otherwise load the model in a new process to find out
 SCORE = "ifa/overfitting/score"
 POLICY = Policy.model_validate(
-    {"name": "test", "version": "1", "checks": [{"metric": SCORE, "at_most": 100}], "families": ["overfitting"]}
+    {
+        "name": "test",
+        "version": "1",
+        "checks": [{"metric": SCORE, "at_most": 100}],
+        "families": ["overfitting"],
+        "undecided": "accept",  # a few dozen samples show no overfitting, and no absence of it
+    }
 )
 
 

@@ -97,7 +97,7 @@ def test_a_picture_that_cannot_be_drawn_is_logged_and_nothing_is_raised(report, 
     monkeypatch.setattr("lightning_ifa.report.files.gallery_page", lambda *_: 1 / 0)
     write_pictures(report, tmp_path, epoch=0)
     assert files_below(tmp_path) == {"ifa_overview.png", "ifa_report.html", "ifa_features.png"}
-    assert "could not be drawn" in caplog.text
+    assert "could not be made" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 

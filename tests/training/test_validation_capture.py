@@ -69,7 +69,7 @@ NETS = {
     "pool": (PoolNet, None, 0),
     "pool, early": (PoolNet, "net.features.0", 0),
     "mlp": (MlpNet, None, 0),
-    "hardswish": (HardswishNet, None, 2),
+    "hardswish": (HardswishNet, "net.features", 2),
     "last batch smaller": (PoolNet, "net.features", 0),
 }
 """Network, layer, and how often a first batch runs again because what follows changes the activation in place."""
