@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators import registry
+from lightning_ifa.indicators.base import Finding
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.resampling import bootstrap_draws, bootstrap_error, share_error
 
@@ -41,7 +42,9 @@ def resample_scores(report: AnalysisResult, seed: int = 0) -> Draws:
     rows = [bootstrap_draws(labels[split], seed + number) for number, split in enumerate(("validation", "train"))]
     found = {}
     for family, finding in report.findings.items():
-        statistic = None if finding.undecided else registry.indicator_of(family).statistic(finding, report.context)
+        statistic = (
+            None if _is_unmeasured(finding) else registry.indicator_of(family).statistic(finding, report.context)
+        )
         if statistic is not None:
             found[family] = np.array([statistic(*drawn) for drawn in zip(*rows, strict=True)])
     return found
@@ -75,7 +78,7 @@ def changes(
         pair = first.findings[family], other.findings[family]
         change = pair[1].score - pair[0].score
         error, how = float("nan"), "none"
-        if family not in undecided and not any(finding.undecided for finding in pair):
+        if family not in undecided and not any(map(_is_unmeasured, pair)):
             error, how = _error((first, other), draws, family)
         low, high = change - SIGNIFICANT * error, change + SIGNIFICANT * error
         inside = low <= 0 <= high or abs(change) < NEGLIGIBLE * registry.indicator_of(family).limit
@@ -83,6 +86,11 @@ def changes(
         row = (family, pair[0].score, pair[1].score, change, low, high, how, verdict)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _is_unmeasured(finding: Finding) -> bool:
+    """Whether a finding is no number: one that is undecided for want of samples still has its score."""
+    return finding.undecided and not finding.z
 
 
 def _error(reports: tuple[AnalysisResult, ...], draws: tuple[Draws, ...], family: str) -> tuple[float, str]:

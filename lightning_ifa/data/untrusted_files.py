@@ -118,13 +118,18 @@ def require_regular(path: Path, most: float = math.inf) -> int:
 def require_folder(folder: Path, create: bool = True) -> None:
     """Make sure that files can be written to a folder, before the work whose result they will hold.
 
+    Args:
+        folder: The folder; it is not made.
+        create: Whether it may be made later, so that a folder above it will do.
+
     Raises:
         FileError: It cannot be made, is none, or may not be written to.
     """
+    there = folder.absolute()
+    while create and not there.exists() and there != there.parent:
+        there = there.parent
     try:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise FileError(f"nothing can be written to {folder}: {error.strerror or error}") from None

@@ -23,6 +23,9 @@ NATURAL = 0.05
 DENIED = 0.3
 """Correlation below which what moved speaks against a layout that is usual for the output's shape."""
 
+FEWEST_MOVED = 0.5
+"""Share of the positions that must move: where most never do, the few that do speak for no layout and against none."""
+
 TOLD_APART = 0.05
 """Standard deviation of the places found, in widths of the input, from which something is told apart."""
 
@@ -123,6 +126,8 @@ def is_denied(movement: Movement, bands: Bands, layout: Layout) -> bool:
     followed = sorted(set(bands.axis.tolist()))
     places = {axis: places_along(moved.reshape(len(moved), -1), bands, axis) for axis in followed}
     known = [seen[np.isfinite(seen)] for seen in places.values()]
+    if moved[0].size < FEW or max(len(seen) for seen in known) < FEWEST_MOVED * moved[0].size:
+        return False
     if not any(len(seen) and seen.std() > TOLD_APART for seen in known) or len(layout.grid) > len(followed):
         return False
     found = _best_order(layout.grid, layout.front, followed, _agreement(places))

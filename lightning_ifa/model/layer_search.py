@@ -113,10 +113,7 @@ def _named(survey: Survey, name: str, reshape: Reshape | None) -> TargetLayer:
     call = calls[_chosen_call(layer, len(calls), number) if is_marked else -1]
     if reshape is not None:
         return TargetLayer(name, call.module, call.key.turn if is_marked else None, reshape, call.key.function)
-    turn = call.key.turn if is_marked else None
-    target = survey.target(call, name, turn)
-    if target is None and survey.has_usual_form(call):  # nothing confirms its positions; who names it knows them
-        return TargetLayer(name, call.module, turn, None, call.key.function)
+    target = survey.target(call, name, call.key.turn if is_marked else None)
     if target is None:
         rows = survey.rows(call)
         many = f" ({rows} rows per sample in the batch axis)" if rows > 1 else ""

@@ -93,10 +93,6 @@ class Survey:
         sure = seen is not None and seen.agreement >= CONFIRMED and seen.layout.is_natural(call.shape[1:])
         return seen.layout.inputs if seen is not None and sure else ()
 
-    def has_usual_form(self, call: TracedCall) -> bool:
-        """Whether an output has the form ``(n, c, *space)`` with as many axes as the input, and several positions."""
-        return self.rows(call) == 1 and len(call.shape) == len(self._x) > 2 and math.prod(call.shape[2:]) > 1
-
     def usable(self) -> list[TracedCall]:
         """The calls that would do as target layers, in order."""
         return [call for call in self.last_calls if self._is_usable(call)]
@@ -141,11 +137,16 @@ class Survey:
 
     def _is_read(self, call: TracedCall) -> bool:
         """Whether the score's gradient is not zero at the positions of the maps: it is at tokens that nobody reads."""
-        if call.read is None or self.rows(call) != 1:
+        if call.read is None or self.rows(call) != 1 or not self._reads_anything:
             return True
         layout = self._layout(call)
         read = call.read[None].float()
         return bool((layout(read) if callable(layout) else read).any())
+
+    @cached_property
+    def _reads_anything(self) -> bool:
+        """Whether any gradient is not zero: on inputs without content every unit may be dead."""
+        return any(call.read is not None and bool(call.read.any()) for call in self.calls)
 
     def _is_copy(self, call: TracedCall) -> bool:
         """Whether another call, which made the tensor or contains all that did, is the better name for it."""

@@ -76,5 +76,5 @@ def test_a_folder_that_cannot_be_written_to_is_named_beforehand(tmp_path):
         require_folder(tmp_path / "file" / "folder")
     with pytest.raises(FileError, match="nothing can be written to"):
         require_folder(tmp_path / "missing", create=False)
-    require_folder(tmp_path / "new")
-    assert (tmp_path / "new").is_dir()
+    require_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()

@@ -18,8 +18,9 @@ class NotedSink:
         self.singles = []
 
     def put(self, name, render):
-        if "single_images" in render.keywords:
-            self.singles.append(render.keywords["single_images"])
+        for what in render.args:
+            if isinstance(what, dict):
+                self.singles.append(what["single_images"])
 
 
 @pytest.fixture(scope="module")

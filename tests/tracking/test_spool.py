@@ -10,7 +10,8 @@ import threading
 import mlflow
 import pandas as pd
 import pytest
-from lightning_modules import fit
+import pytorch_lightning as pl
+from lightning_modules import Classifier, fit, loaders
 from models import PoolNet, loader, trained
 from pytorch_lightning.loggers import MLFlowLogger
 from servers import patience
@@ -185,10 +186,16 @@ def test_resumed_training_says_that_it_logs_elsewhere(store, tmp_path):
     first = IntegratedFeatureAnalysis(on_error="raise")
     trainer, _ = fit([first], logger=MLFlowLogger("x", tracking_uri=store), default_root_dir=tmp_path, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    again = IntegratedFeatureAnalysis(on_error="warn")
-    again.load_state_dict(first.state_dict())
+    logger = MLFlowLogger("x", tracking_uri=store)
+    trainer = pl.Trainer(
+        callbacks=[IntegratedFeatureAnalysis()],
+        logger=logger,
+        default_root_dir=tmp_path,
+        max_epochs=2,
+        accelerator="cpu",
+    )
     with pytest.warns(IFAWarning, match=r"were trained in run .*, but run .* is logged to"):
-        fit([again], logger=MLFlowLogger("x", tracking_uri=store), default_root_dir=tmp_path, max_epochs=1)
+        trainer.fit(Classifier(), *loaders(), ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_input_pixels_stay_in_the_process(store, tmp_path):
