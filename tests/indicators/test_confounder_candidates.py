@@ -101,7 +101,7 @@ def test_a_candidate_of_any_origin_has_features_examples_and_a_sentence():
 def test_a_bad_value_is_named_by_the_users_own_row():
     values = pd.Series([0.5, np.inf, 1.0] * 100)
     data = DataLoader(TensorDataset(torch.randn(300, 1, 12, 12), torch.arange(300) % 3), 50)
-    with pytest.raises(MetadataError, match="'age', row .*: an infinite number") as caught:
+    with pytest.raises(MetadataError, match=r"'age', row .*: an infinite number") as caught:
         analyze(PoolNet().eval(), data, metadata={"validation": pd.DataFrame({"age": values})}, max_samples=60)
     assert values[int(str(caught.value).split("row ")[1].split(":")[0])] == np.inf
 
@@ -109,7 +109,7 @@ def test_a_bad_value_is_named_by_the_users_own_row():
 def test_a_list_among_texts_is_taken_as_text():
     values = pd.Series(["m", "f", ["?"]] * 20, dtype=object)
     data = DataLoader(TensorDataset(torch.randn(60, 1, 12, 12), torch.arange(60) % 3), 50)
-    with pytest.warns(IFAWarning, match="'age' .* taken as text"):
+    with pytest.warns(IFAWarning, match=r"'age' .* taken as text"):
         analyze(PoolNet().eval(), data, metadata={"validation": pd.DataFrame({"age": values})})
 
 
