@@ -70,7 +70,8 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(server, tmp_path_factory):
     """Two short trainings in one experiment, a class with markup for a name, and the view that they left."""
-    runs = {}
+    runs, train, validation = {}, loader(90, seed=1), loader(60, seed=5)
+    validation.dataset.images[:3] = train.dataset.images[:3]  # copies, so that there is something to list
     for seed, name in enumerate(RUNS):
         pl.seed_everything(seed, verbose=False)
         logger = MLFlowLogger("browser", run_name=name, tracking_uri=server)
@@ -79,7 +80,7 @@ def trained(server, tmp_path_factory):
             max_epochs=2, logger=logger, callbacks=[analysis], accelerator="cpu", enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path_factory.mktemp("root"),
         )  # fmt: skip
-        trainer.fit(Net(), loader(90, seed=1), loader(60, seed=5))
+        trainer.fit(Net(), train, validation)
         runs[name] = logger.run_id
     client = mlflow.MlflowClient(server)
     experiment = client.get_experiment_by_name("browser").experiment_id
