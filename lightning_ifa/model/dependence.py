@@ -26,6 +26,10 @@ GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.Softmax2d, nn.LogSoftmax)
 CLASSES_TRIED = 3
 
 
+SUMS_TO_ONE = 1e-2
+"""Rounding of a softmax in half precision."""
+
+
 @dataclass(eq=False)
 class TracedCall:
     """What is known of one call after the pass.
@@ -38,6 +42,7 @@ class TracedCall:
         is_leaf: Whether no other module ran inside.
         grew: Whether it only spreads what went in over more positions.
         edge: The output's place in the graph; None if it has none.
+        is_attention: Whether it holds attention weights: numbers of at least 0 that add up to 1 along the last axis.
         depends: Whether it lies on a way from the input to the score; without any graph it is taken to.
         read: Whether the score's gradient is not zero, at each entry for any sample; None where that was not found.
         is_class_plane: Whether each score is made of the channel of its own class alone.
@@ -53,6 +58,7 @@ class TracedCall:
     is_leaf: bool
     grew: bool
     edge: GradientEdge | None
+    is_attention: bool = False
     depends: bool = True
     read: Tensor | None = None
     is_class_plane: bool = False
@@ -68,7 +74,7 @@ class TracedCall:
     @property
     def is_gate(self) -> bool:
         """Whether it is made to be multiplied with features."""
-        return self.key.function is None and isinstance(self.module, GATES)
+        return self.is_attention or (self.key.function is None and isinstance(self.module, GATES))
 
 
 @dataclass
@@ -147,8 +153,17 @@ def _note(call: EndedCall) -> TracedCall:
         call.is_leaf,
         grew,
         edge,
+        _is_attention(output),
         output.is_floating_point(),
     )
+
+
+def _is_attention(output: Tensor) -> bool:
+    """Whether a tensor is what a softmax over the last of four axes gives, or a copy of that."""
+    if output.dim() < 4 or output.shape[-1] < 2 or not output.is_floating_point():
+        return False
+    values = output.detach().float()
+    return bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < SUMS_TO_ONE).all())
 
 
 def _trace(model: nn.Module, x: Tensor, scores: Scores, state: Mapping[str, Tensor] | None) -> Dependence:

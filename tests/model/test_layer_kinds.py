@@ -185,6 +185,18 @@ def test_attention_matrix_is_no_map():
         found(Attention(), 1, 24, 32, name="matrix")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_small_attention_matrix_is_no_default_layer(seed):
+    def run(net, x):
+        tokens = net.norm(net.patch(x.unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).flatten(1, 3)))
+        matrix = net.drop(torch.stack([tokens @ tokens.transpose(1, 2)] * 3, 1).softmax(-1))
+        return net.head((matrix.mean(1) @ tokens).mean(1))
+
+    torch.manual_seed(seed)
+    parts = {"patch": nn.Linear(64, 6), "norm": nn.LayerNorm(6), "drop": nn.Dropout(0.1), "head": nn.Linear(6, 2)}
+    assert found(Parts(run, **parts), 1, 32, 32).name == "norm"
+
+
 def test_tokens_in_another_order_are_refused():
     order = torch.randperm(48, generator=torch.Generator().manual_seed(1))
     with pytest.raises(LayerError, match=r"reshape="):
