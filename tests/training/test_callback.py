@@ -156,7 +156,8 @@ class Blind(Classifier):
 
 class Strange(Classifier):
     def forward(self, x):
-        return {"scores": super().forward(x)}
+        scores = super().forward(x)
+        return {"scores": scores, "other": scores * 2}
 
     def training_step(self, batch, batch_idx):
         return nn_loss(self(batch[0])["scores"], batch[1])
@@ -177,7 +178,7 @@ def nn_loss(scores, labels):
 
 BAD = {
     "stream": ({"module": Blind(), "data": (loaders()[0], DataLoader(Words(), 8))}, {}, r"keys \['grade', 'scan'\]"),
-    "output": ({"module": Strange()}, {}, r"dict with keys \['scores'\]"),
+    "output": ({"module": Strange()}, {}, "scores .* other|several"),
     "diverged": ({"module": Diverged()}, {}, "NaN or infinite values"),
     "layer": ({}, {"layer": "nett.features"}, 'did you mean "net.features"'),
     "task": ({}, {"task": "regression"}, 'task "regression" needs output'),
