@@ -9,7 +9,6 @@ from functools import cache, lru_cache
 from itertools import permutations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_ifa.model.perturbation import Array, Bands, Movement
@@ -54,7 +53,6 @@ class Layout:
         grid: Sizes of the axes over which the positions are spread, in the output's own order.
         front: Positions before those of the grid, which are dropped.
         order: Which axis of ``grid`` is the first, second, ... of the maps.
-        places: Where in the output each position of the grid stands, row by row; None if in its place.
         inputs: The input's axes that the maps' axes follow.
     """
 
@@ -62,15 +60,12 @@ class Layout:
     grid: Shape
     front: int = 0
     order: Shape = ()
-    places: tuple[int, ...] | None = None
     inputs: Shape = ()
 
     def __call__(self, output: Tensor) -> Tensor:
         """Turn an output ``(n, ...)`` into maps ``(n, c, *space)``."""
         moved = output.movedim(self.channels + 1, 1).flatten(2)
         picked = moved[:, :, self.front : self.front + math.prod(self.grid)]
-        if self.places is not None:
-            picked = picked[:, :, torch.tensor(self.places, device=output.device)]
         maps = picked.reshape(*picked.shape[:2], *self.grid)
         return maps.permute(0, 1, *(axis + 2 for axis in self.order))
 
@@ -81,7 +76,7 @@ class Layout:
 
     def is_natural(self, shape: Shape) -> bool:
         """Whether an output of this shape for one sample is ``(c, *space)`` already."""
-        return self.channels == 0 and self.places is None and self.grid == shape[1:] and self.order == _as_is(self.grid)
+        return self.channels == 0 and self.grid == shape[1:] and self.order == _as_is(self.grid)
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ def _preference(found: Confirmed, shape: Shape) -> float:
 def is_denied(movement: Movement, bands: Bands, layout: Layout) -> bool:
     """Whether what moved speaks against a layout: some axis of the input is told apart, but not where it should be."""
     moved = movement.by_channel.get(layout.channels)
-    if moved is None or layout.places is not None:
+    if moved is None:
         return False
     followed = sorted(set(bands.axis.tolist()))
     places = {axis: places_along(moved.reshape(len(moved), -1), bands, axis) for axis in followed}
@@ -153,7 +148,7 @@ def _candidates(movement: Movement, bands: Bands, wanted: int, may_be_flat: bool
             if found is not None:
                 agreement, inputs = found
                 order = tuple(int(i) for i in np.argsort(inputs))
-                yield Confirmed(Layout(channels, grid, front, order, None, tuple(sorted(inputs))), agreement)
+                yield Confirmed(Layout(channels, grid, front, order, tuple(sorted(inputs))), agreement)
 
 
 def _starts_at_the_start(places: dict[int, Array], front: int) -> bool:

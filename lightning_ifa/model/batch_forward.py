@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -88,29 +88,26 @@ _PLACE: Any = torch.empty(0)
 
 
 _rolled: ContextVar[bool] = ContextVar("rolled", default=False)
-
-
-@contextmanager
-def roll_other_inputs() -> Iterator[None]:
-    """Let other inputs change places as ``x.roll(1, 0)`` does, for a test of what the output depends on."""
-    token = _rolled.set(True)
-    try:
-        yield
-    finally:
-        _rolled.reset(token)
-
-
 _repeated: ContextVar[bool] = ContextVar("repeated", default=False)
 
 
-@contextmanager
-def repeat_first_of_other_inputs() -> Iterator[None]:
+def roll_other_inputs() -> AbstractContextManager[None]:
+    """Let other inputs change places as ``x.roll(1, 0)`` does, for a test of what the output depends on."""
+    return _within(_rolled)
+
+
+def repeat_first_of_other_inputs() -> AbstractContextManager[None]:
     """Let other inputs be those of the first sample, for inputs that are all made of it."""
-    token = _repeated.set(True)
+    return _within(_repeated)
+
+
+@contextmanager
+def _within(switch: ContextVar[bool]) -> Iterator[None]:
+    token = switch.set(True)
     try:
         yield
     finally:
-        _repeated.reset(token)
+        switch.reset(token)
 
 
 def _restore(model: nn.Module, own: Any) -> None:

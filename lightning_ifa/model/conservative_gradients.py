@@ -16,7 +16,7 @@ by hand look alike, and acts through hooks on its nodes for the duration of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn import functional as F  # noqa: N812 - torch's own documentation calls it so
+
+from lightning_ifa.model.autograd_graph import list_inputs_first
 
 Gradients = tuple[Tensor | None, ...]
 Hook = Callable[[Gradients, Gradients], Gradients]
@@ -62,7 +64,7 @@ def find_rule(score: Tensor, activation: Tensor, beside: Tensor | None = None) -
     edges = [get_gradient_edge(tensor) for tensor in (activation, beside) if tensor is not None]
     ends = {edge.node: edge.output_nr for edge in edges}
     steps: dict[Node, _Step] = {}
-    for node in _inputs_first(start, ends):
+    for node in list_inputs_first(start, ends):
         levels = [_level(source, number, ends, steps) for source, number in node.next_functions]
         if any(level is not None for level in levels):
             steps[node] = _step(node, levels)
@@ -73,21 +75,6 @@ def _level(source: Node | None, number: int, ends: dict[Node, int], steps: dict[
     if source in ends:
         return 0 if number == ends[source] else None
     return steps[source].level if source in steps else None
-
-
-def _inputs_first(start: Node, ends: Iterable[Node]) -> list[Node]:
-    """All nodes behind the ends, each after those it gets its inputs from."""
-    order: list[Node] = []
-    seen, stack = set(ends), [(start, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((source, False) for source, _ in node.next_functions if source is not None)
-    return order
 
 
 def _reachable(start: Node, end: Node, steps: dict[Node, _Step]) -> Rule | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lightning_ifa.model.autograd_graph import list_inputs_first
 from lightning_ifa.model.call_watch import CallKey, EndedCall, watch_forward
 from lightning_ifa.model.forward import as_ordinary_tensor, copy_inference_state, explain_failures, run_with_state
 from lightning_ifa.model.tracing import memory_of
@@ -199,24 +200,14 @@ def _one_score(values: Tensor) -> Tensor:
 
 def _nodes_between(score: Tensor, leaf: Tensor) -> set[Any]:
     """Nodes of the score's graph from which a way leads on to the leaf; all of them if the leaf has no gradient."""
-    order: list[Any] = []
-    seen: set[Any] = set()
-    stack: list[tuple[Any, bool]] = [(score.grad_fn, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent, _ in node.next_functions if parent is not None)
+    order = list_inputs_first(score.grad_fn)
     if not leaf.requires_grad:
-        return seen
+        return set(order)
     reached = {get_gradient_edge(leaf).node}
-    for node in order:  # parents come first
+    for node in order:
         if any(parent in reached for parent, _ in node.next_functions):
             reached.add(node)
-    return reached & seen
+    return reached & set(order)
 
 
 def _find_sources(calls: list[TracedCall]) -> None:

@@ -110,13 +110,6 @@ class LayerShape(NamedTuple):
     memory: StorageWeakRef
     calls: int
 
-    def sharesmemory_of(self, other: Tensor) -> bool:
-        """Whether what the module returned lies in the same memory as another tensor.
-
-        An address would not do: once a tensor is freed, a later one may get its address.
-        """
-        return bool(self.memory == memory_of(other))
-
 
 def trace_layers(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, list[LayerShape]]:
     """Run a forward pass and note every module that returns a tensor, in order of completion.

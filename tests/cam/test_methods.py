@@ -17,7 +17,7 @@ from lightning_ifa.cam.rescoring import Rescore
 from lightning_ifa.errors import LayerError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.activation_capture import ActivationCapture
-from lightning_ifa.model.tracing import trace_layers
+from lightning_ifa.model.tracing import memory_of, trace_layers
 
 
 def spatial_layers():
@@ -25,7 +25,7 @@ def spatial_layers():
         model, x = build(name)
         output, layers = trace_layers(model, lambda m=model, x=x: m(x))
         named = [layer for layer in layers if len(layer.shape) == x.dim() and layer.calls == 1]
-        yield from ((name, layer.name) for layer in named if layer.shape != tuple(output.shape))
+        yield from ((name, layer.name) for layer in named if layer.memory != memory_of(output))
 
 
 def by_the_package(model, layer, x, methods=("hirescam",)):

@@ -271,4 +271,4 @@ def test_layout_from_movements_alone():
     ).double()
     tokens = torch.cat([moved.mean(1, keepdim=True).expand(-1, 2), moved], 1).numpy()
     seen = confirm_layout(Movement((26, 5), 1, {1: tokens}), Bands(bands.axis, bands.centre), 4)
-    assert seen.layout == Layout(1, (6, 4), 2, (0, 1), None, (2, 3))
+    assert seen.layout == Layout(1, (6, 4), 2, (0, 1), (2, 3))
