@@ -6,11 +6,12 @@ Anything else, be it a NumPy float or a path, would keep the user's checkpoint f
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_ifa.data.untrusted_files import file_errors
 from lightning_ifa.errors import FileError
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.weights import WEIGHTS_TAG
@@ -174,10 +175,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     import torch
 
-    try:
+    with file_errors(Path(path), "a Lightning checkpoint of plain values and tensors"):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise FileError(f"{path} is not a Lightning checkpoint of plain values and tensors: {error}") from error
     if not isinstance(content, Mapping):
         raise FileError(f"{path} is not a Lightning checkpoint or state dict; it holds a {type(content).__name__}")
     return dict(content)

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_ifa.errors import FileError
 from lightning_ifa.model.weights_digest import digest_weights
+from lightning_ifa.tracking.checkpoint import load_checkpoint
 from lightning_ifa.tracking.weights import digest_file, digest_model
 
 
@@ -91,3 +92,10 @@ def test_other_files_are_refused(save, tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(FileError, match="no PyTorch weights"):
         digest_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0:root:/root:/bin/bash\n", b"", b"PK\x03\x04", b"\x80\x02}q\x00."])
+def test_what_is_no_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(FileError, match=r"a\.ckpt (is not|holds no)"):
+        load_checkpoint(tmp_path / "a.ckpt")
