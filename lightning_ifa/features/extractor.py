@@ -168,6 +168,24 @@ class FeatureExtractor:
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
 
+    @contextmanager
+    def calling(self, loader: DataLoader[Any], indices: Indices) -> Iterator[Tensor]:
+        """Let ``model(x)`` run inside the ``with`` block, which gives a few inputs; also if ``forward_fn`` does.
+
+        Args:
+            loader: The user's loader.
+            indices: Data-set indices of a few samples, ``(n,)``.
+        """
+        own = reference_loader(loader, indices, self.seed, 0, self.ask)
+        first = next(iter(self._reader(loader, False).read(read_batches(own))))
+        if self.forward_fn is None:
+            yield first.x
+            return
+        caller = BatchForward(self.model, self.forward_fn)
+        caller.begin(first.batch, first.x)
+        with caller.installed():
+            yield first.x
+
     def _reader(self, loader: DataLoader[Any], may_drop: bool) -> SampleReader:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         return SampleReader(

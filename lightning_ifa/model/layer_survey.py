@@ -76,15 +76,8 @@ class Survey:
         rows = max(self.rows(call), 1)
         if rows > 1 and layout is True:
             return None
-        inputs = self._followed(call, layout)
-        if len(self._x) > 3 and inputs and inputs != tuple(range(len(self._x) - len(inputs), len(self._x))):
-            raise LayerError(
-                f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need '
-                "inputs (batch, channels, *space): wrap the model in one that takes those and moves the channels back, "
-                "and move them in batch_fn="
-            )
         reshape = None if isinstance(layout, bool) else layout
-        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, inputs)
+        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, self._followed(call, layout))
 
     def _followed(self, call: TracedCall, layout: Layout | bool) -> tuple[int, ...]:
         if isinstance(layout, Layout):

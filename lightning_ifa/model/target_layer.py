@@ -91,9 +91,20 @@ class TargetLayer:
         """Bring inputs to ``(n, channels, *space)``, the space being the axes that the maps follow."""
         if not self.inputs:
             return x
-        others = [axis for axis in range(1, x.dim()) if axis not in self.inputs]
+        others = self._other_axes(x)
         moved = x.permute(0, *others, *self.inputs)
-        return moved if others else moved[:, None]
+        return moved.flatten(1, len(others)) if others else moved[:, None]
+
+    def from_picture(self, picture: Tensor, like: Tensor) -> Tensor:
+        """Bring pictures, ``(n, channels, *space)``, back to the form of the inputs ``like``, ``(n, ...)``."""
+        if not self.inputs:
+            return picture
+        order = (0, *self._other_axes(like), *self.inputs)
+        moved = picture.reshape(len(picture), *(like.shape[axis] for axis in order[1:]))
+        return moved.permute(*(order.index(axis) for axis in range(like.dim())))
+
+    def _other_axes(self, x: Tensor) -> list[int]:
+        return [axis for axis in range(1, x.dim()) if axis not in self.inputs]
 
     def _by_sample(self, output: Tensor) -> Tensor:
         return output if self.rows == 1 else output.reshape(-1, self.rows, *output.shape[1:])

@@ -252,13 +252,15 @@ def test_slices_in_the_batch_axis_are_put_together_again():
     torch.testing.assert_close((A * G).flatten(1).sum(1), (output[:, 0] - model.head.bias[0]).detach())
 
 
-def test_video_is_refused_with_the_axes_named():
+def test_video_is_followed_along_frames_height_and_width():
     def run(net, x):
         return net.head(net.body(x.transpose(1, 2)).mean((2, 3, 4)))
 
     model = Parts(run, body=nn.Sequential(nn.Conv3d(2, 6, 3, 1, 1), nn.ReLU()), head=nn.Linear(6, 2))
-    with pytest.raises(LayerError, match=r"follow axes \(1, 3, 4\)"):
-        found(model, 6, 2, 8, 8)
+    target, x = found(model, 6, 2, 8, 8), torch.randn(3, 6, 2, 8, 8)
+    assert target.inputs == (1, 3, 4)
+    assert target.as_picture(x).shape == (3, 2, 6, 8, 8)
+    assert torch.equal(target.from_picture(target.as_picture(x), x), x)
 
 
 def test_layout_from_movements_alone():
