@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.zoo.entry import Entry
-from benchmarks.zoo.measures import cells_astray, completeness_of, differences
+from benchmarks.zoo.measures import activation_of, cells_astray, completeness_of, differences
 from lightning_ifa.errors import IFAError
 from lightning_ifa.model.layer_search import find_layer
 
@@ -44,8 +44,7 @@ def judge(entry: Entry) -> list[str]:
         seconds = time.process_time() - start
         apart = differences(model, target, x)
         complete = completeness_of(model, target, entry.shape)
-        with torch.no_grad():
-            grid = tuple(_grid(model, target, x))
+        grid = tuple(activation_of(model, target, x).shape[2:])
     except IFAError as error:
         verdict = "as expected" if entry.layer is None else "refused"
         return [entry.name, verdict, "-", f"{entry.reason}: {error}" if entry.layer is None else str(error), *"-" * 6]
@@ -54,12 +53,6 @@ def judge(entry: Entry) -> list[str]:
     astray = cells_astray(model, target, x)
     numbers = [*(f"{value:.0e}" for value in apart.values()), f"{complete:.3f}", f"{astray:.0f}", f"{seconds:.1f}"]
     return [entry.name, verdict, f"{target.name} {grid}", entry.reason, *numbers]
-
-
-def _grid(model, target, x):  # type: ignore[no-untyped-def]
-    from benchmarks.zoo.measures import _activation
-
-    return _activation(model, target, x).shape[2:]
 
 
 def summarize(lines: list[str]) -> str:

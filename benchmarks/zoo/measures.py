@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.activation_capture import ActivationCapture
 from lightning_ifa.model.forward import run_forward
 from lightning_ifa.model.layer_hooks import hook_output
@@ -25,7 +22,7 @@ try:
 except ImportError:  # pytorch-grad-cam needs torchvision; scripts/zoo-env installs both
     LayerGradientXActivation = HiResCAM = None
 
-PAINTED = 8
+PAINTED = 6
 NONE = float("nan")
 
 
@@ -111,11 +108,11 @@ def scenes(shape: tuple[int, ...]) -> Tensor:
 def completeness_of(model: nn.Module, target: TargetLayer, shape: tuple[int, ...]) -> float:
     """Share of the spread of the first class's score that the contributions account for."""
     x = scenes(shape)
-    loader = DataLoader(TensorDataset(x, torch.arange(len(x)) % 2), batch_size=4)
-    layer = target.name if target.call is None or "#" in target.name else f"{target.name}#{target.call}"
-    task = lambda output, _: score(output)  # noqa: E731
-    table = FeatureExtractor(model, layer, task)(loader, np.arange(len(x)))
-    return completeness(table.logits[:, 0], table.intensity + table.unplaced, table.explained)
+    with ActivationCapture(model, target, conservative=True) as capture:
+        scores = score(capture.forward(x))
+        A, G = capture.gradient(scores)
+        sums = (A * G).flatten(1).sum(1) + (0 if capture.unplaced is None else capture.unplaced)
+    return completeness(scores.detach().numpy(), sums.numpy(), np.zeros(len(x), dtype=np.int64))
 
 
 def cells_astray(model: nn.Module, target: TargetLayer, x: Tensor, at: tuple[float, ...] = (0.8, 0.3)) -> float:
@@ -124,15 +121,16 @@ def cells_astray(model: nn.Module, target: TargetLayer, x: Tensor, at: tuple[flo
     A box of a tenth of the picture off its middle is replaced by noise; the change of the activation, summed over
     channels, is looked up in the map. 0 to 1 is right: a box may lie between two cells.
     """
-    given = target.as_picture(x[:1]) if x.dim() > 3 else x[:1]
-    space = given.shape[2:] if given.dim() > 2 else given.shape[1:]
+    picture = target.as_picture(x[:1]).clone()
+    space = picture.shape[2:]
     middle = [at[axis % len(at)] for axis in range(len(space))]
-    changed = x[:1].clone()
-    box = [slice(int(size * (m - 0.12)), max(int(size * (m + 0.12)), int(size * (m - 0.12)) + 1))
-           for size, m in zip(space, middle, strict=True)]  # fmt: skip
-    part = changed[(..., *box)]
-    part += 3 * torch.randn(part.shape, generator=torch.Generator().manual_seed(2))
-    before, after = (_activation(model, target, one) for one in (x[:1], changed))
+    box = [
+        slice(int(size * (m - 0.12)), max(int(size * (m + 0.12)), int(size * (m - 0.12)) + 1))
+        for size, m in zip(space, middle, strict=True)
+    ]
+    picture[(..., *box)] += 3 * torch.randn(picture[(..., *box)].shape, generator=torch.Generator().manual_seed(2))
+    changed = target.from_picture(picture, x[:1])
+    before, after = (activation_of(model, target, one) for one in (x[:1], changed))
     moved = (after - before).square().sum(1)[0]
     cover = torch.zeros(1, 1, *space)
     cover[(..., *box)] = 1
@@ -143,7 +141,7 @@ def cells_astray(model: nn.Module, target: TargetLayer, x: Tensor, at: tuple[flo
     return float((inside - peak).abs().amax(1).min()) if len(inside) else NONE
 
 
-def _activation(model: nn.Module, target: TargetLayer, x: Tensor) -> Tensor:
+def activation_of(model: nn.Module, target: TargetLayer, x: Tensor) -> Tensor:
     kept: list[Tensor] = []
     calls: list[int] = []
 
@@ -158,6 +156,3 @@ def _activation(model: nn.Module, target: TargetLayer, x: Tensor) -> Tensor:
     finally:
         handle.remove()
     return kept[-1]
-
-
-Build = Callable[[], nn.Module]

@@ -12,7 +12,7 @@ from benchmarks.zoo.entry import Entry
 DECODER = "the decoder's last features; a convolution makes class planes of them"
 
 
-def planes(name: str, layer: str, grid: tuple[int, ...] = (128, 96), reason: str = DECODER, **options: Any) -> Entry:
+def planes(name: str, layer: str, grid: tuple[int, ...] = (96, 64), reason: str = DECODER, **options: Any) -> Entry:
     """Describe a network of four classes."""
 
     def build() -> nn.Module:
@@ -20,7 +20,7 @@ def planes(name: str, layer: str, grid: tuple[int, ...] = (128, 96), reason: str
         model: nn.Module = getattr(smp, name)(**ways)
         return model
 
-    return Entry(name, build, (2, 3, 128, 96), layer, grid, reason)
+    return Entry(name, build, (2, 3, 96, 64), layer, grid, reason)
 
 
 ENTRIES = [
@@ -28,10 +28,10 @@ ENTRIES = [
     planes("UnetPlusPlus", "decoder"),
     planes("MAnet", "decoder"),
     planes("Linknet", "decoder"),
-    planes("FPN", "decoder", (32, 24)),
-    planes("PSPNet", "decoder", (16, 12)),
-    planes("PAN", "decoder", (32, 24)),
-    planes("DeepLabV3Plus", "decoder", (32, 24)),
-    planes("Segformer", "decoder", (32, 24)),
-    planes("UPerNet", "decoder", (32, 24)),
+    planes("FPN", "decoder", (24, 16)),
+    planes("PSPNet", "decoder", (12, 8)),
+    planes("PAN", "decoder", (24, 16)),
+    planes("DeepLabV3Plus", "decoder", (24, 16)),
+    planes("Segformer", "decoder", (24, 16)),
+    planes("UPerNet", "decoder", (24, 16)),
 ]

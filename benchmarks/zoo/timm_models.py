@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.zoo.entry import Entry
 
-WIDE = (2, 3, 224, 160)
+WIDE = (2, 3, 160, 96)
 SQUARE = (2, 3, 224, 224)
 POOLED = "what the head pools"
 CLASS = "behind the last block's first norm only the class token is read"
@@ -31,7 +31,7 @@ def image(
     return Entry(name, lambda: made(name.partition(" ")[0], **options), shape, layer, grid, reason)
 
 
-def conv(name: str, layer: str, grid: tuple[int, ...] = (7, 5), reason: str = POOLED) -> Entry:
+def conv(name: str, layer: str, grid: tuple[int, ...] = (5, 3), reason: str = POOLED) -> Entry:
     """Describe a convolutional one."""
     return image(name, layer, grid, reason, WIDE)
 
@@ -56,7 +56,7 @@ ENTRIES = [
     conv("rexnet_100", "features"),
     conv("dm_nfnet_f0", "final_act"),
     conv("darknet53", "stages"),
-    conv("convmixer_768_32", "blocks", (32, 22)),
+    conv("convmixer_768_32", "blocks", (22, 13)),
     conv("inception_next_atto", "stages"),
     conv("poolformer_s12", "stages", reason=STAGE),
     conv("fastvit_t8", "final_conv"),

@@ -26,7 +26,7 @@ from lightning_ifa.model.batch_forward import BatchForward, ForwardFunction
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.model.outputs import ScoreFunction
-from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.target_layer import Reshape, TargetLayer
 
 _session: ContextVar[ExitStack | None] = ContextVar("session", default=None)
 """What the running session puts back at its end: a pass that is cut short by an error may be closed much later."""
@@ -167,6 +167,18 @@ class FeatureExtractor:
                     caller.begin(part.batch, part.x)
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
+
+    def find_target(self, x: Tensor, y: Any = None) -> TargetLayer:
+        """Find the target layer as an extraction of these samples does; to be called in a session.
+
+        Args:
+            x: Inputs as the network gets them, ``(n, ...)``.
+            y: Their targets, or None.
+        """
+        ways = self.reshape, self.forward_context, None, self.gradient, self._known
+        run = NetworkRun(self.model, [self.layer], self.task, *ways)
+        run.find_targets(x, y)
+        return run.targets[0]
 
     @contextmanager
     def calling(self, loader: DataLoader[Any], indices: Indices) -> Iterator[Tensor]:

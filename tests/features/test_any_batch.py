@@ -183,7 +183,7 @@ def test_further_analyses_call_it_so_too(behind):
         < 1 + 1e-6
     )
     if behind:
-        with pytest.raises(OutputError, match='other inputs beside layer "net.1"'):
+        with pytest.raises(OutputError, match=r'other inputs beside layer "net.1"'):
             decompose(model, _loader(x, meta, y), report, shares=[0.5, 1.0], draws=1, components=2, **ways)
     else:
         found = decompose(model, _loader(x, meta, y), report, shares=[0.5, 1.0], draws=1, components=2, **ways)
