@@ -74,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
     parser.add_argument("--only", nargs="+", help="names of models")
+    parser.add_argument("--skip", nargs="+", default=[], help="names of models to leave out")
     parser.add_argument("--summary", type=Path, help="count the verdicts of a table that was printed before")
     given = parser.parse_args()
     if given.summary:
@@ -84,7 +85,7 @@ def main() -> None:
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
     for library in given.libraries:
         for entry in import_module(f"benchmarks.zoo.{library}_models").ENTRIES:
-            if not given.only or entry.name in given.only:
+            if (not given.only or entry.name in given.only) and entry.name not in given.skip:
                 lines.append("| " + " | ".join([library, *judge(entry)]) + " |")
                 print(lines[-1], flush=True)
     print("\n" + summarize(lines))

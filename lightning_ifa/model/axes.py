@@ -108,7 +108,8 @@ def confirm_layout(movement: Movement, bands: Bands, rank: int) -> Confirmed | N
         The best layout, or None if nothing selective was seen.
     """
     best: Confirmed | None = None
-    for wanted in spatial_ranks(rank):
+    pairs = (2,) if rank == 5 else ()  # images side by side in an axis of their own, each seen by itself
+    for wanted in (*spatial_ranks(rank), *pairs):
         for found in _candidates(movement, bands, wanted, may_be_flat=wanted == rank - 2 or rank < 4):
             if best is None or _preference(found, movement.shape) > _preference(best, movement.shape):
                 best = found
