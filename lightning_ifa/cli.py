@@ -77,6 +77,8 @@ _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_p
 @click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
 @click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
 @click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
+@click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
+@click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
 @click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
@@ -86,6 +88,8 @@ def analyze(
     configs: tuple[str, ...],
     model: str | None,
     data: str | None,
+    forward_fn: str | None,
+    batch_fn: str | None,
     output: Path | None,
     run_id: str | None,
     tracking_uri: str | None,
@@ -98,6 +102,8 @@ def analyze(
     """
     if bool(configs) == bool(model and data) or bool(model) != bool(data):
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
+    if configs and (forward_fn or batch_fn):
+        raise click.UsageError("--forward-fn and --batch-fn belong to --model; with --config the callback has them")
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.data.untrusted_files import require_folder
@@ -117,7 +123,7 @@ def analyze(
         if output or not run_id:
             require_folder(folder)
         if model and data:
-            report = offline.analyze_factories(checkpoint, model, data)
+            report = offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn)
         else:
             report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
         click.echo(summary(report, str(checkpoint)))
