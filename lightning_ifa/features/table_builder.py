@@ -20,6 +20,8 @@ from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.thumbnails import thumbnails
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.feature_batch import FeatureBatch
+from lightning_ifa.features.look_capture import LookCapture
+from lightning_ifa.features.place_evidence import PlaceEvidence
 from lightning_ifa.model.activation_capture import pause_captures
 from lightning_ifa.model.capture_check import CapturedBatch, require_sound_capture
 from lightning_ifa.model.outputs import explained_class
@@ -37,6 +39,7 @@ class TableBuilder:
     def __init__(self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None) -> None:
         self._explain, self._cam, self._map_size = explain, cam, map_size
         self._columns: list[_Columns] = []
+        self._looks = LookCapture()
         self._task = ""
         self._from_probabilities = False
 
@@ -46,7 +49,9 @@ class TableBuilder:
         Raises:
             IFAError: A batch, output or value that cannot be explained.
         """
-        readout, run = batch.readout, batch.run
+        run = batch.run
+        self._run_watched(batch)
+        readout = batch.readout
         explained = explained_class(readout, self._explain)
         pairs = batch.gradients(explained)
         shared = {
@@ -79,6 +84,17 @@ class TableBuilder:
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
             own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
             self._columns[number].add(properties, **own, **shared)
+            self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
+
+    def _run_watched(self, batch: FeatureBatch) -> None:
+        """Run the network on the batch, and note what the blocks before the (first) target layer see."""
+        run = batch.run
+        run.find_targets(batch.x, batch.samples.y)
+        with pause_captures(run.captures), run.context():
+            self._looks.choose(run.model, run.targets[0], batch.x, run.state)
+        with self._looks.watch():
+            _ = batch.output
+        self._looks.keep()
 
     def tables(self, asked: int, name_samples: Callable[[NDArray[np.int64]], NDArray[np.str_]]) -> list[FeatureTable]:
         """Give the tables, one a target layer.
@@ -93,11 +109,22 @@ class TableBuilder:
         if not self._columns:
             raise DataError(f"the loader's collate_fn drops every one of {asked} samples")
         indices = self._columns[0].indices
-        labels = {"sample_ids": name_samples(indices), "task": self._task, "cam": method_name(self._cam)}
+        labels: dict[str, Any] = {"sample_ids": name_samples(indices), "task": self._task}
+        labels |= {"cam": method_name(self._cam), "looks": self._looks.looks(len(indices)), "blocks": self._looks.blocks}
         notes = [_PROBABILITIES] if self._from_probabilities else []
         if len(indices) < asked:
             notes.append(_DROPPED.format(asked - len(indices), asked))
         return [columns.table(notes, **labels) for columns in self._columns]
+
+    def _run_watched(self, batch: FeatureBatch) -> None:
+        """Run the network on the batch, and note what the blocks before the (first) target layer see."""
+        run = batch.run
+        run.find_targets(batch.x, batch.samples.y)
+        with pause_captures(run.captures), run.context():
+            self._looks.choose(run.model, run.targets[0], batch.x, run.state)
+        with self._looks.watch():
+            _ = batch.output
+        self._looks.keep()
 
 
 _PROBABILITIES = (
@@ -117,6 +144,7 @@ class _Columns:
     map_size: tuple[int, ...] | None
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
+    places: PlaceEvidence = field(default_factory=PlaceEvidence)
 
     def add(self, properties: pd.DataFrame, **columns: Tensor) -> None:
         self.properties.append(properties)
@@ -134,6 +162,7 @@ class _Columns:
             size = self.map_size or size
             self.parts["cams"] = [resize(part, size or (), keep_sum=True) for part in self.parts["cams"]]
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
+        columns["places"] = self.places.evidence(len(properties))
         labels["notes"] = tuple(notes)
         properties = pd.concat(self.properties, ignore_index=True)
         metadata = pd.DataFrame(index=properties.index)

@@ -22,6 +22,7 @@ from lightning_ifa.indicators.base import (
 from lightning_ifa.indicators.confounder_search import find_all_candidates
 from lightning_ifa.indicators.confounder_table import judged_candidates, list_candidates
 from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.hidden_search import HiddenSearch, no_hidden
 from lightning_ifa.statistics.confounder_candidates import (
     CLASS_WEIGHT,
     RELIANCE_LIMIT,
@@ -44,6 +45,7 @@ PLACES = {
     "background": "the image property {}, measured around the object",
     "swap": "the part of the image called {}",
     "region": "what lies {}",
+    "hidden": "something that no column names, which parts the images in two groups ({})",
 }
 
 AGAINST = {
@@ -51,7 +53,16 @@ AGAINST = {
     "background": "Look at the images with its highest and lowest values; crop or mask the background, and train again",
     "swap": "Look at that part of the images; crop or mask it, and train again",
     "region": "Look at the maps outside your regions; crop or mask what lies there, and train again",
+    "hidden": (
+        "Look at the two groups of images side by side (report.hidden lists them): what tells them apart? Give it a "
+        "name and a metadata column, balance it over the classes or mask it, and train again"
+    ),
 }
+
+NOTHING_HIDDEN = (
+    "no metadata column to test; {} places and looks were searched for what nobody named, and show no two groups of "
+    "images. What varies without a gap, or goes with the class in every sample, would not show"
+)
 
 MORE_KNOWLEDGE = "hand over what you know of each sample (metadata=), or where the evidence should lie (regions=)"
 
@@ -65,9 +76,11 @@ class Confounding(Indicator):
 
     def assess(self, context: AnalysisContext) -> Finding:
         """Test every metadata column, image property, swapped part and region."""
-        candidates = find_all_candidates(context)
+        hidden = HiddenSearch(context)
+        candidates = find_all_candidates(context, hidden)
         means = context.localization.means if context.localization is not None else None
-        return replace(confounding(candidates, means), tables={"confounders": list_candidates(context, candidates)})
+        tables = {"confounders": list_candidates(context, candidates, hidden.columns()), "hidden": hidden.list()}
+        return replace(confounding(candidates, means, hidden.signals if hidden.decides else 0), tables=tables)
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Describe the strongest candidate, its cost and its channels; name the others."""
@@ -128,10 +141,12 @@ class Confounding(Indicator):
 
     def empty_tables(self, context: AnalysisContext) -> Mapping[str, pd.DataFrame]:
         """No candidate."""
-        return {"confounders": list_candidates(context, [])}
+        return {"confounders": list_candidates(context, []), "hidden": no_hidden()}
 
 
-def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, float] | None = None) -> Finding:
+def confounding(
+    candidates: list[ConfounderCandidate], supporting: Mapping[str, float] | None = None, searched: int = 0
+) -> Finding:
     """Judge by the candidate on which the network relies most; properties of the content are left out.
 
     Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
@@ -141,10 +156,13 @@ def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, 
     Args:
         candidates: From ``find_candidates`` and ``swap_candidates``.
         supporting: Further numbers to report, which decide nothing.
+        searched: Number of places and looks that were searched for hidden variables, on samples enough.
     """
     tested = [s for s in candidates if s.tested and s.origin != "content"]
     hidden = [s.source for s in candidates if not s.identifiable]
     if not tested:
+        if searched and not hidden:
+            return Finding(0.0, 0.0, 1.0, supporting or {}, NOTHING_HIDDEN.format(searched))
         reason = f": {hidden[0]} shows one value in every class" if hidden else ""
         return undecided(f"there is no metadata column to test, and no plain background{reason}", supporting)
     strengths = [s.strength(len(tested)) for s in tested]

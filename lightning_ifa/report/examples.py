@@ -116,6 +116,9 @@ def _values(report: AnalysisResult, source: str) -> pd.Series | None:
     for frame in (table.metadata, table.properties):
         if source in frame:
             return frame[source].reset_index(drop=True)
+    hidden = report.hidden[report.hidden["variable"] == source]
+    if len(hidden):
+        return hidden.set_index("sample_id")["value"].reindex(table.sample_ids).reset_index(drop=True)
     beyond = rows_of(report, "validation")["outside"]
     return beyond if source == OUTSIDE and beyond.notna().any() else None
 
