@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from lightning_ifa.model.tracing import LayerShape, trace_layers
 MOST_BLOCKS = 5
 MOST_COLUMNS = 2048
 RIM = 1 / 7  # of each axis
+
+REPLAYED: ContextVar[Tensor | None] = ContextVar("replayed", default=None)
+"""The looks of a batch whose blocks are skipped, as they were noted when they ran; see ``ActivationCache``."""
 
 
 def choose_blocks(layers: Sequence[LayerShape], target: nn.Module) -> list[LayerShape]:
@@ -43,7 +47,7 @@ def look(output: Tensor) -> Tensor:
         output: ``(n, c, *space)``; of tokens ``(n, tokens, c)`` the mean over tokens stands for both.
     """
     maps = output.detach()
-    if maps.dim() == 3 and maps.shape[1] > 1:  # tokens have no rim that is known here
+    if _is_tokens(maps.shape):  # tokens have no rim that is known here
         means = maps.float().mean(1)
         return torch.cat([means, means], 1)
     inside = tuple(slice(width, size - width) for size in maps.shape[2:] if (width := max(1, round(size * RIM))))
@@ -73,6 +77,7 @@ class LookCapture:
                 _, layers = trace_layers(model, lambda: run_forward(model, x[:2], state))
                 blocks = choose_blocks(layers, target.module)
                 self._blocks, self._names = [block.module for block in blocks], [block.name for block in blocks]
+                self._widths = [2 * block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -95,14 +100,17 @@ class LookCapture:
 
     def keep(self) -> None:
         """Keep the looks of the batch that has just been run."""
-        if len(self._now) != len(self._blocks or ()):
+        found = self.take() if REPLAYED.get() is None else REPLAYED.get()
+        if found is None:
             self._complete = False
-        if self._complete and self._now:
-            parts = [self._now[number] for number in sorted(self._now)]
-            self._widths = [part.shape[1] for part in parts]
-            found = torch.cat(parts, 1)
+        else:
             self._rows.append(found[:, :MOST_COLUMNS].numpy(force=True))
+
+    def take(self) -> Tensor | None:
+        """Give the looks of the batch that has just been run, ``(n, m)``; None unless every block has run."""
+        parts = [self._now[number] for number in sorted(self._now)]
         self._now = {}
+        return torch.cat(parts, 1) if parts and len(parts) == len(self._blocks or ()) else None
 
     def looks(self, rows: int) -> NDArray[np.float32]:
         """Give ``(n, m)`` looks, or ``(n, 0)`` where they could not be taken."""
@@ -116,3 +124,7 @@ class LookCapture:
     def blocks(self) -> tuple[tuple[str, int], ...]:
         """Name and number of looks of each block."""
         return tuple(zip(self._names, self._widths, strict=False))
+
+
+def _is_tokens(shape: Sequence[int]) -> bool:
+    return len(shape) == 3 and shape[1] > 1

@@ -188,6 +188,8 @@ def _refiner(looks: Floats, labels: Ints) -> Callable[[Mask], list[Floats]]:
 def _describe(kind: str, number: int, values: Floats, labels: Ints, tests: int) -> HiddenVariable:
     modes, cut = (float(found[0]) for found in cut_in_two(values[:, None]))
     upper = values > cut
+    if upper.all() or not upper.any():  # one value only
+        return HiddenVariable(kind, number, values, upper, 0.0, 0.0, 0.0, tests)
     sides = np.where(upper, values[upper].mean(), values[~upper].mean())
     left, total = (values - sides) ** 2, (values - values.mean()) ** 2
     influence = ((1 - modes) * total - left) / max(total.mean(), 1e-300)
