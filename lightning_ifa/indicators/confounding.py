@@ -23,6 +23,7 @@ from lightning_ifa.indicators.confounder_search import find_all_candidates
 from lightning_ifa.indicators.confounder_table import judged_candidates, list_candidates
 from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.indicators.hidden_search import HiddenSearch, no_hidden
+from lightning_ifa.indicators.own_maps import list_own_maps, no_own_maps
 from lightning_ifa.statistics.confounder_candidates import (
     CLASS_WEIGHT,
     RELIANCE_LIMIT,
@@ -30,6 +31,7 @@ from lightning_ifa.statistics.confounder_candidates import (
     find_candidates,
 )
 from lightning_ifa.statistics.metadata_columns import GROUP
+from lightning_ifa.statistics.own_map import GLOBAL_LIMIT
 from lightning_ifa.statistics.significance import health
 from lightning_ifa.text import join_sentences, join_words, quote_name, shorten, start_sentence
 
@@ -79,7 +81,11 @@ class Confounding(Indicator):
         hidden = HiddenSearch(context)
         candidates = find_all_candidates(context, hidden)
         means = context.localization.means if context.localization is not None else None
-        tables = {"confounders": list_candidates(context, candidates, hidden.columns()), "hidden": hidden.list()}
+        columns = hidden.columns()
+        listed = list_candidates(context, candidates, columns)
+        leading = judged_candidates(listed)
+        maps = list_own_maps(context, leading[leading["origin"] != "content"], columns)
+        tables = {"confounders": listed, "hidden": hidden.list(), "confounder_maps": maps}
         return replace(confounding(candidates, means, hidden.signals if hidden.decides else 0), tables=tables)
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
@@ -100,6 +106,8 @@ class Confounding(Indicator):
                 _describe_reliance(finding, context, candidate),
                 _describe_accuracies(candidate),
                 f"It acts through channels {channels}." if channels else "",
+                _describe_place(finding, str(candidate["source"])),
+                _describe_trait(str(candidate["origin"])),
                 _describe_others(frame, str(candidate["source"])),
             ]
         )
@@ -141,7 +149,7 @@ class Confounding(Indicator):
 
     def empty_tables(self, context: AnalysisContext) -> Mapping[str, pd.DataFrame]:
         """No candidate."""
-        return {"confounders": list_candidates(context, []), "hidden": no_hidden()}
+        return {"confounders": list_candidates(context, []), "hidden": no_hidden(), "confounder_maps": no_own_maps()}
 
 
 def confounding(
@@ -194,6 +202,33 @@ def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd
     most = f", and {share:.0%} of {whom}" if group >= 0 and share > candidate["score"] else ""
     kind = "evidence" if context.validation.task == "regression" else "evidence between the classes"
     return f"{candidate['score']:.1%} of the {kind} depends on {place} (alarm above {limit:.0%}){most}."
+
+
+def _describe_place(finding: Finding, source: str) -> str:
+    """Say where the candidate's own map shows it."""
+    maps = finding.tables["confounder_maps"]
+    maps = maps[maps["source"] == source]
+    if maps.empty:
+        return ""
+    if float(maps["spread"].iloc[0]) >= GLOBAL_LIMIT:
+        return "It is a look of the whole image: its own map has no place."
+    values, carries = np.array(maps["map"].tolist()), maps["carries"].to_numpy(bool)
+    peak = int((values[carries].mean(0) - values[~carries].mean(0)).argmax())
+    cell = np.unravel_index(peak, tuple(int(size) for size in maps["shape"].iloc[0]))
+    names = ", ".join(str(int(place) + 1) for place in cell)
+    size = " x ".join(str(int(side)) for side in maps["shape"].iloc[0])
+    return f"Its own map peaks at cell {names} of {size}."
+
+
+def _describe_trait(origin: str) -> str:
+    """Say where what was found may rightly belong to the class."""
+    if origin == "metadata":
+        return (
+            "Whether it may act through the content itself, as age does through the look of a lesion, is yours to say."
+        )
+    if origin in ("background", "swap", "region"):
+        return "That the network reads it is a fact; whether it may is yours to say."
+    return ""
 
 
 def _describe_accuracies(candidate: pd.Series[Any]) -> str:
