@@ -212,10 +212,7 @@ def _describe_place(finding: Finding, source: str) -> str:
         return ""
     if float(maps["spread"].iloc[0]) >= GLOBAL_LIMIT:
         return "It is a look of the whole image: its own map has no place."
-    values, carries = np.array(maps["map"].tolist()), maps["carries"].to_numpy(bool)
-    peak = int((values[carries].mean(0) - values[~carries].mean(0)).argmax())
-    cell = np.unravel_index(peak, tuple(int(size) for size in maps["shape"].iloc[0]))
-    names = ", ".join(str(int(place) + 1) for place in cell)
+    names = ", ".join(str(int(place) + 1) for place in maps["peak"].iloc[0])
     size = " x ".join(str(int(side)) for side in maps["shape"].iloc[0])
     return f"Its own map peaks at cell {names} of {size}."
 

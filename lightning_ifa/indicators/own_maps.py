@@ -10,7 +10,7 @@ from lightning_ifa.statistics.metadata_columns import read_column
 from lightning_ifa.statistics.own_map import own_map
 
 MOST_MAPPED = 2
-OWN_MAP_COLUMNS = ["source", "sample_id", "carries", "spread", "shape", "map"]
+OWN_MAP_COLUMNS = ["source", "sample_id", "carries", "spread", "peak", "shape", "map"]
 
 
 def list_own_maps(context: AnalysisContext, judged: pd.DataFrame, hidden: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def list_own_maps(context: AnalysisContext, judged: pd.DataFrame, hidden: pd.Dat
     Returns:
         One row a sample and candidate: ``source``, ``sample_id``, ``carries`` (whether it lies on the side that shows
         the candidate), ``spread`` (share of the cells that hold four fifths of the difference; a place below 0.5),
-        ``shape`` and ``map`` (lists; in standard deviations of the samples that do not carry it).
+        ``peak``, ``shape`` and ``map`` (lists; in standard deviations of the samples that do not carry it).
     """
     table, labels = context.validation, context.strata["validation"]
     parts: list[pd.DataFrame] = []
@@ -42,11 +42,12 @@ def list_own_maps(context: AnalysisContext, judged: pd.DataFrame, hidden: pd.Dat
         found = own_map(table.places[known], table.logits[known], labels[known], values)
         if found is None:
             continue
+        cell, shape = list(found.peak), list(found.maps.shape[1:])
         flat = found.maps.reshape(len(found.maps), -1).astype(np.float32)
         parts.append(
             pd.DataFrame({
                 "source": str(source), "sample_id": table.sample_ids[known], "carries": found.carries,
-                "spread": found.spread, "shape": [list(found.maps.shape[1:])] * len(flat),
+                "spread": found.spread, "peak": [cell] * len(flat), "shape": [shape] * len(flat),
                 "map": [[float(value) for value in row] for row in flat],
             })
         )  # fmt: skip
@@ -55,5 +56,5 @@ def list_own_maps(context: AnalysisContext, judged: pd.DataFrame, hidden: pd.Dat
 
 def no_own_maps() -> pd.DataFrame:
     """List no map."""
-    kinds = {"carries": bool, "spread": float, "shape": object, "map": object}
+    kinds = {"carries": bool, "spread": float, "peak": object, "shape": object, "map": object}
     return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, str)) for name in OWN_MAP_COLUMNS})

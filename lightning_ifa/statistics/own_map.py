@@ -27,17 +27,25 @@ class OwnMap(NamedTuple):
     Attributes:
         maps: Each sample's own map, in standard deviations of the same cell among samples without it, ``(n, *cells)``.
         carries: Which samples lie on the side that shows it, ``(n,)``.
-        spread: Share of the cells that hold four fifths of the positive difference of the two sides, in [0, 1].
+        difference: What the side adds to the map within classes, in the unit of the evidence, ``(*cells,)``.
     """
 
     maps: Floats
     carries: Mask
-    spread: float
+    difference: Floats
 
     @property
-    def difference(self) -> Floats:
-        """Mean map of the samples that carry it less that of the others, ``(*cells,)``."""
-        return np.asarray(self.maps[self.carries].mean(0) - self.maps[~self.carries].mean(0))
+    def spread(self) -> float:
+        """Share of the cells that hold four fifths of what the side adds, in [0, 1]."""
+        gain = np.sort(np.maximum(self.difference, 0).ravel())[::-1]
+        held = np.cumsum(gain) / max(float(gain.sum()), 1e-300)
+        return float((held < 0.8).sum() + 1) / len(held)
+
+    @property
+    def peak(self) -> tuple[int, ...]:
+        """The cell to which the side adds most."""
+        cell = np.unravel_index(int(self.difference.argmax()), self.difference.shape)
+        return tuple(int(place) for place in cell)
 
     @property
     def has_place(self) -> bool:
@@ -84,8 +92,8 @@ def own_map(evidence: Array, logits: Array, labels: Ints, values: Floats) -> Own
         return None
     maps = project_maps(evidence, logits, labels, values)
     if set(np.unique(values)) == {0.0, 1.0} or _stands_out(maps, upper):
-        return _standardise(maps, upper)
-    return _standardise(-maps, ~upper)
+        return _standardise(maps, upper, labels)
+    return _standardise(-maps, ~upper, labels)
 
 
 def _stands_out(maps: Floats, side: Mask) -> bool:
@@ -95,10 +103,10 @@ def _stands_out(maps: Floats, side: Mask) -> bool:
     return float(differs @ (away[side].mean(0) - away[~side].mean(0))) > 0
 
 
-def _standardise(maps: Floats, carries: Mask) -> OwnMap:
+def _standardise(maps: Floats, carries: Mask, labels: Ints) -> OwnMap:
     others = maps[~carries]
     spread = others.std(0)
     standard = (maps - others.mean(0)) / np.maximum(spread + 0.1 * spread.max(), 1e-300)
-    gain = np.sort(np.maximum(maps[carries].mean(0) - others.mean(0), 0).ravel())[::-1]
-    held = np.cumsum(gain) / max(float(gain.sum()), 1e-300)
-    return OwnMap(standard, carries, float((held < 0.8).sum() + 1) / len(held))
+    side = centre_within(carries.astype(np.float64)[:, None], labels)[:, 0]
+    difference = np.einsum("n,n...->...", side, maps) / max(float(side @ side), 1e-300)
+    return OwnMap(standard, carries, difference)
