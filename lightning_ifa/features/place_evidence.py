@@ -70,7 +70,7 @@ class PlaceEvidence:
         parts = [torch.einsum("nc...,kc...->nk...", part.float(), weights) for part in self._activations]
         found = torch.cat(parts)
         scale = float(found.abs().max()) or 1.0  # half precision holds neither 1e5 nor 1e-8
-        return np.asarray((found / scale).half().numpy())
+        return np.array((found / scale).half().numpy())  # a copy: a view would keep the tensor
 
 
 def _coarsen(maps: Tensor) -> Tensor:
