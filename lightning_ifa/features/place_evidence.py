@@ -27,10 +27,11 @@ class PlaceEvidence:
     """
 
     def __init__(self) -> None:
-        self._activations: list[Tensor] = []
+        self._activations: list[NDArray[np.float16]] = []
         self._gradient: Tensor | None = None
         self._count: Tensor | None = None
         self._bytes = 0
+        self._space: tuple[int, ...] = ()
 
     def add(self, A: Tensor, G: Tensor, explained: Tensor, classes: int) -> None:
         """Add a batch.
@@ -47,11 +48,12 @@ class PlaceEvidence:
         if self._bytes > MOST_BYTES or classes < 2:
             self._activations.clear()
             return
-        self._activations.append(few.cpu())
+        self._activations.append(np.array(few.numpy(force=True)))  # a copy that holds no tensor
+        self._space = tuple(few.shape[2:])
         if self._gradient is None or self._count is None:
-            self._gradient = torch.zeros(classes, *few.shape[1:], device=A.device)
+            self._gradient = torch.zeros(classes, few[0].numel(), device=A.device)
             self._count = torch.zeros(classes, device=A.device)
-        self._gradient.index_add_(0, explained, _coarsen(G) * (A[0, 0].numel() / few[0, 0].numel()))
+        self._gradient.index_add_(0, explained, _coarsen(G).flatten(1) * (A[0, 0].numel() / few[0, 0].numel()))
         self._count += torch.bincount(explained, minlength=classes)
 
     def evidence(self, rows: int) -> NDArray[np.float16]:
@@ -61,13 +63,16 @@ class PlaceEvidence:
         """
         if not self._activations or self._gradient is None or self._count is None:
             return np.zeros((rows, 0, 1), dtype=np.float16)
-        weights = (self._gradient / self._count.clamp(min=1).reshape(-1, *[1] * (self._gradient.dim() - 1))).cpu()
+        weights = (self._gradient / self._count.clamp(min=1)[:, None]).cpu()
         weights = weights - weights.mean(0)
         if len(weights) > MOST_CLASSES:
             rng = torch.Generator().manual_seed(0)
             mix = torch.randn(MOST_CLASSES, len(weights), generator=rng) / MOST_CLASSES**0.5
-            weights = torch.einsum("jk,k...->j...", mix, weights)
-        parts = [torch.einsum("nc...,kc...->nk...", part.float(), weights) for part in self._activations]
+            weights = mix @ weights
+        weights = weights.reshape(len(weights), -1, *self._space)
+        parts = [
+            torch.einsum("nc...,kc...->nk...", torch.from_numpy(part).float(), weights) for part in self._activations
+        ]
         found = torch.cat(parts)
         scale = float(found.abs().max()) or 1.0  # half precision holds neither 1e5 nor 1e-8
         return np.array((found / scale).half().numpy())  # a copy: a view would keep the tensor
