@@ -110,21 +110,15 @@ class TableBuilder:
             raise DataError(f"the loader's collate_fn drops every one of {asked} samples")
         indices = self._columns[0].indices
         labels: dict[str, Any] = {"sample_ids": name_samples(indices), "task": self._task}
-        labels |= {"cam": method_name(self._cam), "looks": self._looks.looks(len(indices)), "blocks": self._looks.blocks}
+        labels |= {
+            "cam": method_name(self._cam),
+            "looks": self._looks.looks(len(indices)),
+            "blocks": self._looks.blocks,
+        }
         notes = [_PROBABILITIES] if self._from_probabilities else []
         if len(indices) < asked:
             notes.append(_DROPPED.format(asked - len(indices), asked))
         return [columns.table(notes, **labels) for columns in self._columns]
-
-    def _run_watched(self, batch: FeatureBatch) -> None:
-        """Run the network on the batch, and note what the blocks before the (first) target layer see."""
-        run = batch.run
-        run.find_targets(batch.x, batch.samples.y)
-        with pause_captures(run.captures), run.context():
-            self._looks.choose(run.model, run.targets[0], batch.x, run.state)
-        with self._looks.watch():
-            _ = batch.output
-        self._looks.keep()
 
 
 _PROBABILITIES = (
@@ -162,9 +156,9 @@ class _Columns:
             size = self.map_size or size
             self.parts["cams"] = [resize(part, size or (), keep_sum=True) for part in self.parts["cams"]]
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
-        columns["places"] = self.places.evidence(len(properties))
         labels["notes"] = tuple(notes)
         properties = pd.concat(self.properties, ignore_index=True)
+        columns["places"] = self.places.evidence(len(properties))
         metadata = pd.DataFrame(index=properties.index)
         labels |= {"layer": self.layer, "gradient": self.gradient}
         return FeatureTable(**columns, properties=properties, metadata=metadata, **labels)
