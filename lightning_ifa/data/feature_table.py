@@ -52,7 +52,8 @@ class FeatureTable:
         places: ``(n, k, *cells)`` float16, what each cell adds to each class's score, in a unit of its own; or
             ``(n, 0, 1)``.
         looks: ``(n, m)`` float32, channel means on the way to the layer; or ``(n, 0)``.
-        blocks: Name and number of looks of each block on the way. Places, looks and blocks are not saved.
+        blocks: Name and number of looks of each block on the way. Thumbnails, places, looks and blocks are held during
+            the analysis only and never saved.
     """
 
     contributions: NDArray[np.float32]
@@ -145,7 +146,8 @@ class FeatureTable:
 
     def without_places(self) -> FeatureTable:
         """Give the table without places and looks, as it is saved."""
-        return replace(self, places=self.places[:, :0], looks=self.looks[:, :0], blocks=())
+        none = np.zeros((len(self), 0, 1))
+        return replace(self, places=none.astype(np.float16), looks=none[..., 0].astype(np.float32), blocks=())
 
     @classmethod
     def concatenate(cls, tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -93,6 +93,7 @@ class FeatureExtractor:
             while True:
                 builder = TableBuilder(self.explain, self.cam)
                 for batch in own.batches(loader, indices, layers=layers, may_drop=True):
+                    builder.run(batch)
                     if self.task == "auto":
                         task = widen_task(batch.told_task, str(batch.run.task))
                         if task != batch.run.task:

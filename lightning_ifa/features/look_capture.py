@@ -17,7 +17,7 @@ from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.tracing import LayerShape, trace_layers
 
 MOST_BLOCKS = 5
-MOST_COLUMNS = 2048
+MOST_CHANNELS = 64  # of a block, evenly chosen: what the whole image shows is in many
 RIM = 1 / 7  # of each axis
 
 REPLAYED: ContextVar[Tensor | None] = ContextVar("replayed", default=None)
@@ -48,14 +48,23 @@ def look(output: Tensor) -> Tensor:
     """
     maps = output.detach()
     if _is_tokens(maps.shape):  # tokens have no rim that is known here
-        means = maps.float().mean(1)
+        means = _few_channels(maps, 2).float().mean(1)
         return torch.cat([means, means], 1)
+    maps = _few_channels(maps, 1)
     inside = tuple(slice(width, size - width) for size in maps.shape[2:] if (width := max(1, round(size * RIM))))
     total = maps.flatten(2).sum(2, dtype=torch.float32)
     core = maps[(slice(None), slice(None), *inside)].flatten(2)
     positions, within = maps[0, 0].numel(), core.shape[2]
     rim = (total - core.sum(2, dtype=torch.float32)) / max(positions - within, 1)
     return torch.cat([total / positions, rim], 1)
+
+
+def _few_channels(maps: Tensor, axis: int) -> Tensor:
+    return maps[(slice(None),) * axis + (_every(maps.shape[axis]),)]
+
+
+def _every(channels: int) -> slice:
+    return slice(0, channels, -(-channels // MOST_CHANNELS))
 
 
 class LookCapture:
@@ -77,7 +86,8 @@ class LookCapture:
                 _, layers = trace_layers(model, lambda: run_forward(model, x[:2], state))
                 blocks = choose_blocks(layers, target.module)
                 self._blocks, self._names = [block.module for block in blocks], [block.name for block in blocks]
-                self._widths = [2 * block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
+                channels = [block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
+                self._widths = [2 * len(range(count)[_every(count)]) for count in channels]
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -104,7 +114,7 @@ class LookCapture:
         if found is None:
             self._complete = False
         else:
-            self._rows.append(found[:, :MOST_COLUMNS].numpy(force=True))
+            self._rows.append(found.numpy(force=True))
 
     def take(self) -> Tensor | None:
         """Give the looks of the batch that has just been run, ``(n, m)``; None unless every block has run."""

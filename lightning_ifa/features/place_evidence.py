@@ -13,6 +13,9 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adapti
 MOST_CELLS = {1: 64, 2: 8, 3: 4}
 """Cells along an axis, by the number of axes; finer grids are averaged."""
 
+MOST_VALUES = 2**15
+"""Numbers held of a sample: of very wide layers the grid is coarser."""
+
 MOST_CLASSES = 20
 MOST_BYTES = 2**28
 
@@ -45,6 +48,8 @@ class PlaceEvidence:
         few = _coarsen(A).half()
         few = few.clamp(-6e4, 6e4) if bool(few.isinf().any()) else few
         self._bytes += few.numel() * 2
+        if self._gradient is not None and self._space != tuple(few.shape[2:]):  # inputs of several sizes
+            self._bytes = MOST_BYTES + 1
         if self._bytes > MOST_BYTES or classes < 2:
             self._activations.clear()
             return
@@ -80,8 +85,11 @@ class PlaceEvidence:
 
 def _coarsen(maps: Tensor) -> Tensor:
     space = tuple(maps.shape[2:])
-    if len(space) not in _POOLS or max(space) <= MOST_CELLS[len(space)]:
+    if len(space) not in _POOLS:
         return maps
-    wanted = [min(size, MOST_CELLS[len(space)]) for size in space]
+    most = min(MOST_CELLS[len(space)], max(1, int((MOST_VALUES / maps.shape[1]) ** (1 / len(space)) + 1e-9)))
+    wanted = [min(size, most) for size in space]
+    if wanted == list(space):
+        return maps
     pool: Callable[[Tensor, list[int]], Tensor] = _POOLS[len(space)]  # type: ignore[assignment]
     return pool(maps, wanted)

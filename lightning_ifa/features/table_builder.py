@@ -50,7 +50,6 @@ class TableBuilder:
             IFAError: A batch, output or value that cannot be explained.
         """
         run = batch.run
-        self._run_watched(batch)
         readout = batch.readout
         explained = explained_class(readout, self._explain)
         pairs = batch.gradients(explained)
@@ -86,8 +85,11 @@ class TableBuilder:
             self._columns[number].add(properties, **own, **shared)
             self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
 
-    def _run_watched(self, batch: FeatureBatch) -> None:
-        """Run the network on the batch, and note what the blocks before the (first) target layer see."""
+    def run(self, batch: FeatureBatch) -> None:
+        """Run the network on a batch that is added next, and note what the blocks before the target layer see.
+
+        A table whose batches were run elsewhere has no looks.
+        """
         run = batch.run
         run.find_targets(batch.x, batch.samples.y)
         with pause_captures(run.captures), run.context():

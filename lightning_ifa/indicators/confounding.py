@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,6 @@ from lightning_ifa.statistics.own_map import GLOBAL_LIMIT
 from lightning_ifa.statistics.significance import health
 from lightning_ifa.text import join_sentences, join_words, quote_name, shorten, start_sentence
 
-if TYPE_CHECKING:
-    pass
-
 LEAST_GROUPS = 10
 """Fewer cannot reach z = 3, however they are exchanged."""
 
@@ -61,9 +58,9 @@ AGAINST = {
     ),
 }
 
-NOTHING_HIDDEN = (
-    "no metadata column to test; {} places and looks were searched for what nobody named, and show no two groups of "
-    "images. What varies without a gap, or goes with the class in every sample, would not show"
+SEARCHED = (
+    "; {} places and looks were searched for what nobody named, and nothing that would be an alarm parts the images in "
+    "two groups. What varies without a gap, or goes with the class in every sample, would not have shown"
 )
 
 MORE_KNOWLEDGE = "hand over what you know of each sample (metadata=), or where the evidence should lie (regions=)"
@@ -86,7 +83,7 @@ class Confounding(Indicator):
         leading = judged_candidates(listed)
         maps = list_own_maps(context, leading[leading["origin"] != "content"], columns)
         tables = {"confounders": listed, "hidden": hidden.list(), "confounder_maps": maps}
-        return replace(confounding(candidates, means, hidden.signals if hidden.decides else 0), tables=tables)
+        return replace(confounding(candidates, means, hidden.signals), tables=tables)
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Describe the strongest candidate, its cost and its channels; name the others."""
@@ -159,20 +156,22 @@ def confounding(
 
     Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
     also significant after correction for the number of candidates and classes. Cannot be told: a metadata column
-    that leaves nothing to compare within classes, or no candidate.
+    that leaves nothing to compare within classes, or no candidate. A hidden variable may alarm, but never clears a
+    network: how much the search would have overlooked is not known.
 
     Args:
         candidates: From ``find_candidates`` and ``swap_candidates``.
         supporting: Further numbers to report, which decide nothing.
-        searched: Number of places and looks that were searched for hidden variables, on samples enough.
+        searched: Number of places and looks that were searched for hidden variables.
     """
     tested = [s for s in candidates if s.tested and s.origin != "content"]
-    hidden = [s.source for s in candidates if not s.identifiable]
+    unclear = [s.source for s in candidates if not s.identifiable]
+    reason = f": {unclear[0]} shows one value in every class" if unclear else ""
+    nothing = f"there is no metadata column to test, and no plain background{reason}"
+    if searched:
+        nothing += SEARCHED.format(searched)
     if not tested:
-        if searched and not hidden:
-            return Finding(0.0, 0.0, 1.0, supporting or {}, NOTHING_HIDDEN.format(searched))
-        reason = f": {hidden[0]} shows one value in every class" if hidden else ""
-        return undecided(f"there is no metadata column to test, and no plain background{reason}", supporting)
+        return undecided(nothing, supporting)
     strengths = [s.strength(len(tested)) for s in tested]
     values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
     worst = int(np.argmin(values))
@@ -186,9 +185,13 @@ def confounding(
         f"strongest candidate: {tested[worst].source}",
         subject=tested[worst].source,
     )
-    if finding.alarm or not hidden:
+    if finding.alarm:
         return finding
-    return undecided(f"nearly every class shows one value of {', '.join(hidden)} only: use cannot be told", details)
+    if unclear:
+        return undecided(
+            f"nearly every class shows one value of {', '.join(unclear)} only: use cannot be told", details
+        )
+    return finding if any(s.origin != "hidden" for s in tested) else undecided(nothing, details)
 
 
 def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd.Series[Any]) -> str:

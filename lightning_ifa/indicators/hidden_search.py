@@ -17,8 +17,8 @@ from lightning_ifa.statistics.significance import correct_for_count
 
 ORIGIN = "hidden"
 SEARCHED = ("multiclass", "binary")  # tasks
-LEAST_SEARCHED = 200
-"""Labelled samples from which on a search that finds nothing says something."""
+MOST_SEARCHED = 2000
+"""Labelled samples at most; of more, as many are taken at equal steps."""
 
 HIDDEN_COLUMNS = ["sample_id", "variable", "value", "group"]
 
@@ -35,17 +35,13 @@ class HiddenSearch:
 
     def __init__(self, context: AnalysisContext) -> None:
         table, labels = context.validation, context.strata["validation"]
-        self.rows = np.flatnonzero(labels >= 0)
+        known = np.flatnonzero(labels >= 0)
+        self.rows = known[:: -(-len(known) // MOST_SEARCHED) or 1]
         signals = _signals(table, labels, self.rows) if table.task in SEARCHED else []
         self.signals = sum(signal.values.shape[1] for signal in signals)
         self.found = find_hidden(table.logits[self.rows], labels[self.rows], signals)
         self.names = _name_variables(self.found, table)
         self._table, self._labels = table, labels
-
-    @property
-    def decides(self) -> bool:
-        """Whether a search that finds nothing speaks for the network."""
-        return self.signals > 0 and len(self.rows) >= LEAST_SEARCHED
 
     def columns(self) -> pd.DataFrame:
         """Give each variable's values for all rows of the validation table, NaN where it is unlabelled."""

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import strtri
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.reliance import reliance
 from lightning_ifa.statistics.significance import Z_LIMIT, correct_for_count
-from lightning_ifa.statistics.strata import centre_within
+from lightning_ifa.statistics.strata import centre_within, group_means
 
 CONTINUUM = 8 / np.pi**2
 """Otsu's share of variance for the arcsine law, the most two-sided of the usual continua (normal .64, uniform .75)."""
@@ -101,15 +103,16 @@ def cut_in_two(values: Floats) -> tuple[Floats, Floats]:
     (array([0.99009901]), array([5.5]))
     """
     n = len(values)
-    ordered = np.sort(values, 0)
-    below = np.cumsum(ordered - ordered.mean(0), 0)[:-1]
-    count = np.arange(1, n)[:, None]
-    between = below**2 / count + below**2 / (n - count)
+    ordered = np.sort(values.T)  # along the rows, which lie together in memory
+    centred = ordered - ordered.mean(1, keepdims=True)
+    total = np.maximum(np.einsum("mn,mn->m", centred, centred), 1e-300)
     least = max(int(np.ceil(LEAST_SIDE * n)), 2)
-    between[: least - 1] = between[n - least :] = -1.0
-    row, column = between.argmax(0), np.arange(values.shape[1])
-    total = np.maximum(((ordered - ordered.mean(0)) ** 2).sum(0), 1e-300)
-    return between[row, column] / total, (ordered[row, column] + ordered[row + 1, column]) / 2
+    below = np.cumsum(centred, 1)[:, least - 1 : n - least]
+    count = np.arange(least, n - least + 1)
+    between = below * below * (1 / count + 1 / (n - count))
+    column, signal = between.argmax(1), np.arange(values.shape[1])
+    cut = column + least - 1
+    return between[signal, column] / total, (ordered[signal, cut] + ordered[signal, cut + 1]) / 2
 
 
 def find_hidden(logits: Array, labels: Ints, signals: list[Signal]) -> list[HiddenVariable]:
@@ -128,9 +131,8 @@ def find_hidden(logits: Array, labels: Ints, signals: list[Signal]) -> list[Hidd
     tests = sum(signal.values.shape[1] for signal in signals)
     if not tests or len(np.unique(labels)) < 2 or len(labels) < LEAST_SAMPLES:
         return []
-    refine = _refiner(
-        np.concatenate([s.values for s in signals if s.kind == "look"] or [np.empty((len(labels), 0))], 1), labels
-    )
+    looks = [signal.values for signal in signals if signal.kind == "look"]
+    refine = _refiner(np.concatenate(looks or [np.empty((len(labels), 0))], 1), labels)
     found = []
     for signal in signals:
         modes, cuts = cut_in_two(signal.values)
@@ -145,38 +147,49 @@ def find_hidden(logits: Array, labels: Ints, signals: list[Signal]) -> list[Hidd
 def _used_signals(logits: Array, labels: Ints, values: Floats, modes: Floats, cuts: Floats) -> list[int]:
     """The most two-sided signals whose cut the network uses."""
     spread = centre_within(values, labels).std(0)
-    modes = np.where(spread > 1e-6 * np.maximum(np.abs(values).max(0), 1e-30), modes, -1.0)
+    varies = spread > 1e-6 * np.maximum(np.abs(values).max(0), 1e-30)
+    numbers = [int(i) for i in np.argsort(-modes, kind="stable") if varies[i]][:INSPECTED]
+    sides = (values[:, numbers] > cuts[numbers]).astype(np.float64)
     chosen: list[int] = []
-    for number in np.argsort(-modes, kind="stable")[:INSPECTED]:
-        upper = (values[:, number] > cuts[number]).astype(np.float64)[:, None]
-        if modes[number] < 0 or not centre_within(upper, labels).any():
+    for number, side, inside in zip(numbers, sides.T, centre_within(sides, labels).T, strict=True):
+        if not inside.any():
             continue
-        used = reliance(logits, labels, upper)
+        used = reliance(logits, labels, side[:, None])
         share, z = max(used.share, used.class_shares.max() / 5), max(used.z, used.class_z.max())
         if share > LEAST_RELIANCE and z > LEAST_Z:
-            chosen.append(int(number))
+            chosen.append(number)
         if len(chosen) == REFINED:
             break
     return chosen
 
 
 def _refiner(looks: Floats, labels: Ints) -> Callable[[Mask], list[Floats]]:
-    """Give what predicts sides from looks, each sample by a fit without it, twice over."""
+    """Give what predicts sides from looks (ridge regression within classes), each sample by a fit without it.
+
+    With ``K = W W'`` of the looks W centred within classes and ``B = (K + a I)^-1``, the fit of a side s is
+    ``K B s = s - a B s``, and the classes' own looks add ``(X - W) W' B s``. With ``K + a I = L L'`` and ``R = L^-1``,
+    ``B = R' R``.
+    """
     inside = centre_within(looks, labels)
     spread = inside.std(0)
     varies = spread > 1e-6 * np.maximum(np.abs(looks).max(0, initial=0.0), 1e-30)
     if not varies.any():
         return lambda upper: []
-    X, W = (v[:, varies] / spread[varies] for v in (looks - looks.mean(0), inside))
+    W = (inside[:, varies] / spread[varies]).astype(np.float32)
+    position, means = group_means(looks[:, varies], labels)
+    offsets = (means - looks[:, varies].mean(0)) / spread[varies]
     K = W @ W.T
-    inverse = np.linalg.inv(K + RIDGE * np.trace(K) / len(K) * np.eye(len(K)))
-    hat, across = K @ inverse, X @ W.T @ inverse
-    own = np.minimum(np.diag(hat), 0.95)
+    ridge = RIDGE * np.trace(K) / len(K)  # large enough for single precision
+    K[np.diag_indices_from(K)] += ridge
+    root, _ = strtri(cholesky(K, lower=True, overwrite_a=True, check_finite=False), lower=1)
+    own = np.minimum(1 - ridge * np.einsum("ij,ij->j", root, root), 0.95)
 
     def predict(upper: Mask) -> Floats:
         side = centre_within(upper.astype(np.float64)[:, None], labels)[:, 0]
-        inside_fit = hat @ side
-        return np.asarray(across @ side - own * (side - inside_fit) / (1 - own))  # what the sample adds to its own
+        weights = root.T @ (root @ side.astype(np.float32))
+        fit = side - ridge * weights
+        across = offsets @ (W.T @ weights)
+        return np.asarray(fit + across[position] - own * (side - fit) / (1 - own))  # what a sample adds to its own
 
     def refine(upper: Mask) -> list[Floats]:
         first = predict(upper)
