@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,14 @@ def ruler(x: Tensor, rng: torch.Generator) -> Tensor:
     x[..., -size:, :] = 0.1
     x[..., -size:, :: max(2, size // 2)] = 0.9
     return x
+
+
+def tag_area(kind: str, size: Sequence[int]) -> np.ndarray | None:
+    """Which pixels a kind changes, where they are the same in all images; None for others."""
+    if kind not in ("place", "faint", "one class", "ruler"):
+        return None
+    plain = torch.full((1, 1, *size), 0.5)
+    return (KINDS[kind][0](plain, torch.Generator()) != plain)[0, 0].numpy()
 
 
 def soften(x: Tensor, rng: torch.Generator) -> Tensor:

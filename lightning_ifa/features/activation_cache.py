@@ -81,7 +81,8 @@ class ActivationCache:
             with extraction.forward_context():
                 calls = trace_forward(self._model, target, few).calls
                 self._looks = LookCapture()
-                self._looks.choose(self._model, target, few, None)
+                if extraction.search:
+                    self._looks.choose(self._model, target, few, None)
             if _state(self._model) != before[0] or not torch.equal(torch.get_rng_state(), before[1]):
                 raise NotCacheableError("a forward pass changes state or draws random numbers")
         self._calls = [(module, tree_map_only(Tensor, _shape, output)) for module, output in calls]

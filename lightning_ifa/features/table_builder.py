@@ -34,10 +34,13 @@ class TableBuilder:
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
         map_size: Size of the maps, where the inputs may be of several sizes; by default the median one.
+        search: Whether places and looks are noted.
     """
 
-    def __init__(self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None) -> None:
-        self._explain, self._cam, self._map_size = explain, cam, map_size
+    def __init__(
+        self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None, *, search: bool = False
+    ) -> None:
+        self._explain, self._cam, self._map_size, self._search = explain, cam, map_size, search
         self._columns: list[_Columns] = []
         self._looks = LookCapture()
         self._task = ""
@@ -83,13 +86,13 @@ class TableBuilder:
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
             own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
             self._columns[number].add(properties, **own, **shared)
-            self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
+            if self._search and self._task in SEARCHED:
+                self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
 
     def run(self, batch: FeatureBatch) -> None:
-        """Run the network on a batch that is added next, and note what the blocks before the target layer see.
-
-        A table whose batches were run elsewhere has no looks.
-        """
+        """Run the network on a batch that is added next, and note what the blocks before the target layer see."""
+        if not self._search:
+            return
         run = batch.run
         run.find_targets(batch.x, batch.samples.y)
         with pause_captures(run.captures), run.context():
@@ -122,6 +125,9 @@ class TableBuilder:
             notes.append(_DROPPED.format(asked - len(indices), asked))
         return [columns.table(notes, **labels) for columns in self._columns]
 
+
+SEARCHED = ("multiclass", "binary")
+"""Tasks whose places and looks are noted."""
 
 _PROBABILITIES = (
     "the model returns probabilities; they are read as the logits before its sigmoid or softmax, which is what is "

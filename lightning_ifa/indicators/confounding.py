@@ -80,10 +80,12 @@ class Confounding(Indicator):
         means = context.localization.means if context.localization is not None else None
         columns = hidden.columns()
         listed = list_candidates(context, candidates, columns)
+        finding = confounding(candidates, means, hidden.signals)
         leading = judged_candidates(listed)
-        maps = list_own_maps(context, leading[leading["origin"] != "content"], columns)
-        tables = {"confounders": listed, "hidden": hidden.list(), "confounder_maps": maps}
-        return replace(confounding(candidates, means, hidden.signals), tables=tables)
+        leading = leading[leading["origin"] != "content"]
+        leading = leading.sort_values("source", key=lambda source: source != finding.subject, kind="stable")
+        maps = list_own_maps(context, leading, columns)
+        return replace(finding, tables={"confounders": listed, "hidden": hidden.list(), "confounder_maps": maps})
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Describe the strongest candidate, its cost and its channels; name the others."""

@@ -16,7 +16,6 @@ from lightning_ifa.statistics.hidden_variables import HiddenVariable, Signal, fi
 from lightning_ifa.statistics.significance import correct_for_count
 
 ORIGIN = "hidden"
-SEARCHED = ("multiclass", "binary")  # tasks
 MOST_SEARCHED = 2000
 """Labelled samples at most; of more, as many are taken at equal steps."""
 
@@ -37,7 +36,7 @@ class HiddenSearch:
         table, labels = context.validation, context.strata["validation"]
         known = np.flatnonzero(labels >= 0)
         self.rows = known[:: -(-len(known) // MOST_SEARCHED) or 1]
-        signals = _signals(table, labels, self.rows) if table.task in SEARCHED else []
+        signals = _signals(table, labels, self.rows)
         self.signals = sum(signal.values.shape[1] for signal in signals)
         self.found = find_hidden(table.logits[self.rows], labels[self.rows], signals)
         self.names = _name_variables(self.found, table)

@@ -17,7 +17,7 @@ from lightning_ifa.features.extractor import FeatureExtractor
 @pytest.fixture(scope="module")
 def table():
     source = loader(12)
-    found = FeatureExtractor(trained(PoolNet()))(source, np.arange(12))
+    found = FeatureExtractor(trained(PoolNet()), search=True)(source, np.arange(12))
     metadata = pd.DataFrame({"site": ["Leiden", None, "Paris"] * 4, "age": np.arange(12.0)})
     return dataclasses.replace(found, metadata=metadata)
 
