@@ -24,16 +24,23 @@ REPLAYED: ContextVar[Tensor | None] = ContextVar("replayed", default=None)
 """The looks of a batch whose blocks are skipped, as they were noted when they ran; see ``ActivationCache``."""
 
 
-def choose_blocks(layers: Sequence[LayerShape], target: nn.Module) -> list[LayerShape]:
+FUSED = (nn.TransformerEncoderLayer, nn.MultiheadAttention)
+"""Modules that compute in another way, to other bits, while anything in them is hooked."""
+
+
+def choose_blocks(model: nn.Module, layers: Sequence[LayerShape], target: nn.Module) -> list[LayerShape]:
     """Choose the modules whose outputs are looked at: the last of each width and resolution, a few of them.
 
     Args:
-        layers: The modules of the network in the order in which they returned.
+        model: The network.
+        layers: Its modules in the order in which they returned.
         target: The target layer; what returned after it is left out.
     """
     order = [layer.module for layer in layers]
     before = layers[: order.index(target) + 1] if target in order else layers
-    last = {layer.shape[1:]: layer for layer in before if len(layer.shape) > 2 and layer.calls == 1}
+    fused = {inner for module in model.modules() if isinstance(module, FUSED) for inner in module.modules()}
+    free = [layer for layer in before if len(layer.shape) > 2 and layer.calls == 1 and layer.module not in fused]
+    last = {layer.shape[1:]: layer for layer in free}
     blocks = sorted(last.values(), key=lambda layer: order.index(layer.module))
     if len(blocks) > MOST_BLOCKS:
         blocks = [blocks[i] for i in np.linspace(0, len(blocks) - 1, MOST_BLOCKS).round().astype(int)]
@@ -84,7 +91,7 @@ class LookCapture:
             self._blocks = []
             with suppress(Exception):
                 _, layers = trace_layers(model, lambda: run_forward(model, x[:2], state))
-                blocks = choose_blocks(layers, target.module)
+                blocks = choose_blocks(model, layers, target.module)
                 self._blocks, self._names = [block.module for block in blocks], [block.name for block in blocks]
                 channels = [block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
                 self._widths = [2 * len(range(count)[_every(count)]) for count in channels]
