@@ -19,11 +19,12 @@ class Found(NamedTuple):
     """What the search said of one network.
 
     Attributes:
-        alarm: Whether a hidden variable is the subject of an alarm.
-        name: The strongest variable, or empty.
+        alarm: Whether the strongest hidden variable would be an alarm by itself.
+        name: Its name, or empty.
         share: The evidence that depends on it.
         auc: Of its column against the truth, within classes.
-        peaks: Shares of the samples with and without the tag whose own map peaks in the tag's area.
+        peaks: Shares of the samples with and without the tag whose own map peaks in the tag's area; the map is the
+            first picture of the alarm, whether its subject is the hidden variable or an image property.
     """
 
     alarm: bool
@@ -37,12 +38,9 @@ class Found(NamedTuple):
         if not self.name:
             return "quiet, nothing"
         said = f"{'ALARM' if self.alarm else 'quiet'}, {self.name}, share {self.share:.3f}, AUC {self.auc:.3f}"
-        with_tag, without = self.peaks
-        return (
-            said
-            if math.isnan(with_tag)
-            else f"{said}, own map peaks in the tag {with_tag:.2f} with, {without:.2f} without"
-        )
+        if math.isnan(self.peaks[0]):
+            return said
+        return f"{said}, own map peaks in the tag {self.peaks[0]:.2f} with, {self.peaks[1]:.2f} without"
 
 
 def search(net: nn.Module, part: Part, truth: np.ndarray | None = None, area: np.ndarray | None = None) -> Found:
@@ -59,12 +57,12 @@ def search(net: nn.Module, part: Part, truth: np.ndarray | None = None, area: np
     found = report.confounders[report.confounders["origin"] == "hidden"]
     if found.empty:
         return Found(False)
-    first, finding = found.iloc[0], report.findings["confounding"]
-    name, alarm = str(first["source"]), finding.alarm and finding.subject == first["source"]
+    first, subject = found.iloc[0], report.findings["confounding"].subject
+    name, alarm = str(first["source"]), bool(first["note"])
     if truth is None:
         return Found(alarm, name, float(first["score"]))
     auc = _auc(report, name, part.labels.numpy(), truth)
-    peaks = (math.nan, math.nan) if area is None else _peaks(report, name, truth, area)
+    peaks = (math.nan, math.nan) if area is None else _peaks(report, subject, truth, area)
     return Found(alarm, name, float(first["score"]), auc, peaks)
 
 

@@ -22,7 +22,7 @@ def searched(tag, metadata=None):
     evidence = 0.05 * rng.normal(size=(N, 2, 3, 3))
     evidence += np.eye(2)[labels][:, :, None, None] * rng.uniform(0, 0.3, (N, 1, 3, 3))
     if tag:
-        evidence[:, :, *CELL] = 0.02 * rng.normal(size=(N, 2)) + np.outer(carries, [-0.5, 0.5])
+        evidence[:, :, CELL[0], CELL[1]] = 0.02 * rng.normal(size=(N, 2)) + np.outer(carries, [-0.5, 0.5])
     table = dataclasses.replace(
         small_table("validation", labels, labels),
         logits=evidence.sum((2, 3)).astype(np.float32),
