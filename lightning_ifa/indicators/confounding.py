@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,10 @@ class Confounding(Indicator):
     name = "confounding"
     meaning = "share of the evidence between classes that depends on the strongest candidate"
     limit = RELIANCE_LIMIT
+    derived: ClassVar = {  # of reports that were saved before there were such
+        "hidden": lambda context: no_hidden(),
+        "confounder_maps": lambda context: no_own_maps(),
+    }
 
     def assess(self, context: AnalysisContext) -> Finding:
         """Test every metadata column, image property, swapped part and region."""
@@ -211,7 +215,7 @@ def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd
 
 def _describe_place(finding: Finding, source: str) -> str:
     """Say where the candidate's own map shows it."""
-    maps = finding.tables["confounder_maps"]
+    maps = finding.tables.get("confounder_maps", no_own_maps())
     maps = maps[maps["source"] == source]
     if maps.empty:
         return ""

@@ -39,7 +39,8 @@ def list_own_maps(context: AnalysisContext, judged: pd.DataFrame, hidden: pd.Dat
         if column.values is None or column.values.shape[1] != 1 or not known.any():
             continue
         values = np.asarray(column.values[known[column.known], 0], dtype=np.float64)
-        found = own_map(table.places[known], table.logits[known], labels[known], values)
+        pictures = None if table.thumbnails is None else table.thumbnails[known]
+        found = own_map(table.places[known], table.logits[known], labels[known], values, pictures)
         if found is None:
             continue
         cell, shape = list(found.peak), list(found.maps.shape[1:])

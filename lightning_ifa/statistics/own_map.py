@@ -79,19 +79,34 @@ def project_maps(evidence: Array, logits: Array, labels: Ints, values: Floats) -
     return np.asarray(np.einsum("nk...,k->n...", evidence.astype(np.float64), beta))
 
 
-def own_map(evidence: Array, logits: Array, labels: Ints, values: Floats) -> OwnMap | None:
+def own_map(
+    evidence: Array, logits: Array, labels: Ints, values: Floats, pictures: Array | None = None
+) -> OwnMap | None:
     """Compare the projected maps on both sides of a variable; None where it has one side only.
 
     Of zeros and ones, the ones carry what acts. Of other variables the side is not known: it is taken to be the one
-    whose maps lie further from each sample's usual cell where the two sides differ. The arguments are those of
-    ``project_maps``.
+    whose mean picture has more edges where the maps of the two sides differ; without pictures, the one whose maps lie
+    further from each sample's usual cell there.
+
+    Args:
+        evidence: As for ``project_maps``, like ``logits``, ``labels`` and ``values``.
+        logits: See there.
+        labels: See there.
+        values: See there.
+        pictures: The inputs in little, ``(n, height, width)``, or None.
     """
     middle = (values.min() + values.max()) / 2 if len(np.unique(values)) == 2 else cut_in_two(values[:, None])[1][0]
     upper = values > middle
-    if min(int(upper.sum()), int((~upper).sum())) < 2:
+    if min(int(upper.sum()), int((~upper).sum())) < 2 or not centre_within(upper[:, None], labels).any():
         return None
     maps = project_maps(evidence, logits, labels, values)
-    if set(np.unique(values)) == {0.0, 1.0} or _stands_out(maps, upper):
+    if set(np.unique(values)) == {0.0, 1.0}:
+        carries = True
+    elif pictures is None or maps.ndim != 3:
+        carries = _stands_out(maps, upper)
+    else:
+        carries = _has_edges(maps, upper, labels, pictures)
+    if carries:
         return _standardise(maps, upper, labels)
     return _standardise(-maps, ~upper, labels)
 
@@ -103,10 +118,28 @@ def _stands_out(maps: Floats, side: Mask) -> bool:
     return float(differs @ (away[side].mean(0) - away[~side].mean(0))) > 0
 
 
+def _has_edges(maps: Floats, side: Mask, labels: Ints, pictures: Array) -> bool:
+    """Whether a side's mean picture has more edges than the other's where the maps differ; classes count alike."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(pictures.shape[1:], maps.shape[1:], strict=True))
+    weight = (_differ(maps, side, labels) ** 2)[np.ix_(rows, columns)]
+    edges = [sum(step**2 for step in np.gradient(_class_mean(pictures, one, labels))) for one in (side, ~side)]
+    return float((weight * (edges[0] - edges[1])).sum()) > 0
+
+
+def _class_mean(values: Array, side: Mask, labels: Ints) -> Floats:
+    """Mean of the classes' means on a side, of the classes that lie on both."""
+    both = [label for label in np.unique(labels) if side[labels == label].any() and not side[labels == label].all()]
+    return np.asarray(np.mean([values[side & (labels == label)].mean(0) for label in both], 0), dtype=np.float64)
+
+
+def _differ(maps: Floats, side: Mask, labels: Ints) -> Floats:
+    """What a side adds within classes, ``(*cells,)``."""
+    inside = centre_within(side.astype(np.float64)[:, None], labels)[:, 0]
+    return np.asarray(np.einsum("n,n...->...", inside, maps) / max(float(inside @ inside), 1e-300))
+
+
 def _standardise(maps: Floats, carries: Mask, labels: Ints) -> OwnMap:
     others = maps[~carries]
     spread = others.std(0)
     standard = (maps - others.mean(0)) / np.maximum(spread + 0.1 * spread.max(), 1e-300)
-    side = centre_within(carries.astype(np.float64)[:, None], labels)[:, 0]
-    difference = np.einsum("n,n...->...", side, maps) / max(float(side @ side), 1e-300)
-    return OwnMap(standard, carries, difference)
+    return OwnMap(standard, carries, _differ(maps, carries, labels))
