@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -82,7 +83,10 @@ def _auc(report: FeatureReport, name: str, labels: np.ndarray, truth: np.ndarray
 
 
 def _peaks(report: FeatureReport, name: str, truth: np.ndarray, area: np.ndarray) -> tuple[float, float]:
-    """How often a map peaks in a cell that holds any of the tag; a map in which no cell stands out has no peak."""
+    """How often a map peaks at the tag: in a cell that holds any of it, or next to one, as deep layers see far.
+
+    A map in which no cell stands out has no peak.
+    """
     maps = report.table("confounder_maps")
     maps = maps[maps["source"] == name]
     if maps.empty:
@@ -92,7 +96,8 @@ def _peaks(report: FeatureReport, name: str, truth: np.ndarray, area: np.ndarray
     holds = np.array([
         [area[top:bottom, left:right].any() for left, right in zip(ends[1], ends[1][1:], strict=False)]
         for top, bottom in zip(ends[0], ends[0][1:], strict=False)
-    ]).ravel()  # fmt: skip
+    ])  # fmt: skip
+    holds = binary_dilation(holds, np.ones((3, 3), dtype=bool)).ravel()
     flat = np.array(maps["map"].tolist())
     hit = holds[flat.argmax(1)] & (flat.max(1) > VISIBLE)
     carries = truth[maps["sample_id"].astype(int).to_numpy()]

@@ -84,9 +84,9 @@ def own_map(
 ) -> OwnMap | None:
     """Compare the projected maps on both sides of a variable; None where it has one side only.
 
-    Of zeros and ones, the ones carry what acts. Of other variables the side is not known: it is taken to be the one
-    whose mean picture has more edges where the maps of the two sides differ; without pictures, the one whose maps lie
-    further from each sample's usual cell there.
+    Which side carries what acts is not known: it is taken to be the one whose mean picture shows more where the maps of
+    the two sides differ. Without pictures it is the ones of zeros and ones, and of other variables the side
+    whose maps lie further from each sample's usual cell there.
 
     Args:
         evidence: As for ``project_maps``, like ``logits``, ``labels`` and ``values``.
@@ -100,12 +100,10 @@ def own_map(
     if min(int(upper.sum()), int((~upper).sum())) < 2 or not centre_within(upper[:, None], labels).any():
         return None
     maps = project_maps(evidence, logits, labels, values)
-    if set(np.unique(values)) == {0.0, 1.0}:
-        carries = True
-    elif pictures is None or maps.ndim != 3:
-        carries = _stands_out(maps, upper)
+    if pictures is not None and maps.ndim == 3:
+        carries = _shows_more(maps, upper, labels, pictures)
     else:
-        carries = _has_edges(maps, upper, labels, pictures)
+        carries = set(np.unique(values)) == {0.0, 1.0} or _stands_out(maps, upper)
     if carries:
         return _standardise(maps, upper, labels)
     return _standardise(-maps, ~upper, labels)
@@ -118,12 +116,19 @@ def _stands_out(maps: Floats, side: Mask) -> bool:
     return float(differs @ (away[side].mean(0) - away[~side].mean(0))) > 0
 
 
-def _has_edges(maps: Floats, side: Mask, labels: Ints, pictures: Array) -> bool:
-    """Whether a side's mean picture has more edges than the other's where the maps differ; classes count alike."""
+def _shows_more(maps: Floats, side: Mask, labels: Ints, pictures: Array) -> bool:
+    """Whether there is more to see in a side's mean picture than in the other's where the maps differ.
+
+    That is: edges, and departures from the picture's usual level, each relative to both sides' sum.
+    """
     rows, columns = (np.arange(n) * m // n for n, m in zip(pictures.shape[1:], maps.shape[1:], strict=True))
     weight = (_differ(maps, side, labels) ** 2)[np.ix_(rows, columns)]
-    edges = [sum(step**2 for step in np.gradient(_class_mean(pictures, one, labels))) for one in (side, ~side)]
-    return float((weight * (edges[0] - edges[1])).sum()) > 0
+    seen = []
+    for one in (side, ~side):
+        mean = _class_mean(pictures, one, labels)
+        edges = sum(step**2 for step in np.gradient(mean))
+        seen.append([float((weight * each).sum()) for each in (edges, np.abs(mean - np.median(mean)))])
+    return bool(sum((a - b) / max(a + b, 1e-300) for a, b in zip(*seen, strict=True)) > 0)
 
 
 def _class_mean(values: Array, side: Mask, labels: Ints) -> Floats:
