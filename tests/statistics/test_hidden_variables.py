@@ -82,6 +82,16 @@ def test_a_candidates_own_map_shows_its_place():
         assert (found.peaks[~carries] == 2).mean() < 0.05
 
 
+@pytest.mark.parametrize("level", [1.0, 0.0])
+def test_pictures_tell_which_side_carries_the_mark(level):
+    evidence, logits, labels, carries = planted(0, tag=True)
+    pictures = np.random.default_rng(0).uniform(0.3, 0.5, (len(labels), 24, 24))
+    pictures[carries, 1:6, 17:22] = level  # brighter or darker, in the cell at the upper right
+    for values in (carries.astype(float), (~carries).astype(float)):
+        found = own_map(evidence.reshape(-1, CLASSES, 3, 3), logits, labels, values, pictures)
+        assert (found.carries == carries).all()
+
+
 def test_a_look_of_the_whole_image_has_no_place():
     evidence, _, labels, carries = planted(0, tag=False)
     evidence = evidence + np.outer(carries, [-1, -1, 1, 1])[:, :, None]
