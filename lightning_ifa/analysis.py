@@ -230,11 +230,12 @@ def _analyze(
     indices = {
         split: reference_indices(loader, options.max_samples, options.seed, split) for split, loader in loaders.items()
     }
-    found = {split: extraction.tables(loader, indices[split], layers) for split, loader in loaders.items()}
+    ways = {split: replace(extraction, search=split == "validation") for split in loaders}
+    found = {split: ways[split].tables(loader, indices[split], layers) for split, loader in loaders.items()}
     task = reduce(widen_task, (parts[0].task for parts in found.values()))
     for split, loader in loaders.items():
         if found[split][0].task != task:  # told from the targets of both splits
-            found[split] = replace(extraction, task=task).tables(loader, indices[split], layers)
+            found[split] = replace(ways[split], task=task).tables(loader, indices[split], layers)
     tables = {
         split: [with_metadata(table, loaders[split], known.get(split), split) for table in parts]
         for split, parts in found.items()

@@ -48,7 +48,12 @@ class FeatureTable:
         unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
             residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
         thumbnails: ``(n, 24, 24)`` float32, the inputs in little, by which copies are found; None where inputs are no
-            images. They are held during the analysis only and never saved.
+            images.
+        places: ``(n, k, *cells)`` float16, what each cell adds to each class's score, in a unit of its own; or
+            ``(n, 0, 1)``.
+        looks: ``(n, m)`` float32, channel means on the way to the layer; or ``(n, 0)``.
+        blocks: Name and number of looks of each block on the way. Thumbnails, places, looks and blocks are held during
+            the analysis only and never saved.
     """
 
     contributions: NDArray[np.float32]
@@ -72,10 +77,17 @@ class FeatureTable:
     unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     thumbnails: NDArray[np.float32] | None = None
 
+    places: NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0, 1), dtype=np.float16))
+    looks: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    blocks: tuple[tuple[str, int], ...] = ()
+
     def __post_init__(self) -> None:
         for name, unknown in (("object_size", np.nan), ("unplaced", 0)):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(len(self), unknown, dtype=np.float32))
+        for name in ("places", "looks"):
+            if not len(values := getattr(self, name)):
+                object.__setattr__(self, name, np.zeros((len(self), 0, *values.shape[2:]), dtype=values.dtype))
         for name in _COLUMNS:
             rows = len(getattr(self, name))
             if rows != len(self):
@@ -132,6 +144,11 @@ class FeatureTable:
         picked["thumbnails"] = None if self.thumbnails is None else self.thumbnails[rows]
         return replace(self, **picked)
 
+    def without_places(self) -> FeatureTable:
+        """Give the table without places and looks, as it is saved."""
+        none = np.zeros((len(self), 0, 1))
+        return replace(self, places=none.astype(np.float16), looks=none[..., 0].astype(np.float32), blocks=())
+
     @classmethod
     def concatenate(cls, tables: Sequence[FeatureTable]) -> FeatureTable:
         """Join tables of one layer, as from several ranks, and put the rows in data-set order.
@@ -148,6 +165,8 @@ class FeatureTable:
         size = median_size([table.cams for table in tables])
         if size:
             tables = [replace(table, cams=resize(table.cams, size, keep_sum=True)) for table in tables]
+        if len({(table.places.shape[1:], table.looks.shape[1:]) for table in tables}) > 1:
+            tables = [table.without_places() for table in tables]  # one rank could not take them
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
         small = [t.thumbnails for t in tables if t.thumbnails is not None]
@@ -159,7 +178,7 @@ class FeatureTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one ``.npz`` without pickled objects; a reader never sees half a file."""
         path = Path(path)
-        content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        content: dict[str, Any] = {name: getattr(self, name) for name in _SAVED}
         content |= {name: _frame_to_bytes(getattr(self, name)) for name in _FRAMES}
         content["header"] = np.array(json.dumps({"format": FORMAT} | {key: getattr(self, key) for key in _HEADER}))
         partial = path.with_name(path.name + ".part")
@@ -180,6 +199,8 @@ class FeatureTable:
             header = json.loads(str(columns.pop("header")))
             if header.pop("format") != FORMAT:
                 raise FileError(f"{path} is a FeatureTable of another format; format {FORMAT} can be read")
+            if held := {*columns, *header}.intersection(_HELD):
+                raise FileError(f"{path} holds {', '.join(sorted(held))}, which are never saved")
             if isinstance(header.get("notes"), list):  # JSON knows no tuples
                 header["notes"] = tuple(header["notes"])
             rows = len(columns["indices"])
@@ -209,7 +230,9 @@ class FeatureTable:
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam", "gradient")
 _HEADER = (*_LABELS, "notes")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_HEADER, "thumbnails"))
+_HELD = ("thumbnails", "places", "looks", "blocks")
+_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_HEADER, "thumbnails", "blocks"))
+_SAVED = tuple(name for name in _ARRAYS if name not in _HELD)
 _COLUMNS = _ARRAYS + _FRAMES
 _FORMS = {
     **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),

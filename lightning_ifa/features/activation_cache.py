@@ -25,6 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.extractor import FeatureExtractor
+from lightning_ifa.features.look_capture import REPLAYED, LookCapture
 from lightning_ifa.model.tracing import trace_forward, watch_calls
 
 FEW = 4
@@ -32,7 +33,7 @@ FEW = 4
 MOST_BYTES = 2**26
 """Activations stored at most; batches beyond it go through the network again."""
 
-PROOF = ("contributions", "activations", "cams", "logits", "predictions", "explained", "targets")
+PROOF = ("contributions", "activations", "cams", "logits", "predictions", "explained", "targets", "places", "looks")
 
 
 class NotCacheableError(Exception):
@@ -77,6 +78,9 @@ class ActivationCache:
                 raise NotCacheableError("the layer is a function, or its samples are not the rows of its output")
             with extraction.forward_context():
                 calls = trace_forward(self._model, target, few).calls
+                self._looks = LookCapture()
+                if extraction.search:
+                    self._looks.choose(self._model, target, few, None)
             if _state(self._model) != before[0] or not torch.equal(torch.get_rng_state(), before[1]):
                 raise NotCacheableError("a forward pass changes state or draws random numbers")
         self._calls = [(module, tree_map_only(Tensor, _shape, output)) for module, output in calls]
@@ -84,6 +88,7 @@ class ActivationCache:
         self._n = len(few)
         self._proven = False
         self._stored: dict[bytes, Tensor] = {}
+        self._stored_looks: dict[bytes, Tensor] = {}
         self._bytes = 0
         self._keys: list[bytes] = []
         self._outputs: list[Tensor] = []
@@ -100,15 +105,19 @@ class ActivationCache:
         """
         _require_plain(self._model)
         self._stored.clear()
+        self._stored_looks.clear()
         self._bytes = 0
-        with watch_calls(self._first, self._layer, self._entered, self._left):
+        with watch_calls(self._first, self._layer, self._entered, self._left), self._looks.watch():
             yield
         self.next_batch()
 
     def next_batch(self) -> None:
         """Keep what the last batch returned, if layer and network ran exactly once for it."""
+        looks = self._looks.take()
         if len(self._keys) == 1 and len(self._outputs) == 1:
             self._stored[self._keys[0]] = self._outputs[0]
+            if looks is not None:
+                self._stored_looks[self._keys[0]] = looks
         self._keys, self._outputs = [], []
 
     def _entered(self, args: Any) -> None:
@@ -137,6 +146,7 @@ class ActivationCache:
             return self._replayed(extraction, loader, indices)
         finally:
             self._stored.clear()
+            self._stored_looks.clear()
 
     def _replayed(self, extraction: FeatureExtractor, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
         modules = dict.fromkeys([self._model, *(module for module, _ in self._calls)])
@@ -147,6 +157,7 @@ class ActivationCache:
             return extraction(loader, indices)
         finally:
             self._playing = None
+            REPLAYED.set(None)
             for module, forward in own.items():
                 module.__dict__.pop("forward", None)
                 if forward is not None:
@@ -156,6 +167,7 @@ class ActivationCache:
         def run(*args: Any, **options: Any) -> Any:
             self._turns.clear()
             self._playing = None
+            REPLAYED.set(None)
             return forward(*args, **options)
 
         return run
@@ -167,7 +179,9 @@ class ActivationCache:
             turn = self._turns[module]
             self._turns[module] += 1
             if module is self._first and turn == 0:
-                self._playing = self._stored.get(_content(args))
+                key = _content(args)
+                self._playing = self._stored.get(key)
+                REPLAYED.set(self._stored_looks.get(key))
                 self.hits += self._playing is not None
             if self._playing is None or turn >= len(returned):
                 return forward(*args, **options)

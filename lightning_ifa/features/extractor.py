@@ -51,6 +51,7 @@ class FeatureExtractor:
         forward_fn: Calls the network with a batch, where it is not called as ``model(x)``.
         ask: Called before each sample and batch that is read; what it raises ends the pass.
         gradient: ``"conservative"`` or ``"plain"``; see ``model.conservative_gradients``.
+        search: Whether the places and looks are noted in which hidden variables are searched, of classifiers.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class FeatureExtractor:
     forward_fn: ForwardFunction | None = None
     ask: Callable[[], None] | None = None
     gradient: str = "conservative"
+    search: bool = False
     _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, loader: DataLoader[Any], indices: Indices) -> FeatureTable:
@@ -91,8 +93,9 @@ class FeatureExtractor:
         own, task = self, self.task
         with self.session():
             while True:
-                builder = TableBuilder(self.explain, self.cam)
+                builder = TableBuilder(self.explain, self.cam, search=self.search)
                 for batch in own.batches(loader, indices, layers=layers, may_drop=True):
+                    builder.run(batch)
                     if self.task == "auto":
                         task = widen_task(batch.told_task, str(batch.run.task))
                         if task != batch.run.task:

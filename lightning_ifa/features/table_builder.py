@@ -20,6 +20,8 @@ from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.thumbnails import thumbnails
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.feature_batch import FeatureBatch
+from lightning_ifa.features.look_capture import LookCapture
+from lightning_ifa.features.place_evidence import PlaceEvidence
 from lightning_ifa.model.activation_capture import pause_captures
 from lightning_ifa.model.capture_check import CapturedBatch, require_sound_capture
 from lightning_ifa.model.outputs import explained_class
@@ -32,11 +34,15 @@ class TableBuilder:
         explain: ``"target"``, ``"prediction"`` or a class index.
         cam: Name of a CAM method, a function ``(A, G) -> weights``, or a ``WithForwards``.
         map_size: Size of the maps, where the inputs may be of several sizes; by default the median one.
+        search: Whether places and looks are noted.
     """
 
-    def __init__(self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None) -> None:
-        self._explain, self._cam, self._map_size = explain, cam, map_size
+    def __init__(
+        self, explain: str | int, cam: str | Method, map_size: tuple[int, ...] | None = None, *, search: bool = False
+    ) -> None:
+        self._explain, self._cam, self._map_size, self._search = explain, cam, map_size, search
         self._columns: list[_Columns] = []
+        self._looks = LookCapture()
         self._task = ""
         self._from_probabilities = False
 
@@ -46,7 +52,8 @@ class TableBuilder:
         Raises:
             IFAError: A batch, output or value that cannot be explained.
         """
-        readout, run = batch.readout, batch.run
+        run = batch.run
+        readout = batch.readout
         explained = explained_class(readout, self._explain)
         pairs = batch.gradients(explained)
         shared = {
@@ -81,6 +88,20 @@ class TableBuilder:
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
             own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
             self._columns[number].add(properties, **own, **shared)
+            if self._search and self._task in SEARCHED:
+                self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
+
+    def run(self, batch: FeatureBatch) -> None:
+        """Run the network on a batch that is added next, and note what the blocks before the target layer see."""
+        if not self._search:
+            return
+        run = batch.run
+        run.find_targets(batch.x, batch.samples.y)
+        with pause_captures(run.captures), run.context():
+            self._looks.choose(run.model, run.targets[0], batch.x, run.state)
+        with self._looks.watch():
+            _ = batch.output
+        self._looks.keep()
 
     def tables(self, asked: int, name_samples: Callable[[NDArray[np.int64]], NDArray[np.str_]]) -> list[FeatureTable]:
         """Give the tables, one a target layer.
@@ -95,12 +116,20 @@ class TableBuilder:
         if not self._columns:
             raise DataError(f"the loader's collate_fn drops every one of {asked} samples")
         indices = self._columns[0].indices
-        labels = {"sample_ids": name_samples(indices), "task": self._task, "cam": method_name(self._cam)}
+        labels: dict[str, Any] = {"sample_ids": name_samples(indices), "task": self._task}
+        labels |= {
+            "cam": method_name(self._cam),
+            "looks": self._looks.looks(len(indices)),
+            "blocks": self._looks.blocks,
+        }
         notes = [_PROBABILITIES] if self._from_probabilities else []
         if len(indices) < asked:
             notes.append(_DROPPED.format(asked - len(indices), asked))
         return [columns.table(notes, **labels) for columns in self._columns]
 
+
+SEARCHED = ("multiclass", "binary")
+"""Tasks whose places and looks are noted."""
 
 _PROBABILITIES = (
     "the model returns probabilities; they are read as the logits before its sigmoid or softmax, which is what is "
@@ -119,6 +148,7 @@ class _Columns:
     map_size: tuple[int, ...] | None
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     properties: list[pd.DataFrame] = field(default_factory=list)
+    places: PlaceEvidence = field(default_factory=PlaceEvidence)
 
     def add(self, properties: pd.DataFrame, **columns: Tensor) -> None:
         self.properties.append(properties)
@@ -138,6 +168,7 @@ class _Columns:
         columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         labels["notes"] = tuple(notes)
         properties = pd.concat(self.properties, ignore_index=True)
+        columns["places"] = self.places.evidence(len(properties))
         metadata = pd.DataFrame(index=properties.index)
         labels |= {"layer": self.layer, "gradient": self.gradient}
         return FeatureTable(**columns, properties=properties, metadata=metadata, **labels)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.image_properties import BACKGROUND, has_background
 from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.hidden_search import HiddenSearch
 from lightning_ifa.interventions.appearance_swaps import PROPERTIES
 from lightning_ifa.statistics.confounder_candidates import (
     ConfounderCandidate,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 SEVERAL = "with several labels at once a value may go with another label: only swaps and regions can tell"
 
 
-def find_all_candidates(context: AnalysisContext) -> list[ConfounderCandidate]:
-    """Test what is known of the validation samples, and what was swapped between them; strongest first."""
+def find_all_candidates(context: AnalysisContext, hidden: HiddenSearch) -> list[ConfounderCandidate]:
+    """Test what is known of the validation samples, was swapped between them, or was recovered; strongest first."""
     table, labels = context.validation, context.strata["validation"]
     if table.task == "custom":
         return []
@@ -42,6 +43,7 @@ def find_all_candidates(context: AnalysisContext) -> list[ConfounderCandidate]:
         if found is not None:
             source_groups = _groups_of(found.sources, table, groups.get("validation"))
             candidates += _test_swaps(found, origin, listed, source_groups)
+    candidates += hidden.candidates(groups["validation"][hidden.rows] if "validation" in groups else None)
     if GROUP in table.metadata:
         count = table.metadata[GROUP][known].nunique()
         note = f"not tested: says which samples belong together ({count} groups)"

@@ -24,9 +24,17 @@ CONFOUNDER_COLUMNS = [
 ]  # fmt: skip
 
 
-def list_candidates(context: AnalysisContext, candidates: list[ConfounderCandidate]) -> pd.DataFrame:
-    """List every candidate, strongest first; for the columns see ``AnalysisResult.confounders``."""
-    rows = [_list_candidate(context, candidate) for candidate in candidates]
+def list_candidates(
+    context: AnalysisContext, candidates: list[ConfounderCandidate], hidden: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """List every candidate, strongest first; for the columns see ``AnalysisResult.confounders``.
+
+    Args:
+        context: The analysis.
+        candidates: What was tested.
+        hidden: Columns that were recovered, one row a validation sample.
+    """
+    rows = [_list_candidate(context, candidate, hidden) for candidate in candidates]
     return pd.DataFrame(rows, columns=CONFOUNDER_COLUMNS)
 
 
@@ -36,10 +44,12 @@ def judged_candidates(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable", ignore_index=True)
 
 
-def _list_candidate(context: AnalysisContext, candidate: ConfounderCandidate) -> dict[str, Any]:
+def _list_candidate(
+    context: AnalysisContext, candidate: ConfounderCandidate, hidden: pd.DataFrame | None
+) -> dict[str, Any]:
     table, labels, localization = context.validation, context.strata["validation"], context.localization
     frame = table.metadata if candidate.origin == "metadata" else table.properties
-    values = frame.get(candidate.source)
+    values = (hidden if hidden is not None and candidate.origin == "hidden" else frame).get(candidate.source)
     channels = [] if values is None else _channels(table, labels, values)
     if candidate.origin == "region" and localization is not None:
         values, channels = pd.Series(localization.share), _outside_channels(table, labels, localization.share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ from lightning_ifa.indicators.base import (
 from lightning_ifa.indicators.confounder_search import find_all_candidates
 from lightning_ifa.indicators.confounder_table import judged_candidates, list_candidates
 from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.hidden_search import HiddenSearch, no_hidden
+from lightning_ifa.indicators.own_maps import list_own_maps, no_own_maps
 from lightning_ifa.statistics.confounder_candidates import (
     CLASS_WEIGHT,
     RELIANCE_LIMIT,
@@ -29,11 +31,9 @@ from lightning_ifa.statistics.confounder_candidates import (
     find_candidates,
 )
 from lightning_ifa.statistics.metadata_columns import GROUP
+from lightning_ifa.statistics.own_map import GLOBAL_LIMIT
 from lightning_ifa.statistics.significance import health
 from lightning_ifa.text import join_sentences, join_words, quote_name, shorten, start_sentence
-
-if TYPE_CHECKING:
-    pass
 
 LEAST_GROUPS = 10
 """Fewer cannot reach z = 3, however they are exchanged."""
@@ -44,6 +44,7 @@ PLACES = {
     "background": "the image property {}, measured around the object",
     "swap": "the part of the image called {}",
     "region": "what lies {}",
+    "hidden": "something that no column names, which parts the images in two groups ({})",
 }
 
 AGAINST = {
@@ -51,7 +52,16 @@ AGAINST = {
     "background": "Look at the images with its highest and lowest values; crop or mask the background, and train again",
     "swap": "Look at that part of the images; crop or mask it, and train again",
     "region": "Look at the maps outside your regions; crop or mask what lies there, and train again",
+    "hidden": (
+        "Look at the two groups of images side by side (report.hidden lists them): what tells them apart? Give it a "
+        "name and a metadata column, balance it over the classes or mask it, and train again"
+    ),
 }
+
+SEARCHED = (
+    "; {} places and looks were searched for what nobody named, and nothing that would be an alarm parts the images in "
+    "two groups. What varies without a gap, or goes with the class in every sample, would not have shown"
+)
 
 MORE_KNOWLEDGE = "hand over what you know of each sample (metadata=), or where the evidence should lie (regions=)"
 
@@ -62,12 +72,24 @@ class Confounding(Indicator):
     name = "confounding"
     meaning = "share of the evidence between classes that depends on the strongest candidate"
     limit = RELIANCE_LIMIT
+    derived: ClassVar = {  # of reports that were saved before there were such
+        "hidden": lambda context: no_hidden(),
+        "confounder_maps": lambda context: no_own_maps(),
+    }
 
     def assess(self, context: AnalysisContext) -> Finding:
         """Test every metadata column, image property, swapped part and region."""
-        candidates = find_all_candidates(context)
+        hidden = HiddenSearch(context)
+        candidates = find_all_candidates(context, hidden)
         means = context.localization.means if context.localization is not None else None
-        return replace(confounding(candidates, means), tables={"confounders": list_candidates(context, candidates)})
+        columns = hidden.columns()
+        listed = list_candidates(context, candidates, columns)
+        finding = confounding(candidates, means, hidden.signals)
+        leading = judged_candidates(listed)
+        leading = leading[leading["origin"] != "content"]
+        leading = leading.sort_values("source", key=lambda source: source != finding.subject, kind="stable")
+        maps = list_own_maps(context, leading, columns)
+        return replace(finding, tables={"confounders": listed, "hidden": hidden.list(), "confounder_maps": maps})
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Describe the strongest candidate, its cost and its channels; name the others."""
@@ -87,6 +109,8 @@ class Confounding(Indicator):
                 _describe_reliance(finding, context, candidate),
                 _describe_accuracies(candidate),
                 f"It acts through channels {channels}." if channels else "",
+                _describe_place(finding, str(candidate["source"])),
+                _describe_trait(str(candidate["origin"])),
                 _describe_others(frame, str(candidate["source"])),
             ]
         )
@@ -128,25 +152,32 @@ class Confounding(Indicator):
 
     def empty_tables(self, context: AnalysisContext) -> Mapping[str, pd.DataFrame]:
         """No candidate."""
-        return {"confounders": list_candidates(context, [])}
+        return {"confounders": list_candidates(context, []), "hidden": no_hidden(), "confounder_maps": no_own_maps()}
 
 
-def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, float] | None = None) -> Finding:
+def confounding(
+    candidates: list[ConfounderCandidate], supporting: Mapping[str, float] | None = None, searched: int = 0
+) -> Finding:
     """Judge by the candidate on which the network relies most; properties of the content are left out.
 
     Score: the largest reliance, or a fifth of the largest reliance of a single class, clipped at 0; 0.02 alarm if
     also significant after correction for the number of candidates and classes. Cannot be told: a metadata column
-    that leaves nothing to compare within classes, or no candidate.
+    that leaves nothing to compare within classes, or no candidate. A hidden variable may alarm, but never clears a
+    network: how much the search would have overlooked is not known.
 
     Args:
         candidates: From ``find_candidates`` and ``swap_candidates``.
         supporting: Further numbers to report, which decide nothing.
+        searched: Number of places and looks that were searched for hidden variables.
     """
     tested = [s for s in candidates if s.tested and s.origin != "content"]
-    hidden = [s.source for s in candidates if not s.identifiable]
+    unclear = [s.source for s in candidates if not s.identifiable]
+    reason = f": {unclear[0]} shows one value in every class" if unclear else ""
+    nothing = f"there is no metadata column to test, and no plain background{reason}"
+    if searched:
+        nothing += SEARCHED.format(searched)
     if not tested:
-        reason = f": {hidden[0]} shows one value in every class" if hidden else ""
-        return undecided(f"there is no metadata column to test, and no plain background{reason}", supporting)
+        return undecided(nothing, supporting)
     strengths = [s.strength(len(tested)) for s in tested]
     values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
     worst = int(np.argmin(values))
@@ -160,9 +191,13 @@ def confounding(candidates: list[ConfounderCandidate], supporting: Mapping[str, 
         f"strongest candidate: {tested[worst].source}",
         subject=tested[worst].source,
     )
-    if finding.alarm or not hidden:
+    if finding.alarm:
         return finding
-    return undecided(f"nearly every class shows one value of {', '.join(hidden)} only: use cannot be told", details)
+    if unclear:
+        return undecided(
+            f"nearly every class shows one value of {', '.join(unclear)} only: use cannot be told", details
+        )
+    return finding if any(s.origin != "hidden" for s in tested) else undecided(nothing, details)
 
 
 def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd.Series[Any]) -> str:
@@ -176,6 +211,30 @@ def _describe_reliance(finding: Finding, context: AnalysisContext, candidate: pd
     most = f", and {share:.0%} of {whom}" if group >= 0 and share > candidate["score"] else ""
     kind = "evidence" if context.validation.task == "regression" else "evidence between the classes"
     return f"{candidate['score']:.1%} of the {kind} depends on {place} (alarm above {limit:.0%}){most}."
+
+
+def _describe_place(finding: Finding, source: str) -> str:
+    """Say where the candidate's own map shows it."""
+    maps = finding.tables.get("confounder_maps", no_own_maps())
+    maps = maps[maps["source"] == source]
+    if maps.empty:
+        return ""
+    if float(maps["spread"].iloc[0]) >= GLOBAL_LIMIT:
+        return "It is a look of the whole image: its own map has no place."
+    names = ", ".join(str(int(place) + 1) for place in maps["peak"].iloc[0])
+    size = " x ".join(str(int(side)) for side in maps["shape"].iloc[0])
+    return f"Its own map peaks at cell {names} of {size}."
+
+
+def _describe_trait(origin: str) -> str:
+    """Say where what was found may rightly belong to the class."""
+    if origin == "metadata":
+        return (
+            "Whether it may act through the content itself, as age does through the look of a lesion, is yours to say."
+        )
+    if origin in ("background", "swap", "region"):
+        return "That the network reads it is a fact; whether it may is yours to say."
+    return ""
 
 
 def _describe_accuracies(candidate: pd.Series[Any]) -> str:

@@ -97,6 +97,21 @@ def candidate_groups(report: AnalysisResult, source: str, most: int = SAMPLES_A_
     ]
 
 
+def own_maps(report: AnalysisResult, source: str) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """A candidate's own maps, ``(m, *cells)``, which of the samples carry it, and their validation rows.
+
+    Returns:
+        Empty arrays where the candidate has no such map.
+    """
+    found = report.table("confounder_maps")
+    found = found[found["source"] == source]
+    if found.empty:
+        return np.empty((0, 1, 1)), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64)
+    maps = np.array(found["map"].tolist()).reshape(len(found), *(int(size) for size in found["shape"].iloc[0]))
+    row = {str(name): number for number, name in enumerate(report.tables["validation"].sample_ids)}
+    return maps, found["carries"].to_numpy(bool), np.array([row[str(name)] for name in found["sample_id"]])
+
+
 def rank_features(report: AnalysisResult) -> NDArray[np.int64]:
     """Channels by how far they tell one class from the others, most important first, ``(c,)``."""
     found = report.importance
@@ -116,6 +131,9 @@ def _values(report: AnalysisResult, source: str) -> pd.Series | None:
     for frame in (table.metadata, table.properties):
         if source in frame:
             return frame[source].reset_index(drop=True)
+    hidden = report.hidden[report.hidden["variable"] == source]
+    if len(hidden):
+        return hidden.set_index("sample_id")["value"].reindex(table.sample_ids).reset_index(drop=True)
     beyond = rows_of(report, "validation")["outside"]
     return beyond if source == OUTSIDE and beyond.notna().any() else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_ifa.report.figures.cam_overlay import own_map_panels, strip
 from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
 from lightning_ifa.report.figures.overview import overview_png
@@ -45,6 +46,9 @@ def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
     for split, table in report.tables.items():
         with pictures_may_fail():
             table.save(archive / f"{split}.npz")
+    if len(report.hidden):
+        with pictures_may_fail():
+            report.hidden.to_parquet(archive / "hidden.parquet")
     texts: dict[str, Callable[[], str]] = {
         OUTLIERS_FILE: lambda: as_json(report.outliers),
         CONFOUNDERS_FILE: lambda: as_json(report.confounders),
@@ -93,6 +97,13 @@ def epoch_title(epoch: int) -> str:
 def probe_pictures(report: AnalysisResult) -> list[Image.Image]:
     """Draw each probe."""
     return [probe_picture(report, row) for row in range(len(report.probes.table))]
+
+
+def alarm_pictures(report: AnalysisResult) -> list[Image.Image]:
+    """Draw the own map of each candidate that alarms."""
+    subjects = [finding.subject for finding in report.findings.values() if finding.alarm and finding.subject]
+    found = [own_map_panels(report, subject) for subject in subjects]
+    return [Image.fromarray(strip(panels)) for panels in found if panels]
 
 
 @contextmanager

@@ -141,6 +141,15 @@ class AnalysisResult:
         """
         return self.table("confounders")
 
+    @property
+    def hidden(self) -> pd.DataFrame:
+        """One row a labelled validation sample of each hidden variable: what nobody named, recovered as a column.
+
+        Columns ``sample_id``, ``variable`` (its name in ``confounders``), ``value`` (position along the direction that
+        parts the two groups) and ``group`` (``"upper"`` or ``"lower"``).
+        """
+        return self.table("hidden")
+
     def table(self, name: str) -> pd.DataFrame:
         """Give a table that an indicator made, or makes on first use.
 

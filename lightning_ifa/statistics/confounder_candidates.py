@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.metadata_columns import Column, read_column
 from lightning_ifa.statistics.reliance import Further, Reliance, regression_reliance, reliance
-from lightning_ifa.statistics.significance import Z_LIMIT, health
+from lightning_ifa.statistics.significance import Z_LIMIT, correct_for_count, health
 from lightning_ifa.statistics.strata import centre_within, group_means
 from lightning_ifa.statistics.swap_reliance import multilabel_swap, regression_swap, swap_reliance
 
@@ -96,17 +95,6 @@ class ConfounderCandidate:
             return overall
         worst = CLASS_WEIGHT * self.worst_reliance, correct_for_count(self.worst_z, tests * self.classes)
         return min(overall, worst, key=lambda found: health(found[0], RELIANCE_LIMIT, found[1]))
-
-
-def correct_for_count(z: float, tests: int) -> float:
-    """Correct a z that is the largest of several (Bonferroni), so that it compares with a single one.
-
-    >>> round(correct_for_count(4.0, 20), 2)
-    3.22
-    """
-    if tests <= 1 or z > 30:  # beyond that the probability underflows, and the correction no longer matters
-        return z
-    return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)
 
 
 class TrainingRows(NamedTuple):

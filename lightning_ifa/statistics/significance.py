@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from scipy.stats import norm
+
 UNDECIDED = 0.5
 """The health of a family about which nothing can be said: no alarm, but no pass either."""
 
@@ -43,3 +45,14 @@ def health(score: float, limit: float, z: float | None = None, z_limit: float = 
         excess = min(excess, max(z, 0.0) / z_limit)
     value = 1.0 / (1.0 + excess)
     return value if value != UNDECIDED else math.nextafter(UNDECIDED, 1.0)  # at the limit is not beyond it
+
+
+def correct_for_count(z: float, tests: int) -> float:
+    """Correct a z that is the largest of several (Bonferroni), so that it compares with a single one.
+
+    >>> round(correct_for_count(4.0, 20), 2)
+    3.22
+    """
+    if tests <= 1 or z > 30:  # beyond that the probability underflows, and the correction no longer matters
+        return z
+    return float(norm.isf(min(tests * norm.sf(z), 0.5))) if z > 0 else min(z, 0.0)

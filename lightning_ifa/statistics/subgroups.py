@@ -13,7 +13,7 @@ from scipy.special import softmax
 from scipy.stats import hypergeom, norm
 from sklearn.metrics import roc_auc_score
 
-from lightning_ifa.statistics.arrays import Floats, Ints, Mask
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.metadata_columns import GROUP, MOST_CODES, MOST_LEVELS, read_column
 
 LEAST_SIZE = 20
@@ -47,8 +47,8 @@ class Outcome(NamedTuple):
     """
 
     labels: Ints
-    logits: Floats
-    margins: Floats
+    logits: Array
+    margins: Array
 
     @property
     def correct(self) -> Mask:
@@ -75,7 +75,7 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
         ``p`` (corrected), ``judgement`` (``"worse"``, ``"better"``, ``"as expected"`` or ``"too few"``).
     """
     known = outcome.labels >= 0
-    outcome = Outcome(*(values[known] for values in outcome))
+    outcome = Outcome(outcome.labels[known], outcome.logits[known], outcome.margins[known])
     masks = list(_groups(metadata[known].reset_index(drop=True), pairs))
     found = pd.DataFrame([_describe(outcome, *group) for group in masks], columns=COLUMNS)
     judged = found["size"].to_numpy() >= LEAST_SIZE
@@ -204,7 +204,7 @@ def _describe(outcome: Outcome, column: str, group: str, inside: Mask) -> list[A
     ]  # fmt: skip
 
 
-def _auroc(logits: Floats, labels: Ints) -> float:
+def _auroc(logits: Array, labels: Ints) -> float:
     """Give the mean AUROC of each class against the rest, NaN where a group has one class."""
     present = [label for label in np.unique(labels) if (labels != label).any()]
     evidence = logits - logits.mean(1, keepdims=True)
@@ -217,5 +217,5 @@ def _recall_gap(outcome: Outcome, column: pd.Series[Any]) -> float:
     known = (column.notna() & (outcome.labels >= 0)).to_numpy()
     keys = [outcome.labels[known], column[known].to_numpy()]
     recall = pd.Series(outcome.correct[known]).groupby(keys).agg(["mean", "size"])
-    recall = recall[recall["size"] >= LEAST_SIZE]["mean"].groupby(level=0)
-    return float((recall.max() - recall.min()).max()) if len(recall) else 0.0
+    large = recall[recall["size"] >= LEAST_SIZE]["mean"].groupby(level=0)
+    return float((large.max() - large.min()).max()) if len(large) else 0.0

@@ -11,6 +11,7 @@ from lightning_ifa.report.figures.probe_card import contact_sheet
 from lightning_ifa.report.files import (
     SUMMARY_FILE,
     TABLES,
+    alarm_pictures,
     pictures_may_fail,
     probe_pictures,
     write_data,
@@ -23,7 +24,7 @@ from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job, begin
 from lightning_ifa.tracking.names import key_at, slug
 from lightning_ifa.tracking.run import Run
 
-SHEET_KEY, PROBE_KEY = "ifa/probes", "ifa/xai"
+SHEET_KEY, PROBE_KEY, OWN_MAP_KEY = "ifa/probes", "ifa/xai", "ifa/own_map"
 
 
 def write_job(
@@ -67,6 +68,9 @@ def write_job(
     job.metrics = [(key, value, job.timestamp, moment.step) for key, value in (metrics or {}).items()]
     job.doubtful = doubtful
     with pictures_may_fail():
+        for number, picture in enumerate(alarm_pictures(report)):
+            key = OWN_MAP_KEY if not number else f"{OWN_MAP_KEY}_{number}"
+            write_image(files, picture, key_at(prefix, key), moment.epoch, job.timestamp)
         probes = probe_pictures(report)
         write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)
         if single_images:

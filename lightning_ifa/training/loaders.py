@@ -151,7 +151,8 @@ class TrainerLoaders:
         return len(own.dataset) == len(self.clean.dataset)  # type: ignore[union-attr]
 
     def _source(self, split: str, number: int, loader: Any, batches: int | None) -> ReferenceSamples:
-        extraction = replace(self.extraction, prepare=access.batch_preparation(self.trainer, number))
+        prepare = access.batch_preparation(self.trainer, number)
+        extraction = replace(self.extraction, prepare=prepare, search=split == "validation")
         loader = split_batches(loader, extraction.batch_fn)
         if is_stream(loader):
             loader = self.streams.loader(split, number, getattr(loader, "batch_size", None) or BATCH_SIZE)

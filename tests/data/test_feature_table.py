@@ -17,7 +17,7 @@ from lightning_ifa.features.extractor import FeatureExtractor
 @pytest.fixture(scope="module")
 def table():
     source = loader(12)
-    found = FeatureExtractor(trained(PoolNet()))(source, np.arange(12))
+    found = FeatureExtractor(trained(PoolNet()), search=True)(source, np.arange(12))
     metadata = pd.DataFrame({"site": ["Leiden", None, "Paris"] * 4, "age": np.arange(12.0)})
     return dataclasses.replace(found, metadata=metadata)
 
@@ -25,14 +25,33 @@ def table():
 def test_file_gives_everything_back(table, tmp_path):
     table.save(tmp_path / "table.npz")
     found = FeatureTable.load(tmp_path / "table.npz")
+    saved = dataclasses.replace(table.without_places(), thumbnails=None)
     for field in dataclasses.fields(FeatureTable):
-        left, right = getattr(table, field.name), getattr(found, field.name)
+        left, right = getattr(saved, field.name), getattr(found, field.name)
         if isinstance(left, pd.DataFrame):
             pd.testing.assert_frame_equal(left, right)
         else:
             np.testing.assert_array_equal(left, right, field.name)
     assert found.digest == table.digest
     assert [path.name for path in tmp_path.iterdir()] == ["table.npz"]
+
+
+@pytest.mark.parametrize("name", ["places", "looks", "thumbnails"])
+def test_what_is_never_saved_is_not_read(table, tmp_path, name):
+    path = tmp_path / "table.npz"
+    table.save(path)
+    with np.load(path) as stored:
+        np.savez(path, **stored, **{name: np.zeros((12, 3), dtype=np.float32)})
+    with pytest.raises(FileError, match=f"holds {name}, which"):
+        FeatureTable.load(path)
+
+
+def test_joined_tables_keep_places_only_where_all_have_them(table):
+    halves = [table.take(np.arange(6)), table.take(np.arange(6, 12))]
+    assert np.array_equal(FeatureTable.concatenate(halves).places, table.places)
+    assert table.places.shape[1] == 3
+    assert table.looks.shape[1] == sum(width for _, width in table.blocks) > 0
+    assert not FeatureTable.concatenate([halves[0], halves[1].without_places()]).places.shape[1]
 
 
 def test_pickled_objects_are_not_read(tmp_path):

@@ -53,9 +53,9 @@ class Spied(ResidualNet):
 def test_no_tensor_is_left_after_the_pass(method):
     model = ResidualNet().eval()
     source = loader(12, batch_size=4)
-    FeatureExtractor(model, "stem", cam=method)(source, np.arange(12))
+    FeatureExtractor(model, "stem", cam=method, search=True)(source, np.arange(12))
     before = len(tensors())
-    table = FeatureExtractor(model, "stem", cam=method)(source, np.arange(12))
+    table = FeatureExtractor(model, "stem", cam=method, search=True)(source, np.arange(12))
     assert len(tensors()) == before
     assert len(table) == 12
 
@@ -64,7 +64,7 @@ def test_no_batch_is_held_while_later_ones_run():
     model = Spied().eval()
     SEEN.clear()
     ALIVE.clear()
-    FeatureExtractor(model, "stem")(loader(40, batch_size=4), np.arange(40))
+    FeatureExtractor(model, "stem", search=True)(loader(40, batch_size=4), np.arange(40))
     later = ALIVE[-8:]  # behind the survey and the self-check of the first batch
     assert max(later) == min(later) <= ALIVE[0] + 1
     gc.collect()
@@ -106,5 +106,5 @@ def test_a_thousand_batches_hold_no_more_than_a_hundred():
 
     model.register_forward_pre_hook(count)
     data = TensorDataset(torch.randn(2000, 1, 12, 12), torch.arange(2000) % 3)
-    FeatureExtractor(model)(DataLoader(data, 2), np.arange(2000))
+    FeatureExtractor(model, search=True)(DataLoader(data, 2), np.arange(2000))
     assert max(alive[100:]) <= max(alive[:100])

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lightning_ifa.report.examples import candidate_groups, own_maps
 from lightning_ifa.report.figures.images import GROUND, Pixels, curve, fit_pixels, gray_plane, overlay_pixels, plane
 from lightning_ifa.report.labels import is_misclassified
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.style import FAMILY, QUIET, bare, place
 from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.statistics.own_map import VISIBLE
 
 SIDE = 192
 
@@ -82,6 +84,27 @@ def sample_panels(report: AnalysisResult, found: Place, side: int = STRIP_SIDE) 
     image, cam = report.gallery.get(found), report.tables[split].cams[row]
     shown = map_panel(image, cam, report.scale, side, side)
     return [shown] if image is None else [input_panel(image, cam, side, side), shown]
+
+
+def own_map_panels(report: AnalysisResult, source: str, side: int = STRIP_SIDE) -> list[Pixels]:
+    """Draw a candidate's own map: the mean of the samples that carry it, and examples of both sides over their inputs.
+
+    Returns:
+        Panels of one size, none where the candidate has no map; in standard deviations of the samples that do not
+        carry it, from 3 on.
+    """
+    maps, carries, rows = own_maps(report, source)
+    if not len(maps):
+        return []
+    number = {int(row): i for i, row in enumerate(rows)}
+    shown = [number[int(row)] for group in candidate_groups(report, source) for row in group.rows if int(row) in number]
+    shown = sorted(shown, key=lambda i: not carries[i])
+    mean = maps[carries].mean(0) - maps[~carries].mean(0)
+    scale = IntensityScale(VISIBLE, max(VISIBLE + 1e-6, float(np.abs(maps[shown]).max(initial=2 * VISIBLE))))
+    panels = [map_panel(None, mean, own_scale(np.maximum(mean, 0)), side, side)]
+    return panels + [
+        map_panel(report.gallery.get(("validation", int(rows[i]))), maps[i], scale, side, side) for i in shown
+    ]
 
 
 def strip(panels: Sequence[Pixels], space: int = SPACE) -> Pixels:

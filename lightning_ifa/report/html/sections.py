@@ -14,7 +14,7 @@ from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
-from lightning_ifa.report.figures.cam_overlay import own_scale, probe_image, sample_panels, strip
+from lightning_ifa.report.figures.cam_overlay import own_map_panels, own_scale, probe_image, sample_panels, strip
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
 from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
@@ -73,8 +73,21 @@ def verdicts(report: AnalysisResult) -> str:
     for family in report.alarms:
         words = report.explain(family)
         lines = {"Found": words.found, "How sure": words.certainty, "To try": words.advice}
-        alarms.append(_card("bad", family, [f"<b>{name}:</b> {escape(line)}" for name, line in lines.items()]))
+        words_of = [f"<b>{name}:</b> {escape(line)}" for name, line in lines.items()]
+        alarms.append(_card("bad", family, [*_own_map(report, report.findings[family].subject), *words_of]))
     return f'{"".join(alarms)}<div class="cards">{_cards(report)}</div>'
+
+
+def _own_map(report: AnalysisResult, source: str) -> list[str]:
+    """The first picture of an alarm about a candidate: where it acts."""
+    panels = own_map_panels(report, source) if source else []
+    if not panels:
+        return []
+    name = (
+        f"own map of {source}: what its carriers add on average, then samples that carry it, then samples that do not"
+    )
+    shown = f'<img alt="{escape(name)}" src="{picture(strip(panels))}">'
+    return [f'{shown}<br><span class="quiet">{escape(name[:1].upper() + name[1:])}.</span>']
 
 
 def _cards(report: AnalysisResult) -> str:
