@@ -112,7 +112,9 @@ def test_every_request_to_a_real_server(served, monkeypatch, request_, kind):
     name, protected = store.name(), store.name()
     store.register(name, sound_metrics())
     assert order(proxy.uri, name, request_, protected) == 0
-    for chosen in range(1, len(proxy.seen) + 1):
+    requests = len(proxy.seen)
+    print(f"{request_}, {kind}: {requests} requests")
+    for chosen in range(1, requests + 1):
 
         def disturb(chosen=chosen):
             proxy.reset()
