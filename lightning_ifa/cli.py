@@ -200,7 +200,7 @@ def _require_writable(files: Mapping[Path, str], policy: Path, content: Mapping[
     places = [os.path.realpath(file) for file in files]
     if len(set(places) | {os.path.realpath(policy)}) <= len(places):
         raise click.UsageError("--junit, --json and --policy need files of their own")
-    _write_results(files, content)
+    _write_results(files, content, "nothing was decided")
 
 
 def _write_results(files: Mapping[Path, str], content: Mapping[str, str], done: str = "") -> None:
@@ -209,7 +209,7 @@ def _write_results(files: Mapping[Path, str], content: Mapping[str, str], done: 
         for file, kind in files.items():
             file.write_text(content[kind], encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        _say_last(f"{done or 'nothing was decided'}; but a result file cannot be written: {error}")
+        _say_last(f"{done}{'; but ' if done else ''}a result file cannot be written: {error}")
         raise SystemExit(UNDECIDED) from None
 
 
