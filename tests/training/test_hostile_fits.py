@@ -192,8 +192,9 @@ def metadata_is_garbage(scene):
 def artifacts_cannot_be_written(scene):
     (scene.folder / "file").write_text("")
     client = mlflow.MlflowClient(scene.uri)
-    client.create_experiment("blocked", artifact_location=(scene.folder / "file" / "below").as_uri())
-    scene.settings["logger"] = MLFlowLogger("blocked", tracking_uri=scene.uri)
+    name = f"blocked-{scene.folder.name}"
+    client.create_experiment(name, artifact_location=(scene.folder / "file" / "below").as_uri())
+    scene.settings["logger"] = MLFlowLogger(name, tracking_uri=scene.uri)
 
 
 def spool_cannot_be_made(scene):
