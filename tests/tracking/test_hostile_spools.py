@@ -67,6 +67,8 @@ def test_links_are_neither_uploaded_nor_emptied(store, run_id, tmp_path, where):
         {"tags": None},
         {"tables": [1]},
         {"status": 3},
+        {"status": "x"},
+        {"timestamp": 2**70},
     ],
 )
 def test_a_bad_job_is_named_and_passed_over(store, run_id, tmp_path, changes):
