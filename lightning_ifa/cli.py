@@ -168,10 +168,6 @@ def gate(
     Exit codes: 0 pass, and all that was asked for is done; 1 fail (a missing, infinite or foreign number is a fail);
     2 all else: could not decide, or not carry out what was decided.
     """
-    if recompute != (data is not None) or (architecture is not None and not recompute):
-        raise click.UsageError("--recompute and --data MODULE:NAME belong together; --model MODULE:NAME needs both")
-    if to is not None and promote is None:
-        raise click.UsageError("--to NAME needs --promote ALIAS")
     _quiet_client()
     from lightning_ifa.errors import IFAError
     from lightning_ifa.gate import render
@@ -179,6 +175,10 @@ def gate(
 
     results = {file: kind for file, kind in ((junit, "junit"), (json_file, "json")) if file}
     _require_writable(results, policy, render.undecided(model, "the gate did not come to its end"))
+    if recompute != (data is not None) or (architecture is not None and not recompute):
+        raise click.UsageError("--recompute and --data MODULE:NAME belong together; --model MODULE:NAME needs both")
+    if to is not None and promote is None:
+        raise click.UsageError("--to NAME needs --promote ALIAS")
     try:
         reanalyze = None
         if data is not None:
@@ -206,16 +206,16 @@ def _require_writable(files: Mapping[Path, str], policy: Path, content: Mapping[
     places = [os.path.realpath(file) for file in files]
     if len(set(places) | {os.path.realpath(policy)}) <= len(places):
         raise click.UsageError("--junit, --json and --policy need files of their own")
-    _write_results(files, content)
+    _write_results(files, content, "nothing was decided")
 
 
 def _write_results(files: Mapping[Path, str], content: Mapping[str, str], done: str = "") -> None:
     """Write the result files; where one cannot be written, say what is done already, and end with 2."""
     try:
         for file, kind in files.items():
-            file.write_text(content[kind], encoding="utf-8")
+            file.write_text(content[kind], encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        _say_last(f"{done or 'nothing was decided'}; but a result file cannot be written: {error}")
+        _say_last(f"{done}{'; but ' if done else ''}a result file cannot be written: {error}")
         raise SystemExit(UNDECIDED) from None
 
 

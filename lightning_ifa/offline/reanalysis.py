@@ -181,6 +181,9 @@ def load_weights_only(folder: str | os.PathLike[str], model: str) -> Any:
         module.load_state_dict(read_state(files[0]))
     except RuntimeError as error:
         raise FileError(f"the weights do not fit {model}: {error}") from error
+    wild = [name for name, value in module.state_dict().items() if not torch.isfinite(value).all()]
+    if wild:
+        raise FileError(f"the weights are not finite in {wild[0]} and {len(wild) - 1} others")
     return module.eval()
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import requests
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from lightning_ifa.data.untrusted_files import MOST_TEXT, file_errors, require_regular
 from lightning_ifa.errors import FileError, RunGoneError, TrackingError
@@ -38,6 +38,9 @@ ARTIFACTS = "artifacts"
 LOGGED_TABLES = "mlflow.loggedArtifacts"
 MOST_METRICS, MOST_TAGS = 1000, 100  # of one request
 ANSWERS_WITHIN = 10.0  # seconds
+
+Status = Annotated[str, Field(pattern=r"^(|RUNNING|SCHEDULED|FINISHED|FAILED|KILLED)\z")]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what a store can hold
 
 
 @dataclass
@@ -62,11 +65,11 @@ class Job:
     tables: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     verdict: str = ""
-    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    metrics: list[tuple[str, float, Integer, Integer]] = field(default_factory=list)
     doubtful: bool = False
     params: dict[str, str] = field(default_factory=dict)
-    status: str = ""
-    timestamp: int = field(default_factory=lambda: int(time.time() * 1000))
+    status: Status = ""
+    timestamp: Integer = field(default_factory=lambda: int(time.time() * 1000))
 
     def save(self, folder: Path, name: str = JOB_FILE) -> None:
         """Write the description; a folder with one is complete."""
@@ -276,12 +279,21 @@ def _merge_tags(job: Job, present: dict[str, str]) -> dict[str, str]:
     """Merge ours into the tags that others write to as well: the list of tables, and the description."""
     merged = {}
     if job.tables:
-        entries = json.loads(present.get(LOGGED_TABLES, "[]"))
+        entries = _read_list(present.get(LOGGED_TABLES, "[]"))
         entries += [e for e in ({"path": table, "type": "table"} for table in job.tables) if e not in entries]
         merged[LOGGED_TABLES] = json.dumps(entries)
     if job.verdict:
         merged[DESCRIPTION] = with_verdict(present.get(DESCRIPTION, ""), job.verdict)
     return merged
+
+
+def _read_list(text: str) -> list[Any]:
+    """Read a tag that others write, too; of one that is no list, nothing can be kept."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _log_batches(client: MlflowClient, job: Job, tags: dict[str, str]) -> None:
