@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints
 
@@ -59,8 +60,12 @@ def group_means(values: Array, labels: Ints) -> tuple[Ints, Array]:
 
 def group_sums(values: Array, labels: Ints) -> Array:
     """Sum rows within each label, ``(groups, ...)``, in the order of the sorted labels."""
-    counts = np.unique(labels, return_counts=True)[1]
-    return np.add.reduceat(values[np.argsort(labels, kind="stable")], np.cumsum(counts) - counts, axis=0)
+    n = len(labels)
+    if not n:
+        return values
+    names, position = np.unique(labels, return_inverse=True)
+    membership = csr_array((np.ones(n, values.dtype), (position, np.arange(n))), shape=(len(names), n))
+    return np.asarray(membership @ values.reshape(n, -1)).reshape(len(names), *values.shape[1:])
 
 
 def centre_within(values: Array, labels: Ints) -> Floats:
