@@ -250,7 +250,7 @@ def _within_class(similarity: NDArray[np.float32], labels: Ints, base_labels: In
 
 
 def _votes(neighbours: Ints, labels: Ints) -> Floats:
-    """Largest share of a sample's neighbours, by their labels ``(n, count)``, that agree on one other class, ``(n,)``."""
+    """Largest share of a sample's neighbours, given by their labels, that agree on one other class, ``(n,)``."""
     neighbours, count = np.sort(neighbours, axis=1), neighbours.shape[1]
     other = (neighbours != labels[:, None]) & (neighbours >= 0)
     most = np.zeros(len(labels))
