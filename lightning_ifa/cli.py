@@ -223,22 +223,22 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     """
     from lightning_ifa.tracking.failures import describe_failure
     from lightning_ifa.tracking.job import list_incomplete, replay
+    from lightning_ifa.tracking.names import without_secret
     from lightning_ifa.tracking.saved_view import show_latest
     from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
     complete = True
     runs: dict[str, str] = {}
-    for job, uri, run_id, error in replay(folder, tracking_uri):
+    for job, error in replay(folder, tracking_uri, runs):
         complete = complete and error is None
-        if run_id:
-            runs[run_id] = uri
         if error is None:
-            click.echo(f"uploaded  {job}" + (f" to run {run_id}" if run_id else ""))
+            click.echo(f"uploaded  {job}")
         else:
             click.secho(f"waits     {job}: {describe_failure(error)}", fg="yellow")
     for run_id, uri in runs.items():
         show_latest(uri, run_id)
+        click.echo(f"run {run_id} of {without_secret(uri)} holds them")
     for job in list_incomplete(folder):
         complete = False
         click.secho(f"partial   {job}: its training was killed while it wrote this, or still does", fg="yellow")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
@@ -243,55 +243,44 @@ def _files_of(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-class Outcome(NamedTuple):
-    """What came of a job.
-
-    Attributes:
-        folder: The job's folder.
-        uri: Address of its store.
-        run_id: Id of its run in the store; empty where another process did the job, or it waits.
-        error: What kept it from being uploaded, or None.
-    """
-
-    folder: Path
-    uri: str
-    run_id: str = ""
-    error: Exception | None = None
-
-
-def replay(spool: Path, tracking_uri: str | None = None) -> Iterator[Outcome]:
+def replay(
+    spool: Path, tracking_uri: str | None = None, runs: dict[str, str] | None = None
+) -> Iterator[tuple[Path, Exception | None]]:
     """Upload what waits below a folder, oldest first.
 
-    Where a server fails, later jobs of the same run wait as well, since their files replace the earlier ones'. A job
-    that the server refuses holds up nothing.
+    Where a server fails, later jobs of the same run wait as well. Where it takes no files, those of later jobs wait,
+    since they replace the earlier ones'. A job that the server refuses holds up nothing.
 
     Args:
         spool: The folder.
         tracking_uri: Address of the store, in place of the recorded ones.
+        runs: Receives the id of each run that something was uploaded to, and the address of its store.
 
     Yields:
-        What came of each job.
+        Each job's folder, and the error that kept it from being uploaded, or None.
     """
     failed: dict[str, Exception] = {}
     without_files: set[str] = set()
     for folder in list_pending(spool):
-        outcome = Outcome(folder, tracking_uri or "")
+        error: Exception | None = None
         run_id = ""
         try:
             job = Job.load(folder)
             run_id = job.run_id
-            outcome = outcome._replace(uri=tracking_uri or job.tracking_uri, error=failed.get(run_id))
-            if outcome.error is None:
-                outcome = outcome._replace(run_id=upload(folder, tracking_uri, run_id not in without_files))
+            error = failed.get(run_id)
+            if error is None:
+                found = upload(folder, tracking_uri, files_too=run_id not in without_files)
+                if found and runs is not None:
+                    runs[found] = tracking_uri or job.tracking_uri
         except Exception as failure:  # whatever a server or its client throws: the job stays in the spool
             if not os.path.lexists(folder / JOB_FILE):
                 continue  # another process has uploaded it meanwhile
-            outcome = outcome._replace(error=failure)
+            error = failure
             if isinstance(failure, FilesLeftError):
                 without_files.add(run_id)
             elif not _is_refusal(failure):
                 failed[run_id] = failure
-        yield outcome
+        yield folder, error
 
 
 def _is_refusal(error: Exception) -> bool:

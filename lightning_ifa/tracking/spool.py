@@ -53,7 +53,7 @@ class Spool:
         self._uri = tracking_uri
         self._when_complete = when_complete
         self._is_offline, self._is_absent = is_offline, is_absent
-        self._run_id = ""
+        self._runs: dict[str, str] = {}
         self._arrived = 0
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
@@ -155,8 +155,9 @@ class Spool:
             if last or time.monotonic() >= not_before:
                 sent = self._send_pending()
                 not_before = 0.0 if sent else time.monotonic() + RETRY_AFTER
-                if last and sent and self._run_id and self._when_complete is not None:
-                    self._notify(partial(self._when_complete, self._run_id))
+                if last and sent and self._when_complete is not None:
+                    for run_id in self._runs:
+                        self._notify(partial(self._when_complete, run_id))
             if last:
                 return
 
@@ -164,9 +165,8 @@ class Spool:
         """Upload what is written, and say whether all of it was uploaded."""
         complete, self._gone = True, ""
         try:
-            for folder, _, run_id, error in replay(self.spool, self._uri):
+            for folder, error in replay(self.spool, self._uri, self._runs):
                 if error is None:
-                    self._run_id = run_id or self._run_id
                     self._arrived += 1
                 elif complete:
                     complete = False

@@ -7,7 +7,6 @@ training up for as long as a slow server takes to answer, and does not begin wit
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
@@ -29,6 +28,7 @@ from lightning_ifa.tracking.failures import require_answer
 from lightning_ifa.tracking.job import ARTIFACTS, Job, begin, find_spooled_start
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.offline_store import SPOOLED_AS, RunStart, id_in_store, remember, resolve_run
+from lightning_ifa.tracking.offline_switch import is_offline
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.spool import Spool
 
@@ -47,14 +47,6 @@ START_PATIENCE = 5.0
 
 UNKNOWN = "unknown"
 """Name of the experiment of a run that is continued while no server can tell."""
-
-OFFLINE = "LIGHTNING_IFA_OFFLINE"
-"""Environment variable: 1 keeps every training of the process from asking a server for anything."""
-
-
-def is_offline() -> bool:
-    """Whether the environment asks for trainings that leave everything to ``lightning-ifa sync``."""
-    return os.environ.get(OFFLINE, "0").lower() not in ("", "0", "false", "no", "off")
 
 
 def outage_proof(logger: Logger, spool: str | Path = "ifa") -> Logger:

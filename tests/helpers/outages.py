@@ -11,6 +11,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from lightning_modules import fit
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 
@@ -32,7 +33,10 @@ def train(uri, folder, callbacks=(), wrap=outage_proof, experiment="outage", ana
     options = {"max_epochs": 5, "log_every_n_steps": 2} | options
     if "log_models" in analysis:
         options |= {"enable_checkpointing": True}
-        callbacks = [*callbacks, ModelCheckpoint(folder / "kept", monitor="val_accuracy", mode="max", filename="best")]
+        callbacks = [
+            *callbacks,
+            ModelCheckpoint(folder / experiment, monitor="val_accuracy", mode="max", filename="best"),
+        ]
     callbacks = [IntegratedFeatureAnalysis(on_error="raise", **analysis), *callbacks]
     fit(callbacks, logger=logger, default_root_dir=folder, **options)
     return logger.run_id
@@ -46,11 +50,11 @@ def join_threads():
 
 
 def sync(uri, folder="ifa", code=0):
-    """Upload all that waits in a spool, as another process would after the training's."""
+    """Upload all that waits in a spool, as another process would after the training's; None for any outcome."""
     join_threads()
     found = CliRunner().invoke(main, ["sync", str(folder), "--tracking-uri", uri])
-    assert found.exit_code == code, found.output
-    assert code or not list(Path(folder).rglob("job.json"))
+    assert code is None or found.exit_code == code, found.output
+    assert code != 0 or not list(Path(folder).rglob("job.json"))
     return found.output
 
 
@@ -92,22 +96,30 @@ def held_in_all(uri, run_id, folder):
     )  # fmt: skip
     models = [_held_model(client, output, folder) for output in (run.outputs.model_outputs if run.outputs else [])]
     view = json.loads(client.get_experiment(run.info.experiment_id).tags.get(TAG, "{}")).get("state")
-    return *held(uri, run_id, folder), tags, inputs, sorted(models), view
+    return *held(uri, run_id, _made(folder / run_id)), tags, inputs, sorted(models), view
 
 
 def _held_model(client, output, folder):
     model = client.get_logged_model(output.model_id)
     tags = {key: value for key, value in model.tags.items() if key not in OWN_TO_A_RUN}
     root = folder / output.model_id
-    client._tracking_client._get_artifact_repo(output.model_id, "logged_model").download_artifacts("", _made(root))
+    download_artifacts(model.artifact_location, dst_path=str(_made(root)), tracking_uri=client.tracking_uri)
     files = sorted(
         (path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in root.rglob("*") if path.is_file() and path.name != "MLmodel"
     )  # fmt: skip
     metrics = sorted((m.key, m.step, m.value, m.dataset_name, m.dataset_digest) for m in model.metrics)
-    return output.step, model.name, str(model.status), sorted(tags.items()), sorted(model.params.items()), metrics, files
+    return (
+        output.step,
+        model.name,
+        str(model.status),
+        sorted(tags.items()),
+        sorted(model.params.items()),
+        metrics,
+        files,
+    )
 
 
 def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
+    return folder
