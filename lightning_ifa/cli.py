@@ -222,7 +222,7 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
     Exit codes: 0 all uploaded, 2 some are still waiting, or were never written to their end.
     """
     from lightning_ifa.tracking.failures import describe_failure
-    from lightning_ifa.tracking.job import list_incomplete, replay
+    from lightning_ifa.tracking.job import list_incomplete, remove_empty, replay
     from lightning_ifa.tracking.names import without_secret
     from lightning_ifa.tracking.saved_view import show_latest
     from lightning_ifa.tracking.spool import release
@@ -236,6 +236,7 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
             click.echo(f"uploaded  {job}")
         else:
             click.secho(f"waits     {job}: {describe_failure(error)}", fg="yellow")
+    remove_empty(folder)
     for run_id, uri in runs.items():
         show_latest(uri, run_id)
         click.echo(f"run {run_id} of {without_secret(uri)} holds them")

@@ -23,6 +23,7 @@ ANSWERS_WITHIN = 10.0
 
 LONGEST_REASON = 200
 
+_GONE = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
 _READ_ONLY = "the artifact root cannot be written; give the server's or your own account the right to"
 _FULL = "the disk of the artifact root is full; free some space"
 _BY_STATUS = {
@@ -51,11 +52,11 @@ def explain_failure(uri: str, path: str) -> Iterator[None]:
         path: Path of the file in its run, for the sentence.
 
     Raises:
-        FilesLeftError: The store did not take the file.
+        FilesLeftError: The store did not take the file; one that went away raises what it did.
     """
     try:
         yield
-    except IFAError:
+    except (IFAError, *_GONE):
         raise
     except Exception as error:  # whatever a store or its client throws
         raise FilesLeftError(f"{without_secret(uri)} did not take {path}: {describe_failure(error)}") from error
@@ -71,7 +72,7 @@ def describe_failure(error: Exception) -> str:
     if isinstance(response, requests.Response):
         said = f"{response.status_code} {response.reason or ''}".strip()
         return f"{said}; {_advise(response.status_code)}"
-    if isinstance(error, (requests.ConnectionError, requests.Timeout)):
+    if isinstance(error, _GONE):
         return f"the server went away ({type(error).__name__})"
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]

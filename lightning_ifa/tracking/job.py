@@ -134,6 +134,13 @@ def folders_with(spool: Path, name: str) -> list[Path]:
     return [Path(folder) for folder, _, files in os.walk(spool) if name in files]
 
 
+def remove_empty(spool: Path) -> None:
+    """Remove the folders of runs of which nothing waits any more."""
+    for folder in [path for path in spool.iterdir() if path.is_dir() and not path.is_symlink()]:
+        with suppress(OSError):
+            folder.rmdir()  # which only an empty folder allows
+
+
 def upload(folder: Path, tracking_uri: str | None = None, files_too: bool = True) -> str:
     """Upload a job and remove its folder; safe to interrupt and to repeat, since each part replaces itself.
 

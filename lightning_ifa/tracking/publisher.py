@@ -82,13 +82,8 @@ class Publisher:
             self._spool = Spool(folder / prefix)
         else:
             spool = f"{run.run_id}-{slug(prefix)}" if prefix else run.run_id
-            self._spool = Spool(
-                (run.spool or folder) / spool,
-                run.tracking_uri,
-                self._refresh_view,
-                is_offline=run.is_offline,
-                is_absent=run.start is not None,
-            )
+            place, is_absent = (run.spool or folder) / spool, run.start is not None
+            self._spool = Spool(place, run.tracking_uri, self._refresh_view, run.is_offline, is_absent)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
