@@ -227,19 +227,25 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
 
     Exit codes: 0 all uploaded, 2 some are still waiting, or were never written to their end.
     """
-    from lightning_ifa.errors import FileError
-    from lightning_ifa.tracking.job import list_incomplete, replay
+    from lightning_ifa.tracking.failures import describe_failure
+    from lightning_ifa.tracking.job import list_incomplete, remove_empty, replay
+    from lightning_ifa.tracking.names import without_secret
+    from lightning_ifa.tracking.saved_view import show_latest
     from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
     complete = True
-    for job, error in replay(folder, tracking_uri):
+    runs: dict[str, str] = {}
+    for job, error in replay(folder, tracking_uri, runs):
         complete = complete and error is None
         if error is None:
             click.echo(f"uploaded  {job}")
         else:
-            why = f"{error}" if isinstance(error, FileError) else type(error).__name__
-            click.secho(f"waits     {job}: {why}", fg="yellow")
+            click.secho(f"waits     {job}: {describe_failure(error)}", fg="yellow")
+    remove_empty(folder)
+    for run_id, uri in runs.items():
+        show_latest(uri, run_id)
+        click.echo(f"run {run_id} of {without_secret(uri)} holds them")
     for job in list_incomplete(folder):
         complete = False
         click.secho(f"partial   {job}: its training was killed while it wrote this, or still does", fg="yellow")
@@ -301,7 +307,7 @@ def install(experiment: str, tracking_uri: str | None) -> None:
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.errors import TrackingError
-    from lightning_ifa.tracking.job import require_answer
+    from lightning_ifa.tracking.failures import require_answer
     from lightning_ifa.tracking.saved_view import install_view
 
     _quiet_client()
