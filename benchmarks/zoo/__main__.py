@@ -82,7 +82,7 @@ def main() -> None:
         return
     warnings.simplefilter("ignore")
     lines = []
-    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
     for library in given.libraries:
         for entry in import_module(f"benchmarks.zoo.{library}_models").ENTRIES:
             if (not given.only or entry.name in given.only) and entry.name not in given.skip:
