@@ -36,7 +36,10 @@ COLUMNS = (
 def judge(entry: Entry) -> list[str]:
     """Give one row of the table."""
     torch.manual_seed(0)
-    model = entry.build().eval()
+    try:
+        model = entry.build().eval()
+    except (TypeError, AttributeError, RuntimeError) as error:  # another version of the library
+        return [entry.name, "not built", "-", f"{type(error).__name__}: {error}".splitlines()[0], *"-" * 6]
     x = torch.randn(entry.shape)
     start = time.process_time()
     try:
@@ -59,7 +62,10 @@ def summarize(lines: list[str]) -> str:
     """Count the verdicts of printed rows."""
     rows = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
     rows = [row for row in rows if row[0] in LIBRARIES]
-    counts = {name: sum(row[2].startswith(name) for row in rows) for name in ("ok", "as expected", "refused", "WRONG")}
+    counts = {
+        name: sum(row[2].startswith(name) for row in rows)
+        for name in ("ok", "as expected", "refused", "WRONG", "not built")
+    }
     largest = {}
     for number, name in enumerate(COLUMNS):
         if name in ("autograd", "grad-cam", "captum"):
@@ -82,7 +88,7 @@ def main() -> None:
         return
     warnings.simplefilter("ignore")
     lines = []
-    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS), flush=True)
     for library in given.libraries:
         for entry in import_module(f"benchmarks.zoo.{library}_models").ENTRIES:
             if (not given.only or entry.name in given.only) and entry.name not in given.skip:

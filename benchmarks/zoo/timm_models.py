@@ -15,6 +15,7 @@ POOLED = "what the head pools"
 CLASS = "behind the last block's first norm only the class token is read"
 MEAN = "the mean over tokens is read behind the last norm"
 STAGE = "the last stage, which the head pools"
+LAST = "the last class attention reads the tokens behind its norm"
 BOTH = "class token and tokens are read"
 
 
@@ -63,19 +64,19 @@ ENTRIES = [
     conv("edgenext_xx_small", "stages", reason=STAGE),
     conv("mobilevit_xxs", "final_conv"),
     image("vit_tiny_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
-    image("vit_tiny_patch16_224 pooled", "blocks.2", (14, 14), MEAN, global_pool="avg", class_token=False, **THREE),
+    image("vit_tiny_patch16_224 pooled", "blocks", (14, 14), MEAN, global_pool="avg", class_token=False, **THREE),
     image("vit_small_patch16_dinov3", "blocks.2", (14, 14), CLASS, **THREE),
     image(
         "vit_small_patch14_reg4_dinov2", "blocks.2.norm1", (8, 6), CLASS, (2, 3, 112, 84), img_size=(112, 84), **THREE
     ),
     image("vit_base_patch16_siglip_224", "norm", (14, 14), "an attention pool reads the tokens", **THREE),
     image("deit_tiny_distilled_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
-    image("beit_base_patch16_224", "blocks.2", (14, 14), MEAN, **THREE),
-    image("eva02_tiny_patch14_224", "blocks.2", (16, 16), MEAN, **THREE),
-    image("cait_xxs24_224", "blocks.2", (14, 14), "class attention reads the tokens", **THREE),
-    image("xcit_nano_12_p16_224", "blocks.2", (14, 14), "class attention reads the tokens", **THREE),
-    image("crossvit_tiny_240", "blocks.2.blocks.0.2", (15, 15), "the branch that is read last", (2, 3, 240, 240)),
-    image("volo_d1_224", "norm", (14, 14), BOTH, layers=(1, 1, 1, 1)),
+    image("beit_base_patch16_224", "blocks", (14, 14), MEAN, **THREE),
+    image("eva02_tiny_patch14_224", "blocks", (16, 16), MEAN, **THREE),
+    image("cait_xxs24_224", "blocks_token_only.1.norm1", (14, 14), LAST, **THREE),
+    image("xcit_nano_12_p16_224", "cls_attn_blocks.1.norm1", (14, 14), LAST, **THREE),
+    image("crossvit_tiny_240", "blocks.2.fusion.1.norm1", (20, 20), LAST + ", those of one branch", (2, 3, 240, 240)),
+    image("volo_d1_224", "norm", (14, 14), BOTH),
     image("tnt_s_patch16_224", "blocks.2.norm_out", (14, 14), CLASS, **THREE),
     image("levit_128", "stages", (4, 4), MEAN, depth=(1, 1, 1)),
     image("pit_ti_224", "transformers.2", (7, 7), CLASS, depths=(1, 1, 1)),
