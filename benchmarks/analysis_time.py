@@ -1,6 +1,7 @@
 """Where the time of one analysis goes: the analysis against a plain validation pass, and the time that logging takes.
 
     .venv/bin/python benchmarks/analysis_time.py
+    OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.analysis_time --growth    # each family, by the size
 
 Plain and analysed passes alternate in one process; ratios are taken within each round.
 """
@@ -135,7 +136,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--growth", action="store_true", help="instead: how each family's time grows, on made-up tables"
+    )
     options = parser.parse_args()
+    if options.growth:
+        from benchmarks.analysis_growth import print_growth
+
+        warnings.simplefilter("ignore")
+        print_growth(min(options.rounds, 2))
+        return
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -25,6 +25,11 @@ try:
     from torchcam.methods import GradCAM as TorchcamGradCam
 except ImportError:
     TorchcamGradCam = None
+try:
+    from pytorch_grad_cam import GradCAM as PgcGradCam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+except ImportError:  # it needs torchvision; scripts/zoo-env makes an environment that has both
+    PgcGradCam = None
 
 
 class Found(NamedTuple):
@@ -109,6 +114,22 @@ def torchcam(model: nn.Module, case: Case) -> Iterator[Run]:
 
 
 @contextmanager
+def pytorch_grad_cam(model: nn.Module, case: Case) -> Iterator[Run]:
+    """GradCAM of pytorch-grad-cam; the map before it is clipped and scaled is read from what the call has kept."""
+    layer = model.get_submodule(case.layer)
+    with PgcGradCam(model, [layer], reshape_transform=case.grid) as method:
+
+        def run(x: Tensor, classes: Tensor) -> Found:
+            targets = [ClassifierOutputTarget(label) for label in classes.tolist()]
+            method(x, targets)
+            kept = method.activations_and_grads
+            arrays = kept.activations[0].numpy(), kept.gradients[0].numpy()
+            return Found(gradcam=torch.from_numpy(method.get_cam_image(x, layer, targets, *arrays, False)))
+
+        yield run
+
+
+@contextmanager
 def full_backward(model: nn.Module, case: Case) -> Iterator[Run]:
     """Grad-CAM by a backward pass through the whole network into ``.grad``: the least that pytorch-grad-cam does."""
     held: list[Tensor] = []
@@ -138,6 +159,8 @@ if LayerGradCam is not None:
     METHODS |= {"captum LayerGradientXActivation": captum_products, "captum LayerGradCam": captum_gradcam}
 if TorchcamGradCam is not None:
     METHODS |= {"torchcam GradCAM": torchcam}
+if PgcGradCam is not None:
+    METHODS |= {"pytorch-grad-cam GradCAM": pytorch_grad_cam}
 
 NO_TOKENS = ("captum LayerGradCam",)
 """Methods that take the second axis for channels and have no option to reshape."""

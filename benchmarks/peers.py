@@ -1,6 +1,7 @@
-"""Time and memory of contributions and maps at the last block: this package, captum, torchcam, the bare forward pass.
+"""Time and memory of contributions and maps at the last block: this package, its peers, the bare forward pass.
 
     python -m benchmarks.peers                              # everything
+    .zoo/bin/python -m benchmarks.peers --nets ResNet-18 ViT    # with pytorch-grad-cam, which needs torchvision
     python -m benchmarks.peers --nets "ResNet-18" --rounds 5
 
 Time: all methods run in every round, in shuffled order, in one process; a ratio is taken within its round. The clock
@@ -151,7 +152,8 @@ def main() -> None:
         print(growth(cases[options.cell[0]], options.cell[1], options.calls))
         return
     cases = {name: cases[name] for name in options.nets}
-    print(f"{_where(options.threads)}\n\n{LEFT_OUT}\n\nInputs a batch and size of one: {_sizes(cases)}.")
+    left_out = "" if "pytorch-grad-cam GradCAM" in METHODS else f"\n\n{LEFT_OUT}"
+    print(f"{_where(options.threads)}{left_out}\n\nInputs a batch and size of one: {_sizes(cases)}.")
     if "numbers" in options.parts:
         print("\nLargest difference from this package, share of the largest value\n")
         print(table(lambda name, case: differences(case), cases), flush=True)
@@ -169,7 +171,7 @@ def _memory(net: str, case: Case, options: argparse.Namespace) -> dict[str, str]
 
 
 def _where(threads: int) -> str:
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "captum", "torchcam"))
+    packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "captum", "torchcam", "grad-cam"))
     return f"{packages}; Python {platform.python_version()}, CPU, {threads} of {os.cpu_count()} threads."
 
 

@@ -118,9 +118,27 @@ def analyze(
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
     """
-    options = AnalysisOptions.of(locals())
+    return analyze_prepared(model, val_loader, train_loader, AnalysisOptions.of(locals()))
+
+
+def analyze_prepared(
+    model: nn.Module,
+    val_loader: DataLoader[Any],
+    train_loader: DataLoader[Any] | None,
+    options: AnalysisOptions,
+    prepare: Callable[[Any], Any] | None = None,
+) -> FeatureReport:
+    """Analyse a network as ``analyze`` does, with batches that are made ready in another way than by the model's hooks.
+
+    Args:
+        model: The network.
+        val_loader: Loader over the validation set.
+        train_loader: Loader over the training set, or None.
+        options: The options of the analysis.
+        prepare: Makes a batch ready for the model; None leaves it to the model's own transfer hooks.
+    """
     found = find_regions(options.regions, "validation", val_loader.dataset)
-    return _analyze(model, val_loader, train_loader, [options.layer], options, found)[0]
+    return _analyze(model, val_loader, train_loader, [options.layer], options, found, prepare)[0]
 
 
 def analyze_layers(
@@ -200,9 +218,10 @@ def _analyze(
     layers: Sequence[str | None],
     options: AnalysisOptions,
     regions: Regions | None,
+    prepare: Callable[[Any], Any] | None = None,
 ) -> list[FeatureReport]:
     """Analyse some layers in one pass over each split, and give their reports."""
-    extraction = extractor_of(model, options)
+    extraction = extractor_of(model, options, prepare=prepare)
     known = read_metadata(options.metadata)
     present = {"train": train_loader, "validation": val_loader}
     loaders = {

@@ -77,6 +77,8 @@ _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_p
 @click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
 @click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
 @click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
+@click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
+@click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
 @click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
@@ -86,6 +88,8 @@ def analyze(
     configs: tuple[str, ...],
     model: str | None,
     data: str | None,
+    forward_fn: str | None,
+    batch_fn: str | None,
     output: Path | None,
     run_id: str | None,
     tracking_uri: str | None,
@@ -98,6 +102,8 @@ def analyze(
     """
     if bool(configs) == bool(model and data) or bool(model) != bool(data):
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
+    if configs and (forward_fn or batch_fn):
+        raise click.UsageError("--forward-fn and --batch-fn belong to --model; with --config the callback has them")
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.data.untrusted_files import require_folder
@@ -117,7 +123,7 @@ def analyze(
         if output or not run_id:
             require_folder(folder)
         if model and data:
-            report = offline.analyze_factories(checkpoint, model, data)
+            report = offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn)
         else:
             report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
         click.echo(summary(report, str(checkpoint)))
@@ -162,10 +168,6 @@ def gate(
     Exit codes: 0 pass, and all that was asked for is done; 1 fail (a missing, infinite or foreign number is a fail);
     2 all else: could not decide, or not carry out what was decided.
     """
-    if recompute != (data is not None) or (architecture is not None and not recompute):
-        raise click.UsageError("--recompute and --data MODULE:NAME belong together; --model MODULE:NAME needs both")
-    if to is not None and promote is None:
-        raise click.UsageError("--to NAME needs --promote ALIAS")
     _quiet_client()
     from lightning_ifa.errors import IFAError
     from lightning_ifa.gate import render
@@ -173,6 +175,10 @@ def gate(
 
     results = {file: kind for file, kind in ((junit, "junit"), (json_file, "json")) if file}
     _require_writable(results, policy, render.undecided(model, "the gate did not come to its end"))
+    if recompute != (data is not None) or (architecture is not None and not recompute):
+        raise click.UsageError("--recompute and --data MODULE:NAME belong together; --model MODULE:NAME needs both")
+    if to is not None and promote is None:
+        raise click.UsageError("--to NAME needs --promote ALIAS")
     try:
         reanalyze = None
         if data is not None:
@@ -200,16 +206,16 @@ def _require_writable(files: Mapping[Path, str], policy: Path, content: Mapping[
     places = [os.path.realpath(file) for file in files]
     if len(set(places) | {os.path.realpath(policy)}) <= len(places):
         raise click.UsageError("--junit, --json and --policy need files of their own")
-    _write_results(files, content)
+    _write_results(files, content, "nothing was decided")
 
 
 def _write_results(files: Mapping[Path, str], content: Mapping[str, str], done: str = "") -> None:
     """Write the result files; where one cannot be written, say what is done already, and end with 2."""
     try:
         for file, kind in files.items():
-            file.write_text(content[kind], encoding="utf-8")
+            file.write_text(content[kind], encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        _say_last(f"{done or 'nothing was decided'}; but a result file cannot be written: {error}")
+        _say_last(f"{done}{'; but ' if done else ''}a result file cannot be written: {error}")
         raise SystemExit(UNDECIDED) from None
 
 
@@ -221,19 +227,25 @@ def sync(folder: Path, tracking_uri: str | None) -> None:
 
     Exit codes: 0 all uploaded, 2 some are still waiting, or were never written to their end.
     """
-    from lightning_ifa.errors import FileError
-    from lightning_ifa.tracking.job import list_incomplete, replay
+    from lightning_ifa.tracking.failures import describe_failure
+    from lightning_ifa.tracking.job import list_incomplete, remove_empty, replay
+    from lightning_ifa.tracking.names import without_secret
+    from lightning_ifa.tracking.saved_view import show_latest
     from lightning_ifa.tracking.spool import release
 
     release(folder)  # of a training that was killed before it was known which pictures are wanted
     complete = True
-    for job, error in replay(folder, tracking_uri):
+    runs: dict[str, str] = {}
+    for job, error in replay(folder, tracking_uri, runs):
         complete = complete and error is None
         if error is None:
             click.echo(f"uploaded  {job}")
         else:
-            why = f"{error}" if isinstance(error, FileError) else type(error).__name__
-            click.secho(f"waits     {job}: {why}", fg="yellow")
+            click.secho(f"waits     {job}: {describe_failure(error)}", fg="yellow")
+    remove_empty(folder)
+    for run_id, uri in runs.items():
+        show_latest(uri, run_id)
+        click.echo(f"run {run_id} of {without_secret(uri)} holds them")
     for job in list_incomplete(folder):
         complete = False
         click.secho(f"partial   {job}: its training was killed while it wrote this, or still does", fg="yellow")
@@ -295,7 +307,7 @@ def install(experiment: str, tracking_uri: str | None) -> None:
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.errors import TrackingError
-    from lightning_ifa.tracking.job import require_answer
+    from lightning_ifa.tracking.failures import require_answer
     from lightning_ifa.tracking.saved_view import install_view
 
     _quiet_client()

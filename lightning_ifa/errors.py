@@ -13,7 +13,8 @@
     ├── StrategyError   the trainer's strategy: one that leaves no rank with whole parameters
     ├── InterruptedAnalysisError    the process was told to end while it analysed
     ├── TrackingError   the tracking run or its store
-    │   └── RunGoneError    a run that is unknown or deleted
+    │   ├── RunGoneError    a run that is unknown or deleted
+    │   └── FilesLeftError  a store that took everything but the files
     ├── PolicyError     the gate's policy: not YAML, unknown key, limit that is no number
     └── UndecidableError    the gate could not decide: server unreachable, unknown version, alias moved meanwhile
 
@@ -72,6 +73,10 @@ class TrackingError(IFAError):
 
 class RunGoneError(TrackingError):
     """The tracking run is unknown or deleted."""
+
+
+class FilesLeftError(TrackingError):
+    """The files could not be stored; whatever else belongs to them was."""
 
 
 class PolicyError(IFAError):

@@ -117,9 +117,12 @@ class TrainingOptions(_Options):
     run_id: str | None = None
     tracking_uri: str | None = None
     install_view: bool = True
+    log_models: Literal["best", "all"] | None = None
 
     def __post_init__(self) -> None:
         _require_integer(self, "every_n_epochs", 1)
+        if self.log_models is not None:
+            _require_name(self, "log_models", ("best", "all"), "None")
         _require(self, "max_overhead", _is_share, "a share of the training time, as 0.05")
         _require(self, "train_dataloader", lambda value: value is None or hasattr(value, "dataset"), "a DataLoader")
         _require_name(self, "on_error", ("warn", "raise"))

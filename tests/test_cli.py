@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from registries import FAMILIES, Store, sound_metrics
@@ -87,7 +89,7 @@ def test_a_faulty_policy_is_two_and_names_the_line(registered, tmp_path):
     line = policy.read_text().splitlines().index("    abvoe: 0.5") + 1
     result = gate(registered, 1, policy=str(policy))
     assert result.exit_code == 2
-    assert f"line {line}: checks.0.abvoe" in result.output
+    assert f"line {line}: checks.0: unknown key; did you mean 'above'?" in result.output
 
 
 @pytest.mark.parametrize("alias", ["", " ", "latest", "v1", "a b", "a\n"])
@@ -108,9 +110,10 @@ def test_a_result_that_cannot_be_written_is_two_before_anything_is_written(regis
 
 def test_no_old_result_stays(registered, tmp_path):
     file = tmp_path / "verdict.json"
-    file.write_text('{"verdict": "pass"}')
-    assert gate(registered, 99, "--json", str(file)).exit_code == 2
-    assert json.loads(file.read_text())["verdict"] == "undecided"
+    for wrong in ([], ["--to", "protected"], ["--recompute"], ["--promote", "latest"]):
+        file.write_text('{"verdict": "pass"}')
+        assert gate(registered, 99, *wrong, "--json", str(file)).exit_code == 2
+        assert json.loads(file.read_text())["verdict"] == "undecided"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError, BrokenPipeError(errno.EPIPE, "x"), RecursionError])
@@ -220,3 +223,25 @@ def test_view_is_saved_in_an_experiment_that_exists(registered):
     missing = run("view", "install", "nowhere", "--tracking-uri", registered.uri)
     assert missing.exit_code == 2
     assert "there is no experiment 'nowhere'" in missing.output
+
+
+def test_what_can_be_refused_is_refused_before_the_work(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "x.ckpt")
+    (tmp_path / "file").write_text("")
+    work = ["--model", "work:net", "--data", "work:data"]  # which would be told as missing, if it began
+    check = ["analyze", "--checkpoint", str(tmp_path / "x.ckpt"), *work]
+    wrong = {
+        "is not": ["analyze", "--checkpoint", "/etc/passwd", *work],
+        "nothing can be written": [*check, "--output", str(tmp_path / "file" / "below")],
+        "f" * 32: [*check, "--run-id", "f" * 32, "--tracking-uri", registered.uri],
+        "nothing was changed": ["view", "install", "x", "--tracking-uri", DEAD],
+    }
+    for told, arguments in wrong.items():
+        began = time.monotonic()
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert told in result.output
+        assert "work" not in result.output
+        assert "Traceback" not in result.output
+        assert time.monotonic() - began < 20

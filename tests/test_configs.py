@@ -49,6 +49,8 @@ def _examples(monkeypatch):
 @pytest.mark.parametrize("runner", ["run_example", "run_command"])
 @pytest.mark.parametrize("config", ["mnist.yaml"])
 def test_config(config, runner, store, request):
+    if runner == "run_command":
+        request.getfixturevalue("no_pictures")  # the example draws them
     short = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1", "--trainer.limit_train_batches=4"]
     # MLflow keeps a relative store of an earlier test open
     own = [

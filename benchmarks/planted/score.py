@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from benchmarks.planted.train import TABLE_ROWS, extract, load_net, splits
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.image_properties import BACKGROUND, has_background, image_properties
 from lightning_ifa.data.regions import Regions
+from lightning_ifa.data.thumbnails import thumbnails
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.confounding import confounding
-from lightning_ifa.indicators.outliers import label_margins, outliers
+from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.outliers import Outliers
 from lightning_ifa.indicators.overfitting import overfitting
 from lightning_ifa.interventions.region_swaps import swap_outside, swap_parts
 from lightning_ifa.interventions.swaps import Swaps
@@ -35,13 +37,12 @@ from lightning_ifa.statistics.confounder_candidates import (
     find_candidates,
     swap_candidates,
 )
-from lightning_ifa.statistics.duplicates import DuplicateInput, find_duplicates
 from lightning_ifa.statistics.generalization_gap import SplitSample, margin
 from lightning_ifa.statistics.localization import localize
-from lightning_ifa.statistics.neighbour_outliers import OutlierInput, outlier_kinds, outlier_scores
 from lightning_ifa.statistics.subpopulations import subpopulations
 
 SIZES = (50, 100, 200, 500, 1000)
+SCORES = {"outlier": "score", "label": "label_score"}
 Row = dict[str, Any]
 
 
@@ -70,6 +71,12 @@ class Run:
     def _properties(self, split: str) -> pd.DataFrame:
         measured = image_properties(self.parts[split].images[:TABLE_ROWS])
         return pd.DataFrame({name: values.numpy() for name, values in measured.items()})
+
+    def with_images(self, split: str) -> FeatureTable:
+        """The table with what is measured on the inputs themselves, as an analysis has it."""
+        small = thumbnails(self.parts[split].images[:TABLE_ROWS])
+        images = None if small is None else small.numpy()
+        return replace(self.tables[split], properties=self.properties[split], thumbnails=images)
 
     def swaps(self) -> Swaps:
         """Made once, kept beside the tables."""
@@ -215,47 +222,33 @@ def _parts(candidates: list[ConfounderCandidate]) -> Row:
 
 
 def score_outliers(run: Run) -> Iterator[Row]:
-    samples = {
-        split: OutlierInput(
-            t.activations,
-            t.contributions,
-            run.properties[split].to_numpy(np.float64),
-            label_margins(t, t.targets),
-            t.targets,
-        )
-        for split, t in run.tables.items()
-    }
-    tables = run.tables
+    """The samples ranked by both scores, what is flagged, the copies found."""
     for n in SIZES:
-        cut = {split: OutlierInput(*(values[:n] for values in s)) for split, s in samples.items()}
-        scores, seconds = timed(outlier_scores, cut["validation"], cut["train"])
-        copies = [
-            DuplicateInput(tables[s].fingerprints[:n], tables[s].activations[:n], tables[s].cams[:n])
-            for s in ("validation", "train")
-        ]
-        duplicates, more = timed(find_duplicates, *copies)
-        planted = run.kinds["validation"][:n]
-        told = outlier_kinds(scores)
-        clean, found = planted == "", outliers(scores, duplicates)
-        noisy = run.condition.label_noise > 0
+        tables = {split: run.with_images(split).take(np.arange(min(n, len(t)))) for split, t in run.tables.items()}
+        found, seconds = timed(Outliers().assess, AnalysisContext(tables))
+        rows = found.tables["samples"]
+        rows = rows[rows["split"] == "validation"]
+        planted, told, copied = run.kinds["validation"][:n], rows["kind"].to_numpy(), rows["duplicate_of"] != ""
+        clean, noisy = planted == "", run.condition.label_noise > 0
         measured: Row = {
-            "flagged_clean": float((told[clean] != "").mean()),
-            "duplicate_clean": float((duplicates.match[clean] >= 0).mean()),
+            "flagged_clean": float(((told != "") & ~copied)[clean].mean()),
+            "duplicate_clean": float(copied[clean].mean()),
         }
         if run.condition.outliers:
             bad = np.isin(planted, ["mislabelled", "corrupted", "foreign"])
-            score = np.nan_to_num(scores.score, nan=-9)
+            scores = {name: rows[column].fillna(-9).to_numpy() for name, column in SCORES.items()}
             for kind in sorted(set(planted[bad])):
-                rows = (planted == kind) | ~bad
-                measured[f"ap_{kind}"] = average_precision_score(planted[rows] == kind, score[rows])
+                others = (planted == kind) | ~bad
+                score = scores["label" if kind == "mislabelled" else "outlier"]
+                measured[f"ap_{kind}"] = average_precision_score(planted[others] == kind, score[others])
                 measured[f"told_{kind}"] = float((told[planted == kind] == kind).mean())
             if bad.any():
-                measured["ap_all"] = average_precision_score(bad, score)
+                measured["ap_all"] = average_precision_score(bad, scores["outlier"])
                 measured["flagged_bad"] = float((told[bad] != "").mean())
             for kind in sorted({"duplicate", "near"} & set(planted)):
-                measured[f"found_{kind}"] = float((duplicates.match[planted == kind] >= 0).mean())
+                measured[f"found_{kind}"] = float(copied[planted == kind].mean())
         fault = run.condition.fault == "outliers" or noisy
-        yield run.row("outliers", "noisy" if noisy else "plain", fault, n, found, seconds + more, **measured)
+        yield run.row("outliers", "noisy" if noisy else "plain", fault, n, found, seconds, **measured)
 
 
 def score_subpopulations(run: Run) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Judge every network of the folder at every checkpoint: false alarms, clean samples flagged, wrong labels found.
+"""Judge every network of the folder at every checkpoint by the default analysis and by the gate's default policy.
 
 ``COLUMNS`` holds what is measured of one network at one checkpoint; another column is one more function.
 """
@@ -14,13 +14,17 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.planted.tables import to_markdown
 from benchmarks.real.train import CHECKPOINTS, Training, load_net, load_training
 from lightning_ifa.analysis import analyze
+from lightning_ifa.gate.decide import decide
+from lightning_ifa.gate.model_metrics import ModelMetrics
+from lightning_ifa.gate.policy import Policy, load_policy
 from lightning_ifa.indicators.outliers import label_margins
 from lightning_ifa.report.feature_report import FeatureReport
 
 MOST_ROWS = 1024
+POLICY = Path(__file__).parents[2] / "configs" / "gate.yaml"
+FOUND = "judged.csv"
 
 
 class Judged(NamedTuple):
@@ -30,9 +34,20 @@ class Judged(NamedTuple):
     wrong: np.ndarray
 
 
-def alarms(judged: Judged) -> dict[str, Any]:
-    """Tell whether each family alarms."""
-    return {f"alarm {name}": name in judged.report.alarms for name in judged.report.findings}
+def families(judged: Judged) -> dict[str, Any]:
+    """Tell whether each family alarms, cannot be told, or could only have found what lies above its own limit."""
+    found: dict[str, Any] = {}
+    for name, finding in judged.report.findings.items():
+        found |= {f"alarm {name}": bool(finding.alarm), f"undecided {name}": bool(finding.undecided)}
+        found |= {f"score {name}": finding.score, f"z {name}": finding.z, f"detectable {name}": finding.detectable}
+    return found
+
+
+def verdicts(judged: Judged) -> dict[str, Any]:
+    """Tell whether the default policy passes the model, as it is and where it accepts what cannot be told."""
+    policy, numbers = load_policy(POLICY), ModelMetrics("a model", "a model", metrics=judged.report.metrics)
+    accepting = Policy.model_validate(policy.model_dump() | {"undecided": "accept"})
+    return {"passes": decide(policy, numbers, None).passed, "passes accepting": decide(accepting, numbers, None).passed}
 
 
 def samples(judged: Judged) -> dict[str, Any]:
@@ -41,6 +56,7 @@ def samples(judged: Judged) -> dict[str, Any]:
     rows = rows[rows["split"] == "validation"]
     kinds, wrong = rows["kind"].to_numpy(), judged.wrong
     found: dict[str, Any] = {"clean flagged": float(((kinds != "") & (rows["duplicate_of"] == "") & ~wrong).mean())}
+    found["accuracy"] = float(judged.report.tables["validation"].correct.mean())
     if wrong.any():
         table, called = judged.report.tables["validation"], kinds == "mislabelled"
         found |= {
@@ -53,45 +69,45 @@ def samples(judged: Judged) -> dict[str, Any]:
     return found
 
 
-COLUMNS: tuple[Callable[[Judged], dict[str, Any]], ...] = (alarms, samples)
+COLUMNS: tuple[Callable[[Judged], dict[str, Any]], ...] = (families, verdicts, samples)
 
 
-def judge(trainings: Iterator[Training], root: Path, folder: Path) -> pd.DataFrame:
-    """Judge what has been trained, one row a network and checkpoint."""
-    found = []
+def judge(trainings: Iterator[Training], root: Path, folder: Path) -> None:
+    """Judge what has been trained and not been judged yet, one row a checkpoint, into each network's own folder."""
     for training in trainings:
-        if not (folder / training.name / "accuracy.json").exists():
+        target = folder / training.name
+        if not (target / "accuracy.json").exists() or (target / FOUND).exists():
             continue
-        parts, wrong = load_training(training, root)
-        loaders = [
-            DataLoader(TensorDataset(parts[split].images[:MOST_ROWS], parts[split].labels[:MOST_ROWS]), batch_size=128)
-            for split in ("validation", "train")
-        ]
-        for checkpoint in range(CHECKPOINTS):
-            report = analyze(load_net(training, parts, folder, checkpoint), *loaders)
-            planted = wrong["validation"].numpy()[report.tables["validation"].indices]
-            row = {
-                "task": training.task.name, "purpose": training.task.purpose, "head": training.head,
-                "planted": training.noise, "checkpoint": checkpoint,
-            }  # fmt: skip
-            for column in COLUMNS:
-                row |= column(Judged(report, planted))
-            found.append(row)
+        judge_network(training, root, folder).to_csv(target / FOUND, index=False)
+        print(f"judged {training.name}", flush=True)
+
+
+def judge_network(training: Training, root: Path, folder: Path) -> pd.DataFrame:
+    """Judge a network at each of its checkpoints; where wrong labels or faults are planted, at the last one."""
+    parts, wrong = load_training(training, root)
+    loaders = [
+        DataLoader(TensorDataset(parts[split].images[:MOST_ROWS], parts[split].labels[:MOST_ROWS]), batch_size=128)
+        for split in ("validation", "train")
+    ]
+    sound, found = not training.fault and not training.noise, []
+    for checkpoint in range(0 if sound else CHECKPOINTS - 1, CHECKPOINTS):
+        report = analyze(load_net(training, parts, folder, checkpoint), *loaders)
+        judged = Judged(report, wrong["validation"].numpy()[report.tables["validation"].indices])
+        row: dict[str, Any] = {"checkpoint": checkpoint}
+        for column in COLUMNS:
+            row |= column(judged)
+        found.append(row)
     return pd.DataFrame(found)
 
 
-def tables(rows: pd.DataFrame) -> str:
-    """Write one table of the sound networks and one of the planted labels, each by task and head, as Markdown."""
-    keys = ["purpose", "task", "head"]
-    sound = rows[rows["planted"] == 0].groupby(keys, sort=False)
-    names = [name for name in rows if name.startswith("alarm ")]
-    first = sound.agg({**dict.fromkeys(names, "sum"), "clean flagged": "mean", "checkpoint": "size"})
-    parts = [first.rename(columns={"checkpoint": "judged"}).reset_index()]
-    noisy = rows[rows["planted"] > 0].groupby([*keys, "planted"], sort=False)
-    if len(noisy):
-        second = noisy[["called", "called and wrong", "wrong"]].sum()
-        second["precision"] = second["called and wrong"] / second["called"]
-        second["recall"] = second["called and wrong"] / second["wrong"]
-        second = second.join(noisy[["AP label_score", "AP margin", "alarm outliers"]].mean())
-        parts.append(second.reset_index())
-    return "\n\n".join(to_markdown(part) for part in parts)
+def read_judged(trainings: Iterator[Training], folder: Path) -> pd.DataFrame:
+    """Give every row that has been judged, with what was trained."""
+    parts = []
+    for training in trainings:
+        path = folder / training.name / FOUND
+        if path.exists():
+            fault = training.fault or ("mislabelled" if training.noise else "")
+            of = {"task": training.task.name, "purpose": training.task.purpose, "real": bool(training.task.source)}
+            of |= {"head": training.head, "seed": training.seed, "planted": training.noise, "fault": fault}
+            parts.append(pd.read_csv(path).assign(**of))
+    return pd.concat(parts, ignore_index=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.real.faults import plant_fault, plant_noise
 from benchmarks.real.tasks import Part, Task, load_task
 
 BATCH = 50
@@ -28,17 +29,24 @@ class Training:
         seed: Of the split, of the weights and of the order.
         head: ``"pool"``, or ``"mlp"`` on flattened maps.
         noise: Share of wrong labels planted in both splits.
+        fault: One of ``FAULTS``, or empty.
     """
 
     task: Task
     seed: int
     head: str = "pool"
     noise: float = 0.0
+    fault: str = ""
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.task.name}-{self.head}-{self.noise:g}-{self.seed}"
+        return f"{self.task.name}-{self.head}-{self.fault or format(self.noise, 'g')}-{self.seed}"
+
+    @property
+    def epochs(self) -> int:
+        """Over its training set; an overfitted network sees its few samples often."""
+        return self.task.epochs * 10 if self.fault == "overfitted" else self.task.epochs
 
 
 class Net(nn.Module):
@@ -67,15 +75,6 @@ class Net(nn.Module):
         return self.head(maps.flatten(2).mean(2) if self.pool else maps)
 
 
-def plant_noise(part: Part, share: float, seed: int, classes: int) -> tuple[Part, Tensor]:
-    """Change a share of the labels to another class; give the part and which labels are wrong, ``(n,)`` bool."""
-    generator = torch.Generator().manual_seed(seed)
-    wrong = torch.rand(len(part.labels), generator=generator) < share
-    offset = torch.randint(1, classes, part.labels.shape, generator=generator)
-    labels = torch.where(wrong, (part.labels + offset) % classes, part.labels)
-    return Part(part.images, labels, part.index), wrong
-
-
 def load_training(training: Training, root: Path) -> tuple[dict[str, Part], dict[str, Tensor]]:
     """Give both splits and the test split as trained on, and which of their labels are wrong."""
     parts = load_task(training.task, root, training.seed)
@@ -84,6 +83,8 @@ def load_training(training: Training, root: Path) -> tuple[dict[str, Part], dict
     if training.noise:
         for number, split in enumerate(("train", "validation")):
             parts[split], wrong[split] = plant_noise(parts[split], training.noise, training.seed * 2 + number, classes)
+    if training.fault:
+        parts = plant_fault(parts, training.fault, training.seed, classes)
     return parts, wrong
 
 
@@ -102,24 +103,25 @@ def train(training: Training, root: Path, folder: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     parts, _ = load_training(training, root)
     net, data = build(training, parts), parts["train"]
-    steps = training.task.epochs * (len(data.labels) // BATCH)
+    steps = training.epochs * (len(data.labels) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), 0.01, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=max(steps, 2))
     accuracy = []
-    for epoch in range(training.task.epochs):
+    for epoch in range(training.epochs):
         net.train()
         for rows in torch.randperm(len(data.labels)).split(BATCH):
             if len(rows) < BATCH:
                 continue
             x = data.images[rows]
-            flipped = torch.rand(len(rows)) < 0.5 if "digits" not in training.task.name else torch.zeros(len(rows)) > 0
+            plain = "digits" in training.task.name or training.fault
+            flipped = torch.zeros(len(rows)) > 0 if plain else torch.rand(len(rows)) < 0.5
             x = torch.where(flipped.reshape(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
             loss = cross_entropy(net(x), data.labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        if (epoch + 1) % (training.task.epochs // CHECKPOINTS) == 0:
+        if (epoch + 1) % (training.epochs // CHECKPOINTS) == 0:
             torch.save(net.state_dict(), target / f"checkpoint-{len(accuracy)}.pt")
             accuracy.append({split: score(net, part) for split, part in parts.items()})
     (target / "accuracy.json").write_text(json.dumps(accuracy))  # last: complete

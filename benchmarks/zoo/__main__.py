@@ -1,81 +1,94 @@
-"""Print, for every architecture, the layer and the grid that are found, and how far the numbers are from autograd's."""
+"""Print, for every architecture, the layer and the grid that are found, and how far the numbers are from the peers'.
+
+scripts/zoo-env                                                 # makes .zoo
+.zoo/bin/python -m benchmarks.zoo                               # everything, about half an hour on one core
+.zoo/bin/python -m benchmarks.zoo --libraries timm --only vit_tiny
+.zoo/bin/python -m benchmarks.zoo --libraries timm >> zoo.md; .zoo/bin/python -m benchmarks.zoo --summary zoo.md
+
+Weights are random. "as expected" is a refusal that the table names. Differences are those of gradient times activation
+from plain autograd, pytorch-grad-cam and captum, as a share of the largest value. "astray" is how many cells of the map
+lie between a change of the input and where the activation moves most. "completeness" is the share of the spread of a
+score that the contributions account for, of inputs with a painted box.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import torch
 
 from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.measures import activation_of, cells_astray, completeness_of, differences
 from lightning_ifa.errors import IFAError
-from lightning_ifa.model.activation_capture import ActivationCapture
 from lightning_ifa.model.layer_search import find_layer
-from lightning_ifa.model.outputs import output_tensor
-from lightning_ifa.model.target_layer import TargetLayer, first_output
 
-LIBRARIES = ("transformers", "monai")
+LIBRARIES = ("torchvision", "timm", "smp", "transformers", "monai")
+COLUMNS = (
+    "library", "model", "verdict", "layer and grid", "reason", "autograd", "grad-cam", "captum", "completeness",
+    "astray", "CPU s",
+)  # fmt: skip
 
 
 def judge(entry: Entry) -> list[str]:
     """Give one row of the table."""
     torch.manual_seed(0)
-    model, x = entry.build().eval(), torch.randn(entry.shape)
+    model = entry.build().eval()
+    x = torch.randn(entry.shape)
     start = time.process_time()
     try:
         target = find_layer(model, x).target
         seconds = time.process_time() - start
-        A, difference = compare_with_autograd(model, target, x)
+        apart = differences(model, target, x)
+        complete = completeness_of(model, target, entry.shape)
+        grid = tuple(activation_of(model, target, x).shape[2:])
     except IFAError as error:
-        return [
-            entry.name,
-            "refused",
-            str(entry.layer),
-            f"as expected: {entry.reason}" if entry.layer is None else str(error),
-        ]
-    grid = tuple(A.shape[2:])
-    verdict = (
-        "ok" if (target.name, grid) == (entry.layer, entry.grid) else f"WRONG, expected {entry.layer} {entry.grid}"
-    )
-    return [entry.name, verdict, f"{target.name} {grid}", entry.reason, f"{difference:.0e}", f"{seconds:.1f}"]
+        verdict = "as expected" if entry.layer is None else "refused"
+        return [entry.name, verdict, "-", f"{entry.reason}: {error}" if entry.layer is None else str(error), *"-" * 6]
+    is_right = (target.name, grid) == (entry.layer, entry.grid)
+    verdict = "ok" if is_right else f"WRONG, expected {entry.layer} {entry.grid}"
+    astray = cells_astray(model, target, x)
+    numbers = [*(f"{value:.0e}" for value in apart.values()), f"{complete:.3f}", f"{astray:.0f}", f"{seconds:.1f}"]
+    return [entry.name, verdict, f"{target.name} {grid}", entry.reason, *numbers]
 
 
-def compare_with_autograd(model: torch.nn.Module, target: TargetLayer, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Give the activation at the layer, and the largest difference of gradient times activation, as a share."""
-    with ActivationCapture(model, target) as capture:
-        A, G = capture.gradient(output_tensor(capture.forward(x))[:, 0])
-    if target.function is not None:
-        return A, float("nan")
-    kept: list[torch.Tensor] = []
-    calls: list[int] = []
-
-    def keep(module: object, args: object, output: object) -> None:
-        calls.append(len(calls))
-        if target.is_at(calls[-1]):
-            tensor = first_output(output)
-            tensor.retain_grad()
-            kept.append(tensor)
-
-    handle = target.module.register_forward_hook(keep)
-    output_tensor(model(x.clone().requires_grad_()))[:, 0].sum().backward()
-    handle.remove()
-    gradient = kept[0].grad
-    assert gradient is not None
-    expected = target.read(kept[0].detach()) * target.read(gradient)
-    return A, float((A * G - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+def summarize(lines: list[str]) -> str:
+    """Count the verdicts of printed rows."""
+    rows = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
+    rows = [row for row in rows if row[0] in LIBRARIES]
+    counts = {name: sum(row[2].startswith(name) for row in rows) for name in ("ok", "as expected", "refused", "WRONG")}
+    largest = {}
+    for number, name in enumerate(COLUMNS):
+        if name in ("autograd", "grad-cam", "captum"):
+            values = [float(row[number]) for row in rows if row[number] not in ("-", "nan")]
+            largest[name] = f"{max(values, default=0):.0e} ({len(values)} models)"
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{len(rows)} models: {told}; largest difference " + ", ".join(f"{k} {v}" for k, v in largest.items())
 
 
 def main() -> None:
-    """Print the table; names of architectures choose among them."""
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    parser.add_argument("--only", nargs="+", help="names of models")
+    parser.add_argument("--skip", nargs="+", default=[], help="names of models to leave out")
+    parser.add_argument("--summary", type=Path, help="count the verdicts of a table that was printed before")
+    given = parser.parse_args()
+    if given.summary:
+        print(summarize(given.summary.read_text().splitlines()))
+        return
     warnings.simplefilter("ignore")
-    print("| library | model | verdict | layer and grid | reason | difference | CPU s |\n|" + " --- |" * 7)
-    for library in LIBRARIES:
+    lines = []
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
+    for library in given.libraries:
         for entry in import_module(f"benchmarks.zoo.{library}_models").ENTRIES:
-            if len(sys.argv) > 1 and entry.name not in sys.argv[1:]:
-                continue
-            print("| " + " | ".join([library, *judge(entry)]) + " |", flush=True)
+            if (not given.only or entry.name in given.only) and entry.name not in given.skip:
+                lines.append("| " + " | ".join([library, *judge(entry)]) + " |")
+                print(lines[-1], flush=True)
+    print("\n" + summarize(lines))
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ def seal(uri: str, name: str, experiment: str, model: str | None = None) -> str:
     client = MlflowClient()
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
-    run = client.create_run(experiment_id, run_name=f"sealed {uri}").info.run_id
-    logged = client.create_logged_model(experiment_id, "model", run, {"ifa.sealed_from": uri})
     with tempfile.TemporaryDirectory() as folder:
         files = download_artifacts(uri, dst_path=folder)
-        if model:
+        if model:  # what cannot be sealed is refused before anything is written
             module, files = load_weights_only(files, model), f"{folder}/own"
             mlflow.pytorch.save_model(module, files, pip_requirements=["torch"], serialization_format="pickle")
+        run = client.create_run(experiment_id, run_name=f"sealed {uri}").info.run_id
+        logged = client.create_logged_model(experiment_id, "model", run, {"ifa.sealed_from": uri})
         client.log_model_artifacts(logged.model_id, files)
     client.finalize_logged_model(logged.model_id, "READY")
     client.set_terminated(run)

@@ -31,13 +31,14 @@ def scorecam(A: Tensor, G: Tensor, rescore: Rescore) -> Tensor:
     Raises:
         LayerError: The layer has another number of spatial axes than the input, so it cannot mask it.
     """
-    space = tuple(rescore.x.shape[2:])
+    pictures = rescore.pictures
+    space = tuple(pictures.shape[2:])
     if len(space) != A.dim() - 2 or len(space) not in LINEAR:
         raise LayerError(
-            f"Score-CAM masks the input with the layer's maps, but the input {tuple(rescore.x.shape)} and the "
+            f"Score-CAM masks the input with the layer's maps, but the input {tuple(pictures.shape)} and the "
             f"activation {tuple(A.shape)} have different spatial axes; use a method without masks, as ablationcam"
         )
-    masked = (rescore.x * _mask(A[:, [k]], space).to(rescore.x) for k in range(A.shape[1]))
+    masked = (pictures * _mask(A[:, [k]], space).to(rescore.x) for k in range(A.shape[1]))
     weights = torch.softmax(rescore.inputs(masked), dim=1)
     return weights.reshape(*A.shape[:2], *[1] * len(space))
 

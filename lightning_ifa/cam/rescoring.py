@@ -47,11 +47,16 @@ class Rescore:
         self._capture, self._read, self._context, self._captures = capture, read, context, [capture, *others]
         self.x, self.score = x, score
 
+    @property
+    def pictures(self) -> Tensor:
+        """Inputs as ``(n, channels, *space)``, the space being the axes that the maps follow."""
+        return self._capture.target.as_picture(self.x)
+
     def inputs(self, versions: Iterable[Tensor]) -> Tensor:
         """Score changed inputs.
 
         Args:
-            versions: r tensors ``(n, ...)``, made one at a time; several of them share a forward pass.
+            versions: r tensors in the form of ``pictures``, made one at a time; several of them share a forward pass.
 
         Returns:
             Shape ``(n, r)``.
@@ -86,7 +91,8 @@ class Rescore:
             found.append(scores.detach().reshape(len(group), n))
         return torch.cat(found).T
 
-    def _run(self, x: Tensor) -> Any:
+    def _run(self, pictures: Tensor) -> Any:
+        x = self._capture.target.from_picture(pictures, self.x)
         return run_forward(self._capture.model, x, self._capture.state)
 
     def _repeated(self, version: Tensor) -> Tensor:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from lightning_ifa.errors import MetadataError
+from lightning_ifa.data.untrusted_files import read_table
+from lightning_ifa.errors import FileError, MetadataError
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+LONGEST_HEADER = 2_000_000  # characters; far less than so many columns would take
+MOST_COLUMNS = 10_000
+"""Columns of a file at most; one with more has a table on its side, or was made to keep a reader busy."""
 
 YOURSELF = 'or read it yourself and pass {"train": frame, "validation": frame}'
 
@@ -27,28 +36,46 @@ def read_metadata_file(path: Path) -> dict[str, pd.DataFrame]:
     Raises:
         MetadataError: The file is of another form; the message says of which, and what would do.
     """
+    with _metadata_errors(path):
+        content = _read(path)
+        is_parquet = content.startswith(b"PAR1") or path.suffix == ".parquet"
+        table = _parse_parquet(path, content) if is_parquet else _parse_csv(path, _decode(path, content))
+        if not len(table):
+            raise MetadataError(f"metadata file {path} has a header and no rows")
+        _require_key(path, table)
+        return {str(split): rows.drop(columns="split").set_index("index") for split, rows in table.groupby("split")}
+
+
+@contextmanager
+def _metadata_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises on strange content into one error that names the file."""
     try:
-        content = path.read_bytes()
+        yield
+    except MetadataError:
+        raise
+    except Exception as error:  # pandas, pyarrow and csv have errors of many kinds
+        raise MetadataError(f"metadata file {path} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise MetadataError(f"metadata file {path} cannot be read: it is no file")  # of a pipe there is no end
+        return path.read_bytes()
     except OSError as error:
         raise MetadataError(f"metadata file {path} cannot be read: {error.strerror or error}") from error
-    is_parquet = content.startswith(b"PAR1") or path.suffix == ".parquet"
-    table = _parse_parquet(path) if is_parquet else _parse_csv(path, _decode(path, content))
-    if not len(table):
-        raise MetadataError(f"metadata file {path} has a header and no rows")
-    _require_key(path, table)
-    return {str(split): rows.drop(columns="split").set_index("index") for split, rows in table.groupby("split")}
 
 
-def _parse_parquet(path: Path) -> pd.DataFrame:
+def _parse_parquet(path: Path, content: bytes) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path)
-    except Exception as error:  # pyarrow has many errors, not all of one kind
+        table = read_table(content, path)
+    except FileError as error:
         raise MetadataError(f"metadata file {path} cannot be read as Parquet: {error}") from error
     return table.reset_index() if "index" not in table.columns and table.index.name == "index" else table
 
 
 def _decode(path: Path, content: bytes) -> str:
-    if not content.strip():
+    if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise MetadataError(f"metadata file {path} is empty")
     if content.startswith(b"PK\x03\x04") or path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise MetadataError(
@@ -71,13 +98,13 @@ def _decode(path: Path, content: bytes) -> str:
 
 
 def _parse_csv(path: Path, text: str) -> pd.DataFrame:
-    first = text.lstrip("\r\n").splitlines()[0]
+    first = text.lstrip("\r\n").splitlines()[0][:LONGEST_HEADER]
     names = [name.strip() for name in next(csv.reader([first]), [])]
     _require_commas(path, first, names)
     _require_names(path, names)
     try:
         return pd.read_csv(io.StringIO(text), low_memory=False, index_col=False)
-    except Exception as error:  # the parser has errors of several kinds
+    except (ValueError, OverflowError) as error:  # the parser's own are such
         raise MetadataError(f"metadata file {path} cannot be read as CSV: {error}") from error
 
 
@@ -99,7 +126,9 @@ def _require_names(path: Path, names: list[str]) -> None:
             f"metadata file {path} has a column without a name (its column {names.index('') + 1}), as "
             "DataFrame.to_csv(path) writes for the row numbers; name it, or save with index=False"
         )
-    repeated = [name for place, name in enumerate(names) if name in names[:place]]
+    if len(names) > MOST_COLUMNS:
+        raise MetadataError(f"metadata file {path} has {len(names):,} columns; at most {MOST_COLUMNS:,} are read")
+    repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise MetadataError(f"metadata file {path} has two columns of the name {repeated[0]!r}; rename one")
 

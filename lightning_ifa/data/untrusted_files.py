@@ -73,8 +73,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     with file_errors(path, "a readable file of arrays (.npz)"):
         size = require_regular(path)
         with zipfile.ZipFile(path) as archive:
-            _require_memory(path, sum(member.file_size for member in archive.infolist()), size)
-            _require_memory(path, sum(_array_bytes(archive, member) for member in archive.infolist()), size)
+            require_memory(path, sum(member.file_size for member in archive.infolist()), size)
+            require_memory(path, sum(_array_bytes(archive, member) for member in archive.infolist()), size)
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
@@ -95,7 +95,7 @@ def read_table(content: Path | bytes, name: Path) -> pd.DataFrame:
         with pq.ParquetFile(source) as file:
             about = file.metadata
             packed = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-            _require_memory(name, max(packed, about.num_rows * about.num_columns * CELL), size)
+            require_memory(name, max(packed, about.num_rows * about.num_columns * CELL), size)
             frame: pd.DataFrame = file.read(use_threads=False).to_pandas()
         return frame
 
@@ -113,6 +113,23 @@ def require_regular(path: Path, most: float = math.inf) -> int:
     if found.st_size > most:
         raise FileError(f"{path} has {found.st_size:,} bytes; at most {most:,.0f} are read")
     return found.st_size
+
+
+def require_memory(path: Path, needed: int, size: int) -> None:
+    """Make sure that a file's size explains what it would unpack to.
+
+    Args:
+        path: The file, for the error.
+        needed: Bytes that it would unpack to.
+        size: Bytes that it has.
+
+    Raises:
+        FileError: It would unpack to more than ``FREE`` bytes and ``RATIO`` for each of its own.
+    """
+    if needed > FREE + RATIO * size:
+        raise FileError(
+            f"{path} has {size:,} bytes and would unpack to {needed:,}; more than {FREE + RATIO * size:,} is not read"
+        )
 
 
 def require_folder(folder: Path, create: bool = True) -> None:
@@ -149,10 +166,3 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     return shape, dtype
-
-
-def _require_memory(path: Path, needed: int, size: int) -> None:
-    if needed > FREE + RATIO * size:
-        raise FileError(
-            f"{path} has {size:,} bytes and would unpack to {needed:,}; more than {FREE + RATIO * size:,} is not read"
-        )

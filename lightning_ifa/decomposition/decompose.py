@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from lightning_ifa.errors import DataError, OutputError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.context import importance_mask
 from lightning_ifa.interventions.reduction import store_activations
+from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.head import Head, Scope
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.report.result import AnalysisResult
@@ -76,6 +76,7 @@ def decompose(
     *,
     task: str | ScoreFunction | None = None,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     shares: Sequence[float] = SHARES,
     modes: Sequence[str] = ("difference", "reverse"),
     draws: int = DRAWS,
@@ -93,6 +94,7 @@ def decompose(
         report: The report, which names the layer, the samples and the classes.
         task: The task function, if the report was made with one.
         batch_fn: Function that takes a batch apart, as given to ``analyze``.
+        forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         shares: Shares of the features that are kept, rising, in (0, 1].
         modes: Rankings to try besides the random control; see ``statistics.importance.MODES``.
         draws: Number of draws of the random control.
@@ -100,14 +102,21 @@ def decompose(
         seed: Seed of every random draw.
 
     Raises:
-        OutputError: The report was made with a task function, and it is not given.
+        OutputError: The report was made with a task function, and it is not given; or ``forward_fn`` gives the network
+            other inputs that its output depends on beside the layer.
         DataError: Model and loader are not the report's, or no sample is classified correctly.
     """
     table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:
         raise OutputError("the report was made with a task function; pass it as task=")
     extraction = FeatureExtractor(
-        model, table.layer, task or table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient
+        model,
+        table.layer,
+        task or table.task,
+        batch_fn=batch_fn,
+        seed=seed,
+        forward_fn=forward_fn,
+        gradient=table.gradient,
     )
     table = table.take(_rows_that_fit(table))
     ranked = train or table.take(np.arange(0, len(table), 2))
@@ -116,7 +125,12 @@ def decompose(
     with extraction.session():
         stored = store_activations(extraction, loader, table)
         probes = store_activations(extraction, loader, report.probes.table)
-        with Head(model, stored.layer, stored.x[:8].to(_device(model))) as head:
+        with extraction.calling(loader, table.indices[:8]) as few, Head(model, stored.layer, few) as head:
+            if forward_fn is not None and head.scope == "network":
+                raise OutputError(
+                    f'the network\'s output depends on its other inputs beside layer "{table.layer}", and they are not '
+                    "known for changed activations; decompose at a layer behind the point where the inputs are joined"
+                )
             trial = start_trial(head, stored, table, train)
             curves = selection_curves(
                 trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
@@ -167,7 +181,3 @@ def _rows_that_fit(table: FeatureTable) -> NDArray[np.int64]:
     a_sample = 8 * table.contributions.shape[1] * int(np.prod(table.cams.shape[1:]))
     count = max(min(len(table), MEMORY // a_sample), min(len(table), 4))
     return np.unique(np.linspace(0, len(table) - 1, count).astype(np.int64))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -58,6 +58,11 @@ def principal_features(
             [[] for _ in rows] if table.targets.dtype.kind == "f" else components.serves(table.explained),
             components.maps(contributions),
             table.sample_ids[rows],
-            stored.x[rows[:, :SHOWN]].float().numpy() if keep_images else None,
+            _pictures(stored, rows[:, :SHOWN]) if keep_images else None,
         )
     return found
+
+
+def _pictures(stored: StoredActivations, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    found = stored.layer.as_picture(stored.x[rows.ravel()]).float()
+    return np.asarray(found.numpy().reshape(*rows.shape, *found.shape[1:]))

@@ -19,6 +19,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import OutputError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.indicators.consistency import trustworthy
+from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.random_weights import fresh_weights
 from lightning_ifa.report.result import AnalysisResult
@@ -60,6 +61,7 @@ def check_maps(
     methods: Sequence[str | Method] = ONE_PASS,
     task: str | ScoreFunction | None = None,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> MapCheck:
@@ -79,6 +81,7 @@ def check_maps(
         methods: CAM methods; by default those that need no further forward pass.
         task: The task function, if the report was made with one.
         batch_fn: Function that takes a batch apart, as given to ``analyze``.
+        forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         samples: Largest number of samples; each is explained for each of the ten most frequent classes.
         seed: Seed of the fresh weights.
 
@@ -94,7 +97,13 @@ def check_maps(
     agreements, trust, randomised = [], [], []
     for layer in layers or (table.layer,):
         extraction = FeatureExtractor(
-            model, layer, task or table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient
+            model,
+            layer,
+            task or table.task,
+            batch_fn=batch_fn,
+            forward_fn=forward_fn,
+            seed=seed,
+            gradient=table.gradient,
         )
         found = _class_maps(extraction, loader, chosen.indices, classes, methods)
         own = _class_positions(chosen.explained, classes)

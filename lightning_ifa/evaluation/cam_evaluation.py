@@ -19,6 +19,7 @@ from lightning_ifa.data.sampling import reference_indices
 from lightning_ifa.evaluation.cam_check import MapCheck, check_maps
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.masking import MaskedRun, make_baseline, run_masked
+from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.statistics.faithfulness import (
     PROBABILITY,
@@ -108,6 +109,7 @@ def evaluate_maps(
     max_samples: int = 256,
     sanity_check: bool = True,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     seed: int = 0,
 ) -> MapEvaluation:
     """Measure how well a CAM method shows what the network looks at, as the IFA paper evaluates its maps.
@@ -130,6 +132,7 @@ def evaluate_maps(
         sanity_check: Whether to compare the maps' sums with the logits of the ten most frequent classes, and the maps
             with those of three networks with random weights, which costs up to ten maps a sample and network.
         batch_fn: Function that takes a batch apart, as for ``analyze``.
+        forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         seed: Seed of the subset, the controls and the random weights.
 
     Raises:
@@ -137,7 +140,7 @@ def evaluate_maps(
         ValueError: Unknown method or baseline, or a share outside (0, 1).
     """
     grid = _grid(shares)
-    extraction = FeatureExtractor(model, layer, task, explain, method, batch_fn, seed)
+    extraction = FeatureExtractor(model, layer, task, explain, method, batch_fn, seed, forward_fn=forward_fn)
     table = extraction(loader, reference_indices(loader, max_samples, seed, "evaluation"))
     known = task if callable(task) else table.task
     fill = make_baseline(baseline, extraction, loader, table.indices)
@@ -153,7 +156,9 @@ def evaluate_maps(
     frame = pd.DataFrame(curves)[["map", "mode", "share", "score", "performance"]]
     check = None
     if sanity_check:
-        check = check_maps(model, loader, table, methods=(method,), task=known, batch_fn=batch_fn, seed=seed)
+        check = check_maps(
+            model, loader, table, methods=(method,), task=known, batch_fn=batch_fn, forward_fn=forward_fn, seed=seed
+        )
     return MapEvaluation(
         method=table.cam,
         layer=table.layer,

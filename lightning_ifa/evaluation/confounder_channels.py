@@ -17,6 +17,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.ablation import ablate_channels
+from lightning_ifa.model.batch_forward import ForwardFunction
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.confounder_candidates import alignment, alignment_accuracy
 from lightning_ifa.statistics.metadata_columns import read_column
@@ -56,6 +57,7 @@ def confounder_channel_maps(
     *,
     examples: int = 4,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     seed: int = 0,
 ) -> ConfounderChannelMaps:
     """Show where in the images the channels look through which a candidate reaches the decision.
@@ -67,6 +69,7 @@ def confounder_channel_maps(
         source: Name of a metadata column or image property in ``report.confounders``.
         examples: Number of samples of each side.
         batch_fn: Function from a batch to ``(x, y)``, as given to ``analyze``.
+        forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         seed: Seed that was given to ``analyze``.
 
     Raises:
@@ -76,14 +79,16 @@ def confounder_channel_maps(
     values, known = candidate_values(table, source)
     channels = confounder_channels(table, values, known)
     rows, side = _example_rows(table, values, known, channels, examples)
-    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient)
+    extraction = FeatureExtractor(
+        model, table.layer, table.task, batch_fn=batch_fn, forward_fn=forward_fn, seed=seed, gradient=table.gradient
+    )
     chosen = table.take(rows)
     maps, images = [], []
     with extraction.session():
         for batch in extraction.batches(val_loader, chosen.indices):
             A, G = batch.gradient(chosen.explained[batch.rows])
             maps.append((A * G)[:, torch.from_numpy(channels).to(A.device)].numpy(force=True))
-            images.append(batch.x.float().numpy(force=True))
+            images.append(batch.pictures.float().numpy(force=True))
     samples = pd.DataFrame(
         {
             "sample_id": chosen.sample_ids,
@@ -151,6 +156,7 @@ def ablate_confounder(
     source: str,
     *,
     batch_fn: BatchFunction | None = None,
+    forward_fn: ForwardFunction | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Put the channels of a candidate at their mean, and count which samples are still classified correctly.
@@ -164,6 +170,7 @@ def ablate_confounder(
         report: The report of ``analyze``.
         source: Name of a metadata column or image property in ``report.confounders``.
         batch_fn: Function from a batch to ``(x, y)``, as given to ``analyze``.
+        forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         seed: Seed of the random channels.
 
     Returns:
@@ -183,7 +190,9 @@ def ablate_confounder(
         "confounder channels": [channels],
         "random": [rng.choice(c, len(channels), replace=False) for _ in range(RANDOM_DRAWS)],
     }
-    extraction = FeatureExtractor(model, table.layer, table.task, batch_fn=batch_fn, seed=seed, gradient=table.gradient)
+    extraction = FeatureExtractor(
+        model, table.layer, table.task, batch_fn=batch_fn, forward_fn=forward_fn, seed=seed, gradient=table.gradient
+    )
 
     def accuracies(channels: NDArray[np.int64]) -> tuple[float, float, float]:
         logits = ablate_channels(extraction, val_loader, table, channels) if len(channels) else table.logits

@@ -26,8 +26,6 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.look_capture import REPLAYED, LookCapture
-from lightning_ifa.model.forward import allow_gradients
-from lightning_ifa.model.layer_search import find_layer
 from lightning_ifa.model.tracing import trace_forward, watch_calls
 
 FEW = 4
@@ -59,6 +57,7 @@ class ActivationCache:
     Args:
         extraction: How the separate pass runs the network.
         x: Inputs as the network gets them, ``(n, ...)``; a few are run through it.
+        y: Their targets, by which the scores are found among several outputs; or None.
 
     Raises:
         NotCacheableError: The network's calls cannot be skipped without a trace: it is compiled, in training mode,
@@ -66,18 +65,17 @@ class ActivationCache:
             the CPU, where telling inputs apart costs little beside a forward pass.
     """
 
-    def __init__(self, extraction: FeatureExtractor, x: Tensor) -> None:
+    def __init__(self, extraction: FeatureExtractor, x: Tensor, y: Any = None) -> None:
         if x.device.type != "cpu":
             raise NotCacheableError("the inputs would have to be copied from the device to be told apart")
         self._model = extraction.model
         _require_plain(self._model)  # another cache may be recording, and must not record what follows
         with extraction.session():
             before = _state(self._model), torch.get_rng_state()
-            few = x[:FEW].clone()  # a network may change its input in place
-            with extraction.forward_context(), allow_gradients():
-                target = find_layer(self._model, few, extraction.layer, extraction.reshape).target
-            if target.function is not None or target.rows > 1:
-                raise NotCacheableError("the layer is a function, or has its samples' slices in the batch axis")
+            target = extraction.find_target(x.clone(), y)  # a network may change its input in place
+            few = x[:FEW].clone()
+            if target.function is not None or target.rows > 1 or target.batch_axis:
+                raise NotCacheableError("the layer is a function, or its samples are not the rows of its output")
             with extraction.forward_context():
                 calls = trace_forward(self._model, target, few).calls
                 self._looks = LookCapture()

@@ -26,7 +26,7 @@ from lightning_ifa.model.batch_forward import BatchForward, ForwardFunction
 from lightning_ifa.model.isolation import isolate
 from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.model.outputs import ScoreFunction
-from lightning_ifa.model.target_layer import Reshape
+from lightning_ifa.model.target_layer import Reshape, TargetLayer
 
 _session: ContextVar[ExitStack | None] = ContextVar("session", default=None)
 """What the running session puts back at its end: a pass that is cut short by an error may be closed much later."""
@@ -170,6 +170,36 @@ class FeatureExtractor:
                     caller.begin(part.batch, part.x)
                 yield FeatureBatch(part, slice(done, done + len(part.x)), run)
                 done += len(part.x)
+
+    def find_target(self, x: Tensor, y: Any = None) -> TargetLayer:
+        """Find the target layer as an extraction of these samples does; to be called in a session.
+
+        Args:
+            x: Inputs as the network gets them, ``(n, ...)``.
+            y: Their targets, or None.
+        """
+        ways = self.reshape, self.forward_context, None, self.gradient, self._known
+        run = NetworkRun(self.model, [self.layer], self.task, *ways)
+        run.find_targets(x, y)
+        return run.targets[0]
+
+    @contextmanager
+    def calling(self, loader: DataLoader[Any], indices: Indices) -> Iterator[Tensor]:
+        """Let ``model(x)`` run inside the ``with`` block, which gives a few inputs; also if ``forward_fn`` does.
+
+        Args:
+            loader: The user's loader.
+            indices: Data-set indices of a few samples, ``(n,)``.
+        """
+        own = reference_loader(loader, indices, self.seed, 0, self.ask)
+        first = next(iter(self._reader(loader, False).read(read_batches(own))))
+        if self.forward_fn is None:
+            yield first.x
+            return
+        caller = BatchForward(self.model, self.forward_fn)
+        caller.begin(first.batch, first.x)
+        with caller.installed():
+            yield first.x
 
     def _reader(self, loader: DataLoader[Any], may_drop: bool) -> SampleReader:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))

@@ -139,6 +139,12 @@ class FeatureBatch:
         """Inputs on the model's device, ``(n, ...)``."""
         return self.samples.x
 
+    @property
+    def pictures(self) -> Tensor:
+        """Inputs as ``(n, channels, *space)``, the space being the axes that the (first) target layer's maps follow."""
+        self.run.find_targets(self.x, self.samples.y)
+        return self.run.targets[0].as_picture(self.x)
+
     @cached_property
     def output(self) -> Any:
         """What the network returns, with a graph."""
@@ -187,19 +193,19 @@ class FeatureBatch:
         read = reader(self.samples.y, run.task, self.samples.positions, self._each(classes))
         return Rescore(run.captures[capture], self.x, score, read, run.context, run.captures)
 
-    def rerun(self, inputs: Tensor | None = None, activations: Callable[[Tensor], Tensor] | None = None) -> Readout:
+    def rerun(self, pictures: Tensor | None = None, activations: Callable[[Tensor], Tensor] | None = None) -> Readout:
         """Run the whole network again on something changed, without a graph.
 
         Args:
-            inputs: Changed inputs, ``(n, ...)``.
+            pictures: Changed inputs, in the form of ``pictures``.
             activations: Function from the target layer's maps ``(n, c, *space)`` to changed ones.
         """
         run = self.run
-        if activations or run.task == "auto":
+        if activations or pictures is not None or run.task == "auto":
             run.find_targets(self.x, self.samples.y)
         change = patch_output(run.targets[0], activations) if activations else nullcontext()
         with pause_captures(run.captures), run.context(), change:
-            x = self.x if inputs is None else inputs
+            x = self.x if pictures is None else run.targets[0].from_picture(pictures, self.x)
             output = run_forward(run.model, x, run.state)
             if run.looks_for_logits(x, output):
                 output = run_forward(run.model, x, run.state)

@@ -98,8 +98,7 @@ def take_images(extraction: FeatureExtractor, loader: DataLoader[Any], table: Fe
 
 
 def _pixels(batch: FeatureBatch) -> NDArray[np.float32]:
-    batch.run.find_targets(batch.x, batch.samples.y)
-    return np.asarray(batch.run.targets[0].as_picture(batch.x.float()).numpy(force=True))
+    return np.asarray(batch.pictures.float().numpy(force=True))
 
 
 def _reduced(batch: FeatureBatch, table: FeatureTable, rows: Rows) -> Images:

@@ -64,13 +64,15 @@ class TableBuilder:
             "indices": batch.samples.positions,
             "fingerprints": batch.samples.fingerprints,
         }
-        small = thumbnails(batch.x)
+        small = thumbnails(batch.pictures)
         if small is not None:
             shared["thumbnails"] = small
         if readout.object_size is not None:
             shared["object_size"] = readout.object_size
         self._from_probabilities |= readout.from_probabilities
-        properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(batch.x).items()})
+        properties = pd.DataFrame(
+            {k: values.numpy(force=True) for k, values in image_properties(batch.pictures).items()}
+        )
         self._task = run.task if isinstance(run.task, str) else "custom"
         for number, (capture, (raw, grad)) in enumerate(zip(run.captures, pairs, strict=True)):
             A, G, rescore = raw.float(), grad.float(), batch.rescore(explained, number)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+ALIASES = "expected letters, digits, _ and -, as in champion, but not latest or v1"
+
 
 def family_keys(family: str) -> tuple[str, str]:
     """Give the keys of a family's score and health; without both, the family was not analysed.
@@ -49,9 +51,7 @@ def require_alias(alias: str) -> str:
     """
     fits = len(alias) <= 255 and re.fullmatch(r"[\w\-]+", alias)
     if not fits or re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
-        raise ValueError(
-            f"{alias!r:.60} can be no alias; expected letters, digits, _ and -, as in champion, but not latest or v1"
-        )
+        raise ValueError(f"{alias!r:.60} can be no alias; {ALIASES}")
     return alias
 
 

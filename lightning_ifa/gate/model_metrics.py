@@ -94,7 +94,7 @@ def find_model_metrics(
         return replace(found, problem=f"it is not recorded which training step it stems from; {ADVICE}")
     problem = weights_problem(client, model, step)
     if problem:
-        return replace(found, problem=problem)
+        return replace(found, problem=f"{problem}; {ADVICE}")
     if step is None:
         return _on_data_set(client, found, with_data, digest or model.tags.get(DIGEST_TAG))
     known = _digest(client, model, step)
@@ -122,14 +122,14 @@ def weights_problem(client: MlflowClient, model: LoggedModel, step: int | None =
         tags = client.get_run(model.source_run_id).data.tags
         recorded = tags.get(WEIGHTS_TAG) if tags.get(STEP_TAG) == str(step) else None
     if not recorded:
-        return f"it is not recorded which weights its numbers speak of; {ADVICE}"
+        return "it is not recorded which weights its numbers speak of"
     with tempfile.TemporaryDirectory() as folder:
         where = {"dst_path": folder, "tracking_uri": client.tracking_uri}
         try:
             found = digest_model(download_artifacts(artifact_uri=model.artifact_location, **where))
         except FileError as error:
-            return f"its weights cannot be compared with those that its numbers speak of: {error}; {ADVICE}"
-    return "" if found == recorded else f"its file holds other weights than its numbers speak of; {ADVICE}"
+            return f"its weights cannot be compared with those that its numbers speak of: {error}"
+    return "" if found == recorded else "its file holds other weights than its numbers speak of"
 
 
 def find_obstacle(client: MlflowClient, version: ModelVersion) -> str:

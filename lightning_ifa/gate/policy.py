@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
-from lightning_ifa.errors import PolicyError
-from lightning_ifa.gate.keys import families_of, family_keys, is_lower_better, require_alias
+from lightning_ifa.errors import PolicyError, did_you_mean
+from lightning_ifa.gate.keys import ALIASES, families_of, family_keys, is_lower_better, require_alias
 from lightning_ifa.gate.strict_yaml import line_of, read_yaml
 
 LIMITS = ("at_most", "below", "at_least", "above")
@@ -112,6 +112,13 @@ class Limit(_Strict):
         return self.better == "lower" or self.operator in LOWER_IS_BETTER
 
 
+def _require_alias(alias: str) -> str:
+    try:
+        return require_alias(alias)
+    except ValueError:
+        raise ValueError(f"this can be no alias; {ALIASES}") from None
+
+
 class Champion(_Strict):
     """The version that candidates are compared with.
 
@@ -120,7 +127,7 @@ class Champion(_Strict):
         missing: ``"accept"``: where no version holds the alias, relative limits pass; ``"refuse"``: they fail.
     """
 
-    alias: Annotated[str, AfterValidator(require_alias)] = "champion"
+    alias: Annotated[str, AfterValidator(_require_alias)] = "champion"
     missing: Literal["accept", "refuse"] = "refuse"
 
 
@@ -238,5 +245,22 @@ def _words(limit: Limit) -> str:
 
 
 def _describe(error: Any) -> str:
-    key = ".".join(map(str, error["loc"])) or "the policy"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r:.60})"
+    """Say what is wrong with a value, and where; never the value, nor a key that is not ours."""
+    model: Any = Policy
+    place = []
+    for part in error["loc"]:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = _PARTS.get(part)
+        elif not isinstance(part, int):
+            break
+        place.append(str(part))
+    where = ".".join(place) or "the policy"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(str(error['loc'][-1]), fields)}"
+    kind = _KINDS.get(type(error["input"]), "something else")
+    return f"{where}: {error['msg'].removeprefix('Value error, ')} (found {kind})"
+
+
+_PARTS = {"checks": Limit, "champion": Champion, "bound": Bound, "vs_champion": Worsening}
+_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}

@@ -22,6 +22,7 @@ from lightning_ifa.gate.model_metrics import (
     find_version,
     logged_model_id,
     subject,
+    weights_problem,
 )
 from lightning_ifa.gate.policy import Policy, load_policy
 from lightning_ifa.gate.registry import (
@@ -188,9 +189,20 @@ def _reanalyze(
     model = logged_model_id(client, version) or str(version.source)
     metrics, seen, *conditions = reanalyze(f"models:/{version.name}/{version.version}")
     about = dict(conditions[0]) if conditions else {}
-    measured = about.pop("weights", "")
-    known = client.get_logged_model(model).tags.get(WEIGHTS_TAG) if measured and model.startswith("m-") else None
-    if known and known != measured:
-        obstacle = obstacle or f"its files hold other weights than its tag {WEIGHTS_TAG} says"
+    obstacle = obstacle or _foreign_weights(client, model, about.pop("weights", ""))
     origin = "a new analysis by the gate"
     return ModelMetrics(subject(version, model), model, metrics, seen, None, origin, "", about, obstacle)
+
+
+def _foreign_weights(client: MlflowClient, model: str, measured: str) -> str:
+    """Say why a new analysis does not speak of a logged model's own weights; empty if it does, or if none are recorded.
+
+    Its file is read as well: what was measured is told by a process that may have run the model's own code.
+    """
+    logged = client.get_logged_model(model) if model.startswith("m-") else None
+    recorded = logged.tags.get(WEIGHTS_TAG) if logged else None
+    if logged is None or not recorded:
+        return ""
+    if measured not in ("", recorded):
+        return f"other weights were analysed than its tag {WEIGHTS_TAG} says"
+    return weights_problem(client, logged)

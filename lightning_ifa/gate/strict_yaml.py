@@ -1,4 +1,7 @@
-"""Reads YAML so that nothing in it is read otherwise than a person reads it, and knows the line of everything."""
+"""Reads YAML so that nothing in it is read otherwise than a person reads it, and knows the line of everything.
+
+Faults name the place, never the content: whoever mistakes a file of secrets for a policy should not find them in a log.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ LARGEST_FILE, MOST_NODES, DEEPEST = 1_000_000, 10_000, 40
 _PLAIN = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _LONGEST_NUMBER = 40
+_QUOTED = re.compile(r"'[^']{4,}'|\"[^\"]{4,}\"")
+_NOT_DECIMAL = "this is no plain decimal number; YAML would read it in another base"
 
 Fault = tuple[int, str]
 """A line, and what is wrong there."""
@@ -66,7 +71,9 @@ def _compose(path: str | os.PathLike[str]) -> yaml.Node | None:
             raise PolicyError(f"{path} cannot be read: it is larger than {LARGEST_FILE:,} bytes")
         text = start.decode("utf-8-sig")
         return yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path} cannot be read: it is no text in UTF-8") from error
+    except (OSError, ValueError) as error:
         raise PolicyError(f"{path} cannot be read: {error}") from error
     except RecursionError as error:
         raise PolicyError(f"{path} is no gate policy: it is nested too deeply") from error
@@ -76,7 +83,8 @@ def _compose(path: str | os.PathLike[str]) -> yaml.Node | None:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line_of = f", line {mark.line + 1}" if mark else ""
-        raise PolicyError(f"{path}{line_of}: not YAML: {getattr(error, 'problem', error)}") from error
+        problem = _QUOTED.sub("a name", str(getattr(error, "problem", "") or "no document"))
+        raise PolicyError(f"{path}{line_of}: not YAML: {problem}") from error
 
 
 class _Reader:
@@ -106,20 +114,20 @@ class _Reader:
                 return dict(self._entries(node))
         finally:
             self._open.pop()
-        return self._note(node, f"the tag {node.tag} has no place in a policy")
+        return self._note(node, "a YAML tag has no place in a policy")
 
     def _entries(self, node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
         seen = set()
         for key, value in node.value:
             name = key.value
             if not isinstance(name, str) or key.tag != f"{_PLAIN}str":
-                self._note(key, f"{name!r:.60} is no key; put it in quotes if it is meant")
+                self._note(key, "this is no key; put it in quotes if it is meant")
                 continue
             if name in seen:
-                self._note(key, f"{name:.60}: given twice")
+                self._note(key, "a key that was given twice")
             seen.add(name)
             if value.tag == f"{_PLAIN}null":
-                self._note(key, f"{name:.60}: its value is missing; leave the key out, or give one")
+                self._note(key, "its value is missing; leave the key out, or give one")
             else:
                 yield name, self.read(value)
 
@@ -132,10 +140,10 @@ class _Reader:
         if kind == "int":
             if _DECIMAL.fullmatch(text) and len(text) <= _LONGEST_NUMBER:
                 return int(text)
-            return self._note(node, f"{text:.40} is no plain decimal number; YAML would read it in another base")
+            return self._note(node, _NOT_DECIMAL)
         if kind == "float":
             return self._float(node)
-        return self._note(node, f"{text:.40} is neither text nor number here; put it in quotes if it is meant as text")
+        return self._note(node, "this is neither text nor number; put it in quotes if it is meant as text")
 
     def _float(self, node: yaml.ScalarNode) -> Any:
         text = node.value
@@ -146,8 +154,8 @@ class _Reader:
                 raise ValueError
             value = float(text)
         except ValueError:
-            return self._note(node, f"{text:.40} is no plain decimal number; YAML would read it in another base")
-        return value if math.isfinite(value) else self._note(node, f"{text:.40} is not finite")
+            return self._note(node, _NOT_DECIMAL)
+        return value if math.isfinite(value) else self._note(node, "this number is not finite")
 
     def _note(self, node: yaml.Node, fault: str) -> None:
         self._faults.append((node.start_mark.line + 1, fault))

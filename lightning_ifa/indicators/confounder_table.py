@@ -12,7 +12,7 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.statistics.confounder_candidates import ConfounderCandidate
 from lightning_ifa.statistics.metadata_columns import read_column
-from lightning_ifa.statistics.reliance import channel_reliance
+from lightning_ifa.statistics.reliance import channel_reliance, channel_weights
 from lightning_ifa.statistics.strata import group_means
 
 MOST_CHANNELS = 5  # named for each candidate
@@ -34,7 +34,8 @@ def list_candidates(
         candidates: What was tested.
         hidden: Columns that were recovered, one row a validation sample.
     """
-    rows = [_list_candidate(context, candidate, hidden) for candidate in candidates]
+    channels = ChannelSearch(context)
+    rows = [_list_candidate(context, candidate, hidden, channels) for candidate in candidates]
     return pd.DataFrame(rows, columns=CONFOUNDER_COLUMNS)
 
 
@@ -45,12 +46,12 @@ def judged_candidates(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _list_candidate(
-    context: AnalysisContext, candidate: ConfounderCandidate, hidden: pd.DataFrame | None
+    context: AnalysisContext, candidate: ConfounderCandidate, hidden: pd.DataFrame | None, search: ChannelSearch
 ) -> dict[str, Any]:
     table, labels, localization = context.validation, context.strata["validation"], context.localization
     frame = table.metadata if candidate.origin == "metadata" else table.properties
     values = (hidden if hidden is not None and candidate.origin == "hidden" else frame).get(candidate.source)
-    channels = [] if values is None else _channels(table, labels, values)
+    channels = [] if values is None else search.channels(values)
     if candidate.origin == "region" and localization is not None:
         values, channels = pd.Series(localization.share), _outside_channels(table, labels, localization.share)
     highest, lowest = ([], []) if values is None else _extremes(table, values)
@@ -88,15 +89,25 @@ def _sample_names(table: FeatureTable, rows: Any) -> list[str]:
     return [str(name) for name in table.sample_ids[np.asarray(rows[:EXAMPLES], dtype=np.int64)]]
 
 
-def _channels(table: FeatureTable, labels: NDArray[np.int64], values: pd.Series[Any]) -> list[int]:
-    """The channels through which a candidate acts on the decision, strongest first."""
-    column = read_column(values)
-    known = column.known & (labels >= 0)
-    if column.values is None or len(np.unique(labels[known])) < 2:
-        return []
-    rows = known[column.known]
-    part = channel_reliance(table.contributions[known], table.activations[known], labels[known], column.values[rows])
-    return [int(k) for k in np.argsort(-part, kind="stable")[:MOST_CHANNELS] if part[k] > 0]
+class ChannelSearch:
+    """Finds the channels through which candidates act on the decision; what they have in common is computed once."""
+
+    def __init__(self, context: AnalysisContext) -> None:
+        self.table, self.labels = context.validation, context.strata["validation"]
+        self._weights: dict[bytes, NDArray[np.float64]] = {}
+
+    def channels(self, values: pd.Series[Any]) -> list[int]:
+        """Give the channels through which a candidate acts on the decision, strongest first."""
+        column = read_column(values)
+        known = column.known & (self.labels >= 0)
+        if column.values is None or len(np.unique(self.labels[known])) < 2:
+            return []
+        rows = slice(None) if known.all() else known  # a copy of all costs more than the rest
+        parts = self.table.contributions[rows], self.table.activations[rows], self.labels[rows]
+        if known.tobytes() not in self._weights:
+            self._weights[known.tobytes()] = channel_weights(*parts)
+        part = channel_reliance(*parts, column.values[known[column.known]], self._weights[known.tobytes()])
+        return [int(k) for k in np.argsort(-part, kind="stable")[:MOST_CHANNELS] if part[k] > 0]
 
 
 def _outside_channels(table: FeatureTable, labels: NDArray[np.int64], outside: NDArray[np.float64]) -> list[int]:

@@ -5,6 +5,7 @@ Algebra, not evidence: a self-check of layer, method and scale that untrained an
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +24,11 @@ from lightning_ifa.indicators.base import (
 )
 from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.statistics.completeness import completeness, pearson, spread_within
-from lightning_ifa.statistics.significance import health
+from lightning_ifa.statistics.significance import UNDECIDED, health
 from lightning_ifa.text import quote_name
 
 RESIDUE_LIMIT = 0.05
-MOST_UNPLACED = 0.9
+MOST_UNPLACED = 0.5
 
 
 class Consistency(Indicator):
@@ -42,7 +43,10 @@ class Consistency(Indicator):
         table = context.validation
         finding = consistency(_explained_logits(context), _sums(table), table.explained)
         share = _unplaced_share(table)
-        return replace(finding, details={**finding.details, "unplaced": share}) if share else finding
+        if not share:
+            return finding
+        details = {**finding.details, "unplaced": share}
+        return replace(finding, health=min(finding.health, placed_health(share)), details=details)
 
     def explain(self, finding: Finding, context: AnalysisContext) -> Explanation:
         """Say what the maps are not good for."""
@@ -52,6 +56,8 @@ class Consistency(Indicator):
             f"The sum of the map misses {finding.score:.0%} of what makes the logit rise and fall (alarm above "
             f"{finding.limit:.0%}), so a brighter map does not mean more evidence."
         )
+        if share := finding.details.get("unplaced", 0.0):
+            found += f" {share:.0%} of it comes through a class token or past the layer, where no map shows it."
         advice = (
             "Do not compare the maps' intensities at this layer with this method. HiResCAM at the last layer with "
             "positions is the safe choice."
@@ -99,6 +105,17 @@ def _unplaced_share(table: FeatureTable) -> float:
     """Share of the spread within classes that comes through class tokens or past the layer, where no map shows it."""
     placed, unplaced = (spread_within(part, table.explained) for part in (table.intensity, table.unplaced))
     return unplaced / (placed + unplaced) if unplaced else 0.0
+
+
+def placed_health(unplaced: float) -> float:
+    """The best health of maps that leave a share of the evidence out: 1 up to a half of it, then down to 0.5.
+
+    Such maps are right, and never an alarm; but the more comes through class tokens, the less they show.
+
+    >>> placed_health(0.4), round(placed_health(0.8), 2)
+    (1.0, 0.7)
+    """
+    return max(1.0 - max(unplaced - MOST_UNPLACED, 0.0), math.nextafter(UNDECIDED, 1.0))
 
 
 def consistency(scores: NDArray[Any], sums: NDArray[Any], explained: NDArray[np.int64]) -> Finding:

@@ -32,9 +32,9 @@ from lightning_ifa.statistics.neighbour_outliers import (
     KINDS,
     NEIGHBOURS,
     OutlierInput,
+    OutlierReference,
     OutlierScores,
     outlier_kinds,
-    outlier_scores,
     small_classes,
 )
 from lightning_ifa.statistics.significance import Z_LIMIT, health
@@ -78,8 +78,8 @@ class Outliers(Indicator):
 
     def assess(self, context: AnalysisContext) -> Finding:
         """Score every sample of both splits against the training samples, and look for copies."""
-        scores, duplicates = _score_samples(context), _find_duplicates(context)
-        labels, shared = _score_labels(context), rows_of_shared_groups(context)
+        scores, labels = _score_samples(context)
+        duplicates, shared = _find_duplicates(context), rows_of_shared_groups(context)
         found = outliers(scores["validation"], duplicates, labels.get("validation"), shared)
         return replace(found, tables={"samples": list_samples(context, scores, duplicates, labels)})
 
@@ -188,7 +188,8 @@ def read_logits(table: FeatureTable) -> NDArray[np.float64]:
     return logits
 
 
-def _score_samples(context: AnalysisContext) -> dict[str, OutlierScores]:
+def _score_samples(context: AnalysisContext) -> tuple[dict[str, OutlierScores], dict[str, LabelScores]]:
+    """Score samples and, where one class of several is right, their labels, by the same neighbours."""
     samples = {
         split: OutlierInput(
             t.activations,
@@ -199,25 +200,18 @@ def _score_samples(context: AnalysisContext) -> dict[str, OutlierScores]:
         )
         for split, t in context.tables.items()
     }
-    reference = samples.get("train")
-    return {
-        split: outlier_scores(s, None if split == "train" else reference, context.seed) for split, s in samples.items()
-    }
-
-
-def _score_labels(context: AnalysisContext) -> dict[str, LabelScores]:
-    """Score labels where one class of several is right; nothing for other tasks."""
-    if context.validation.task not in ("multiclass", "binary"):
-        return {}
-    found = {}
-    base = context.tables.get("train", context.validation)
+    base = "train" if "train" in samples else "validation"
+    reference = OutlierReference(samples[base], context.seed)
+    targets = context.tables[base].targets[reference.rows]
+    scores, labels = {}, {}
     for split, table in context.tables.items():
-        given = np.where(context.strata[split] >= 0, table.targets, -1)
-        nearness = class_nearness(
-            table.activations, base.activations, base.targets, table.logits.shape[1], own=table is base
-        )
-        found[split] = score_labels(read_logits(table), nearness, given)
-    return found
+        similarity = reference.compare(samples[split])
+        scores[split] = reference.score(samples[split], similarity)
+        if context.validation.task in ("multiclass", "binary"):
+            nearness = class_nearness(similarity[0], targets, table.logits.shape[1])
+            given = np.where(context.strata[split] >= 0, table.targets, -1)
+            labels[split] = score_labels(read_logits(table), nearness, given)
+    return scores, labels
 
 
 def _find_duplicates(context: AnalysisContext) -> Duplicates | None:

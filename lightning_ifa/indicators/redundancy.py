@@ -11,6 +11,7 @@ from lightning_ifa.indicators.base import Explanation, Finding, Indicator, descr
 from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.statistics.channel_redundancy import (
     SAMPLES_A_CHANNEL,
+    channel_correlation,
     channel_groups,
     component_variances,
     needed_channels,
@@ -84,8 +85,9 @@ def redundancy(activations: NDArray[Any], labels: NDArray[np.int64] | None = Non
     n, channels = activations.shape
     if n < FEWEST or channels < 2:
         return undecided(f"{n} samples of {channels} channels; needed are {FEWEST} and 2")
-    needed = needed_channels(activations, labels)
-    groups, _ = channel_groups(activations)
+    overall = channel_correlation(activations)
+    needed = needed_channels(activations, labels, overall)
+    groups, _ = channel_groups(activations, overall=overall)
     share = 1 - len(needed.kept) / channels
     details = {
         "duplicate_share": needed.duplicates / channels,

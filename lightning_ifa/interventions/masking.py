@@ -162,7 +162,7 @@ def run_masked(
     own, found = replace(extraction, task=task), dict[str, list[MaskedRun]]()
     with own.session():
         for batch in own.batches(loader, indices):
-            x, seed = batch.x, extraction.seed
+            x, seed = batch.pictures, extraction.seed
             soft = {name: torch.from_numpy(mask[batch.rows]).to(x.device) for name, mask in masks.items()}
             ranked = torch.from_numpy(maps[batch.rows]).to(x.device)
             for name, versions in _versions(x, baseline(x), soft, ranked, shares, seed):
@@ -199,6 +199,7 @@ def _channel_mean(extraction: FeatureExtractor, loader: DataLoader[Any], indices
     total, count = torch.zeros(()), 0
     with extraction.session():
         for batch in extraction.batches(loader, indices):
-            total = total + batch.x.double().transpose(0, 1).flatten(1).sum(1).cpu()
-            count += batch.x.numel() // batch.x.shape[1]
+            x = batch.pictures
+            total = total + x.double().transpose(0, 1).flatten(1).sum(1).cpu()
+            count += x.numel() // x.shape[1]
     return total / count

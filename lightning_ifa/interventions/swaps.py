@@ -92,7 +92,7 @@ def _labelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _swap_group(batch: FeatureBatch, changes: Changes, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    x, positions = batch.x, batch.samples.positions
+    x, positions = batch.pictures, batch.samples.positions
     sources = torch.from_numpy(rng.permutation(len(x))).to(x.device)
     before = batch.rerun()
     labels = batch.samples.y.long() if batch.run.task == "multilabel" else before.targets

@@ -286,10 +286,11 @@ def _by_rule(capture: ActivationCapture, leaf: Tensor, total: Tensor, rule: Rule
         return None
     product = leaf.detach() * at_leaf[0]
     placed = _sums(capture.target.read(product).float())
-    capture.unplaced = _sums(product.float().reshape(len(placed), -1)) - placed
+    capture.unplaced = _sums(capture.target.by_sample(product).float().reshape(len(placed), -1)) - placed
     for x, grad in zip(wanted[1:], grads[1:], strict=True):
         if grad is not None:
-            capture.unplaced += _sums((x.detach() * grad).float().reshape(len(placed), -1))
+            passed = capture.target.by_sample(x.detach() * grad)
+            capture.unplaced += _sums(passed.float().reshape(len(placed), -1))
     return at_leaf[0]
 
 

@@ -16,6 +16,9 @@ from lightning_ifa.model.perturbation import Array, Bands, Movement
 CONFIRMED = 0.8
 """Least correlation, along every axis, of where positions are taken to lie with where the input had been changed."""
 
+CHANCE = 3.3
+"""Standard errors (Fisher's z) that the correlations of a layout's axes have to exceed 0 by, all together."""
+
 NATURAL = 0.05
 """By how much another layout has to correlate better than ``(n, c, *space)``."""
 
@@ -86,6 +89,12 @@ class Confirmed:
     layout: Layout
     agreement: float
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether it agrees better than a layout of so few positions may by chance: 7 in a row need 0.93."""
+        spread = math.sqrt(max(math.prod(self.layout.grid) - 3, 0.5) * len(self.layout.grid))
+        return self.agreement >= max(CONFIRMED, math.tanh(CHANCE / spread))
+
 
 def confirm_layout(movement: Movement, bands: Bands, rank: int) -> Confirmed | None:
     """Find the layout that agrees best with what the changed inputs moved.
@@ -99,18 +108,22 @@ def confirm_layout(movement: Movement, bands: Bands, rank: int) -> Confirmed | N
         The best layout, or None if nothing selective was seen.
     """
     best: Confirmed | None = None
-    for wanted in spatial_ranks(rank):
+    pairs = (2,) if rank == 5 else ()  # images side by side in an axis of their own, each seen by itself
+    for wanted in (*spatial_ranks(rank), *pairs):
         for found in _candidates(movement, bands, wanted, may_be_flat=wanted == rank - 2 or rank < 4):
             if best is None or _preference(found, movement.shape) > _preference(best, movement.shape):
                 best = found
-        if best is not None and best.agreement >= CONFIRMED:
+        if best is not None and best.is_certain:
             break
     return best
 
 
 def _preference(found: Confirmed, shape: Shape) -> float:
     """The agreement, less for dropped positions: where 7 tokens are a row, 7 more or fewer agree as well."""
-    return found.agreement + (NATURAL if found.layout.is_natural(shape) else 0) - FEWER * found.layout.front
+    layout = found.layout
+    dropped = math.prod(shape) // shape[layout.channels] - math.prod(layout.grid)
+    unusual = NATURAL if dropped > layout.front else 0  # extra tokens behind those of the image
+    return found.agreement + (NATURAL if layout.is_natural(shape) else 0) - FEWER * dropped - unusual
 
 
 def is_denied(movement: Movement, bands: Bands, layout: Layout) -> bool:
@@ -223,7 +236,7 @@ def _best_order(grid: Shape, front: int, followed: list[int], agree: Agreement) 
 
 
 def _grids(space: Shape, wanted: int, may_be_flat: bool) -> Iterator[tuple[Shape, int]]:
-    """Grids that positions of this shape may fill, and how many positions stand before them."""
+    """Grids that positions of this shape may fill, and how many positions stand before them; others stand behind."""
     if len(space) == wanted and math.prod(space) > 1:
         yield space, 0
     if len(space) != 1 or not may_be_flat:
@@ -234,6 +247,8 @@ def _grids(space: Shape, wanted: int, may_be_flat: bool) -> Iterator[tuple[Shape
         elif wanted > 1:
             for grid in _factors(space[0] - front, wanted):
                 yield grid, front
+                if front:
+                    yield grid, 0
 
 
 @cache

@@ -45,7 +45,7 @@ class TracedCall:
         edge: The output's place in the graph; None if it has none.
         is_attention: Whether it holds attention weights: numbers of at least 0 that add up to 1 along the last axis.
         depends: Whether it lies on a way from the input to the score; without any graph it is taken to.
-        read: Whether the score's gradient is not zero, at each entry for any sample; None where that was not found.
+        read: Whether the score's gradient is not zero, at each entry; None where that was not found.
         is_class_plane: Whether each score is made of the channel of its own class alone.
         source: The call whose output it was directly made of, if it is one only.
         readers: How many calls read it directly, on a way to the score.
@@ -249,7 +249,7 @@ def _find_read(calls: list[TracedCall], score: Tensor) -> None:
     asked = [call for call in calls if call.depends and len(call.shape) > 2]
     for call, gradient in zip(asked, _gradients(score, asked), strict=True):
         if gradient is not None:
-            call.read = (gradient != 0).any(0) if gradient.shape[0] else None
+            call.read = gradient != 0 if gradient.shape[0] else None
 
 
 def _find_class_planes(calls: list[TracedCall], values: Tensor) -> None:

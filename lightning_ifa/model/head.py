@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lightning_ifa.model.activation_patching import ActivationPatch
 from lightning_ifa.model.backbone_skipping import SkippedCalls
-from lightning_ifa.model.batch_forward import roll_other_inputs
+from lightning_ifa.model.batch_forward import repeat_first_of_other_inputs, roll_other_inputs
 from lightning_ifa.model.target_layer import TargetLayer
 from lightning_ifa.model.tracing import ForwardTrace, trace_forward
 
@@ -102,7 +102,8 @@ class Head:
             self._skipped.begin(len(activation))
         if self.scope == "pooled":
             activation = activation.reshape(*activation.shape[:2], *[1] * self._space)
-        return self._patch.run(self._few[:1].expand(len(activation), *self._few.shape[1:]), activation)
+        with repeat_first_of_other_inputs():
+            return self._patch.run(self._few[:1].expand(len(activation), *self._few.shape[1:]), activation)
 
     def _take_shortcut(self, trace: ForwardTrace) -> None:
         with ExitStack() as trial:

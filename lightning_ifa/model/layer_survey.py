@@ -68,6 +68,14 @@ class Survey:
             return self._movements[call.key].rows
         return 0 if call.shape[0] % self.samples else call.shape[0] // self.samples
 
+    def _batch_axis(self, call: TracedCall) -> int:
+        return self._movements[call.key].batch_axis if call.key in self._movements else 0
+
+    def _shape(self, call: TracedCall) -> tuple[int, ...]:
+        """Of the output for one sample."""
+        axis = self._batch_axis(call)
+        return call.shape[:axis] + call.shape[axis + 1 :]
+
     def target(self, call: TracedCall, name: str, turn: int | None) -> TargetLayer | None:
         """The target layer at a call, or None if no maps can be taken from it."""
         layout = self._layout(call)
@@ -76,21 +84,15 @@ class Survey:
         rows = max(self.rows(call), 1)
         if rows > 1 and layout is True:
             return None
-        inputs = self._followed(call, layout)
-        if len(self._x) > 3 and inputs and inputs != tuple(range(len(self._x) - len(inputs), len(self._x))):
-            raise LayerError(
-                f'the maps of layer "{name}" follow axes {inputs} of the input {self._x}; pictures and masks need '
-                "inputs (batch, channels, *space): wrap the model in one that takes those and moves the channels back, "
-                "and move them in batch_fn="
-            )
         reshape = None if isinstance(layout, bool) else layout
-        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, inputs)
+        inputs, axis = self._followed(call, layout), self._batch_axis(call)
+        return TargetLayer(name, call.module, turn, reshape, call.key.function, rows, inputs, axis)
 
     def _followed(self, call: TracedCall, layout: Layout | bool) -> tuple[int, ...]:
         if isinstance(layout, Layout):
             return layout.inputs
         seen = self._confirm(call)
-        sure = seen is not None and seen.agreement >= CONFIRMED and seen.layout.is_natural(call.shape[1:])
+        sure = seen is not None and seen.is_certain and seen.layout.is_natural(self._shape(call))
         return seen.layout.inputs if seen is not None and sure else ()
 
     def usable(self) -> list[TracedCall]:
@@ -127,7 +129,7 @@ class Survey:
             bool(self._movements)
             and isinstance(layout, Layout)
             and layout in self._usual.values()
-            and (layout not in [one.layout for one in self._confirmed.values() if one and one.agreement >= CONFIRMED])
+            and (layout not in [one.layout for one in self._confirmed.values() if one and one.is_certain])
         )
 
     def _is_usable(self, call: TracedCall) -> bool:
@@ -140,7 +142,7 @@ class Survey:
         if call.read is None or self.rows(call) != 1 or not self._reads_anything:
             return True
         layout = self._layout(call)
-        read = call.read[None].float()
+        read = call.read.any(self._batch_axis(call))[None].float()
         return bool((layout(read) if callable(layout) else read).any())
 
     @cached_property
@@ -173,7 +175,7 @@ class Survey:
     def _channels(self, call: TracedCall) -> int:
         layout = self._layout(call)
         axis = layout.channels if isinstance(layout, Layout) else 0
-        return call.shape[1:][axis] if not isinstance(layout, Layout) or self.rows(call) == 1 else 0
+        return self._shape(call)[axis] if not isinstance(layout, Layout) or self.rows(call) == 1 else 0
 
     def _layout(self, call: TracedCall) -> Layout | bool:
         """How maps are taken from the output: a reshape, True if it is maps already, False if it has none."""
@@ -185,10 +187,10 @@ class Survey:
         seen = self._confirm(call)
         if seen is None or seen.agreement < CERTAIN:  # where all has been mixed, less is seen than before
             seen = _most_agreed([one for one in map(self._confirm, self._some_alike(call)) if one is not None])
-        if seen is not None and seen.agreement >= CONFIRMED:
-            natural = self.rows(call) == 1 and seen.layout.is_natural(call.shape[1:])
+        if seen is not None and seen.is_certain:
+            natural = self.rows(call) == 1 and not self._batch_axis(call) and seen.layout.is_natural(self._shape(call))
             return True if natural else seen.layout
-        if self.rows(call) != 1 and call.key in self._movements:
+        if call.key in self._movements and (self.rows(call) != 1 or self._batch_axis(call)):
             return False
         return self._usual_layout(call)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +42,7 @@ class Movement:
     Attributes:
         shape: Of the output for one sample; the rows of a sample first where ``rows`` is more than 1.
         rows: Rows of the output that belong to one sample; 0 if its first axis does not hold the samples.
+        batch_axis: Axis of the output that holds the samples: 1 where tokens come first, as in ``nn.Transformer``.
         by_channel: For each axis of ``shape`` that may be the channels': root of the summed squared differences over
             that axis, ``(bands, *other axes)``.
     """
@@ -49,6 +50,7 @@ class Movement:
     shape: tuple[int, ...]
     rows: int
     by_channel: dict[int, Array]
+    batch_axis: int = 0
 
 
 def cut_bands(x: Tensor, sizes: Mapping[int, int] | None = None) -> tuple[Tensor, Bands]:
@@ -115,6 +117,13 @@ def measure_movement(
 
 
 def _movement(output: Tensor, count: int) -> Movement:
+    found = _movement_of_rows(output, count)
+    if not found.rows and output.dim() == 3 and output.shape[1] == count:
+        return replace(_movement_of_rows(output.transpose(0, 1), count), batch_axis=1)
+    return found
+
+
+def _movement_of_rows(output: Tensor, count: int) -> Movement:
     if output.shape[0] % count:
         return Movement(tuple(output.shape), 0, {})
     rows = output.shape[0] // count
@@ -133,9 +142,11 @@ def _movement(output: Tensor, count: int) -> Movement:
 
 def _joined(parts: list[Movement]) -> Movement:
     first = parts[0]
-    if any(part.shape != first.shape or part.rows != first.rows for part in parts):
+    if any(
+        part.shape != first.shape or part.rows != first.rows or part.batch_axis != first.batch_axis for part in parts
+    ):
         return Movement(first.shape, 0, {})
     sums: dict[int, Any] = {
         axis: np.concatenate([part.by_channel[axis] for part in parts]) for axis in first.by_channel
     }
-    return Movement(first.shape, first.rows, sums)
+    return Movement(first.shape, first.rows, sums, first.batch_axis)

@@ -29,6 +29,7 @@ class TargetLayer:
         rows: Rows of the output that belong to one sample: more than 1 where slices or frames lie in the batch axis.
             ``reshape`` then takes ``(n, rows, ...)``.
         inputs: The input's axes that the maps' axes follow; empty where that is not known.
+        batch_axis: Axis of the output that holds the samples; ``reshape`` gets it as the first.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TargetLayer:
     function: str | None = None
     rows: int = 1
     inputs: tuple[int, ...] = ()
+    batch_axis: int = 0
     _known: dict[tuple[int, ...], tuple[Tensor, torch.Size]] = field(default_factory=dict, repr=False)
 
     def is_at(self, turn: int) -> bool:
@@ -69,7 +71,7 @@ class TargetLayer:
         tensor: Tensor = output
         if self.reshape is None:
             return tensor
-        tensor = self._by_sample(tensor)
+        tensor = self.by_sample(tensor)
         positions, shape = self._positions(tensor)
         return tensor.flatten(1)[:, positions].reshape(len(tensor), *shape)
 
@@ -82,20 +84,35 @@ class TargetLayer:
             return type(output)((self.write(output[0], maps), *output[1:]))
         if self.reshape is None:
             return maps.to(output)
-        by_sample = self._by_sample(output)
+        by_sample = self.by_sample(output)
         positions, shape = self._positions(by_sample)
         whole = maps.expand(-1, *shape).flatten(1).to(output)
-        return by_sample.flatten(1).index_copy(1, positions, whole).reshape(output.shape)
+        written = by_sample.flatten(1).index_copy(1, positions, whole).reshape(by_sample.shape)
+        return written.movedim(0, self.batch_axis).reshape(output.shape)
 
     def as_picture(self, x: Tensor) -> Tensor:
         """Bring inputs to ``(n, channels, *space)``, the space being the axes that the maps follow."""
         if not self.inputs:
             return x
-        others = [axis for axis in range(1, x.dim()) if axis not in self.inputs]
+        others = self._other_axes(x)
         moved = x.permute(0, *others, *self.inputs)
-        return moved if others else moved[:, None]
+        return moved.flatten(1, len(others)) if others else moved[:, None]
 
-    def _by_sample(self, output: Tensor) -> Tensor:
+    def from_picture(self, picture: Tensor, like: Tensor) -> Tensor:
+        """Bring pictures, ``(n, channels, *space)``, back to the form of the inputs ``like``, ``(n, ...)``."""
+        if not self.inputs:
+            return picture
+        order = (0, *self._other_axes(like), *self.inputs)
+        moved = picture.reshape(len(picture), *(like.shape[axis] for axis in order[1:]))
+        return moved.permute(*(order.index(axis) for axis in range(like.dim())))
+
+    def _other_axes(self, x: Tensor) -> list[int]:
+        return [axis for axis in range(1, x.dim()) if axis not in self.inputs]
+
+    def by_sample(self, output: Tensor) -> Tensor:
+        """Bring what the module returned, or got, to ``(n, ...)``."""
+        if self.batch_axis:
+            return output.movedim(self.batch_axis, 0)
         return output if self.rows == 1 else output.reshape(-1, self.rows, *output.shape[1:])
 
     def _positions(self, output: Tensor) -> tuple[Tensor, torch.Size]:

@@ -1,19 +1,42 @@
-"""Tell the weights that were analysed from any others: a digest of parameters and persistent buffers."""
+"""Tell the weights that were analysed from any others: a digest of parameters and persistent buffers.
+
+The same for the tensors of a module and for those in a file, which need no torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 THREADS = 4
 """Threads that hash; ``hashlib`` lets go of the interpreter meanwhile."""
 
 DIGITS = 32
+
+Tensor = TypeVar("Tensor")
+
+
+class RawTensor(NamedTuple):
+    """A tensor as its bytes.
+
+    Attributes:
+        dtype: Name of torch's dtype, as ``"float32"``.
+        shape: Its shape.
+        values: Its entries in order, an array of any shape, strides and dtype whose items have the same bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    values: NDArray[Any]
 
 
 def digest_weights(state: Mapping[str, Any]) -> str:
@@ -40,10 +63,21 @@ def digest_weights(state: Mapping[str, Any]) -> str:
         >>> before == digest_weights(net.state_dict())
         False
     """
-    tensors = sorted((name, value) for name, value in state.items() if torch.is_tensor(value))
-    with ThreadPoolExecutor(THREADS) as pool:
-        parts = pool.map(lambda entry: _digest_tensor(*entry), tensors)
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:DIGITS]
+    import torch
+
+    return _digest(((name, value) for name, value in state.items() if torch.is_tensor(value)), raw_tensor)
+
+
+def digest_raw(tensors: Mapping[str, RawTensor]) -> str:
+    """Digest tensors of which only the bytes are there, as ``digest_weights`` does.
+
+    Args:
+        tensors: Name to tensor.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return _digest(tensors.items(), lambda name, tensor: tensor)
 
 
 def digest_module(module: nn.Module) -> str:
@@ -61,11 +95,36 @@ def digest_module(module: nn.Module) -> str:
         return ""
 
 
-def _digest_tensor(name: str, tensor: torch.Tensor) -> bytes:
-    found = hashlib.sha256(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+def _digest(tensors: Iterable[tuple[str, Tensor]], read: Callable[[str, Tensor], RawTensor]) -> str:
+    def part(entry: tuple[str, Tensor]) -> bytes:
+        tensor = read(*entry)
+        found = hashlib.sha256(repr((entry[0], f"torch.{tensor.dtype}", tensor.shape)).encode())
+        if tensor.values.size:
+            found.update(np.ascontiguousarray(tensor.values).reshape(-1).view(np.uint8).data)
+        return found.digest()
+
+    ordered = sorted(tensors, key=lambda entry: entry[0])
+    with ThreadPoolExecutor(THREADS) as pool:
+        return hashlib.sha256(b"".join(pool.map(part, ordered))).hexdigest()[:DIGITS]
+
+
+def raw_tensor(name: str, tensor: torch.Tensor) -> RawTensor:
+    """Give the bytes of a tensor.
+
+    Args:
+        name: Its name, for the error.
+        tensor: The tensor, of any dtype, shape and device.
+
+    Raises:
+        TypeError: It has no bytes to read.
+    """
+    import torch
+
+    if tensor.is_quantized:
+        raise TypeError(f"the tensor {name} has no bytes to read: its scale is beside them")
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     try:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        found.update(flat.view(torch.uint8).numpy().data if len(flat) else b"")
+        return RawTensor(dtype, shape, flat.view(torch.uint8).numpy() if len(flat) else np.empty(0, np.uint8))
     except (RuntimeError, NotImplementedError, ValueError, AttributeError) as error:
         raise TypeError(f"the tensor {name} has no bytes to read: {error}") from error
-    return found.digest()

@@ -55,13 +55,21 @@ def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str])
     return report
 
 
-def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str) -> FeatureReport:
+def analyze_factories(
+    checkpoint: str | os.PathLike[str],
+    model: str,
+    data: str,
+    forward_fn: str | None = None,
+    batch_fn: str | None = None,
+) -> FeatureReport:
     """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
 
     Args:
         checkpoint: A checkpoint of Lightning, or a state dict.
         model: ``MODULE:NAME`` of a torch module, or of a class or function that makes one without arguments.
         data: ``MODULE:NAME`` as for ``reanalysis.load_data``.
+        forward_fn: ``MODULE:NAME`` of a function ``(model, batch) -> output``, as for ``analyze``.
+        batch_fn: ``MODULE:NAME`` of a function ``batch -> (x, y)``, as for ``analyze``.
 
     Raises:
         DataError: Model or loaders cannot be had.
@@ -70,8 +78,7 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
     """
     from torch import nn
 
-    from lightning_ifa.analysis import analyze
-    from lightning_ifa.offline.reanalysis import load_data, load_object
+    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, load_object
 
     content = read_checkpoint(checkpoint)
     module = load_object(model, "--model")
@@ -79,7 +86,9 @@ def analyze_factories(checkpoint: str | os.PathLike[str], model: str, data: str)
     if not isinstance(module, nn.Module):
         raise DataError(f"--model {model} gives {type(module).__name__}; expected a torch module")
     load_weights(module, content, checkpoint)
-    return analyze(module.eval(), *load_data(data))
+    given = {"forward_fn": (forward_fn, "--forward-fn"), "batch_fn": (batch_fn, "--batch-fn")}
+    ways = {name: load_object(spec, option) for name, (spec, option) in given.items() if spec}
+    return analyze_loaded(module.eval(), load_data(data), **ways)
 
 
 def save(report: FeatureReport, folder: Path) -> None:

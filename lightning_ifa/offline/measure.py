@@ -27,15 +27,14 @@ def main() -> None:
 
 def measure(files: str, data: str, model: str | None) -> dict[str, Any]:
     """Load data and model, analyse, and give the measurement as plain values."""
-    from lightning_ifa.analysis import analyze
     from lightning_ifa.model.weights_digest import digest_weights
-    from lightning_ifa.offline.reanalysis import load_data, load_registered, load_weights_only
+    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, load_registered, load_weights_only
     from lightning_ifa.version import __version__
 
-    validation, train = load_data(data)
+    loaders = load_data(data)
     module = load_weights_only(files, model) if model else load_registered(files)
     weights = digest_weights(module.state_dict())
-    report = analyze(module, validation, train)
+    report = analyze_loaded(module, loaders)
     table = report.tables["validation"]
     return {
         "metrics": {key: float(value) for key, value in report.metrics.items() if math.isfinite(value)},

@@ -11,11 +11,27 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_ifa.errors import DataError, FileError, TrackingError
 
-Loaders = tuple[Any, Any]
+if TYPE_CHECKING:
+    from lightning_ifa.report.feature_report import FeatureReport
+
+
+class Loaders(NamedTuple):
+    """What ``load_data`` gives.
+
+    Attributes:
+        validation: Validation loader.
+        train: Training loader, or None.
+        module: The LightningDataModule that they are of, whose transfer hooks make batches ready, or None.
+    """
+
+    validation: Any
+    train: Any
+    module: Any = None
+
 
 LONGEST_ANALYSIS = 3600.0
 
@@ -54,9 +70,6 @@ def load_data(data: str) -> Loaders:
         data: NAME is a LightningDataModule or its class, or a function without arguments that gives the validation
             loader, or the pair of validation and training loader. The current folder is searched as well.
 
-    Returns:
-        Validation loader, and training loader or None.
-
     Raises:
         DataError: There is no such module or name, or it gives no loader.
     """
@@ -65,13 +78,35 @@ def load_data(data: str) -> Loaders:
     if hasattr(found, "val_dataloader"):
         found.prepare_data()
         found.setup("fit")
-        found = (found.val_dataloader(), found.train_dataloader())
+        return Loaders(found.val_dataloader(), found.train_dataloader(), found)
     pair = found if isinstance(found, tuple) else (found, None)
     if len(pair) != 2 or not hasattr(pair[0], "dataset"):
         raise DataError(
             f"--data {data} gives {type(found).__name__}; expected a DataLoader, or validation and training"
         )
-    return pair
+    return Loaders(*pair)
+
+
+def analyze_loaded(model: Any, loaders: Loaders, **options: Any) -> FeatureReport:
+    """Analyse a torch module with loaders whose batches their data module's transfer hooks make ready, if it has any.
+
+    Args:
+        model: The module.
+        loaders: What ``load_data`` gave.
+        options: Options of the analysis.
+
+    Raises:
+        IFAError: The analysis is not possible.
+    """
+    import torch
+
+    from lightning_ifa.analysis import analyze_prepared
+    from lightning_ifa.features.transfer_hooks import own_preparation
+    from lightning_ifa.options import AnalysisOptions
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    prepare = own_preparation(model, device, loaders.module)
+    return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
 
 
 def load_object(spec: str, option: str) -> Any:
@@ -146,6 +181,9 @@ def load_weights_only(folder: str | os.PathLike[str], model: str) -> Any:
         module.load_state_dict(read_state(files[0]))
     except RuntimeError as error:
         raise FileError(f"the weights do not fit {model}: {error}") from error
+    wild = [name for name, value in module.state_dict().items() if not torch.isfinite(value).all()]
+    if wild:
+        raise FileError(f"the weights are not finite in {wild[0]} and {len(wild) - 1} others")
     return module.eval()
 
 

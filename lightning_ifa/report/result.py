@@ -22,8 +22,11 @@ from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.options import SPLITS
+from lightning_ifa.statistics.generalization_gap import margin
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
+from lightning_ifa.statistics.subgroups import Outcome, list_subgroups, subgroup_metrics
 
 Result = TypeVar("Result", bound="AnalysisResult")
 
@@ -70,7 +73,34 @@ class AnalysisResult:
             found[f"ifa/health/{family}"] = finding.health
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
+        found |= {f"ifa/subgroups/{name}": value for name, value in self._subgroup_metrics.items()}
         return {key: float(value) for key, value in found.items()}
+
+    @cached_property
+    def subgroups(self) -> pd.DataFrame:
+        """How well the network does in each group of each metadata column; see ``statistics.subgroups``.
+
+        Empty without metadata, and for tasks in which classes do not compete.
+        """
+        outcome = self._outcome
+        if outcome is None:
+            return pd.DataFrame(columns=SUBGROUP_COLUMNS)
+        return list_subgroups(outcome, self.tables["validation"].metadata)
+
+    @cached_property
+    def _subgroup_metrics(self) -> dict[str, float]:
+        outcome, metadata = self._outcome, self.tables["validation"].metadata
+        if outcome is None:
+            return {}
+        return subgroup_metrics(list_subgroups(outcome, metadata, pairs=False), outcome, metadata)
+
+    @property
+    def _outcome(self) -> Outcome | None:
+        """What the network makes of the validation samples, or None where groups cannot be compared."""
+        table = self.tables["validation"]
+        if table.task not in ("multiclass", "binary") or not len(table.metadata.columns):
+            return None
+        return Outcome(table.targets, table.logits, margin(table.logits, np.maximum(table.targets, 0)))
 
     @cached_property
     def context(self) -> AnalysisContext:

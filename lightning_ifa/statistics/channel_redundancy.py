@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.linalg.lapack import dpstrf
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, standardise_columns
@@ -42,7 +45,10 @@ class NeededChannels(NamedTuple):
 
 
 def channel_groups(
-    activations: Array, labels: Ints | None = None, correlation: float = MERGE_CORRELATION
+    activations: Array,
+    labels: Ints | None = None,
+    correlation: float = MERGE_CORRELATION,
+    overall: NDArray[np.float32] | None = None,
 ) -> tuple[Ints, Mask]:
     """Group channels whose pooled activations correlate.
 
@@ -51,24 +57,37 @@ def channel_groups(
         labels: Class or target bin of each sample, ``(n,)``. If given, channels must agree within classes as well:
             two channels that merely respond to the same class do not duplicate each other.
         correlation: Least absolute correlation of any pair in a group (complete linkage).
+        overall: From ``channel_correlation`` of these activations, where it is there already.
 
     Returns:
         Group of each channel, ``(c,)``, -1 for dead ones; and whether each channel is dead, ``(c,)``.
     """
     dead = _dead(activations)
-    groups = np.full(activations.shape[1], -1, dtype=np.int64)
     alive = np.flatnonzero(~dead)
-    if len(alive) < 2:
-        groups[alive] = 0
-        return groups, dead
-    distance = np.clip(1 - _agreement(activations[:, alive], labels), 0, 1)
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), method="complete")
-    groups[alive] = fcluster(tree, t=1 - correlation, criterion="distance") - 1
+    found = channel_correlation(activations) if overall is None else overall
+    close = np.abs(found[np.ix_(alive, alive)]) >= correlation
+    _, blocks = connected_components(csr_array(close), directed=False)
+    groups = np.full(activations.shape[1], -1, dtype=np.int64)
+    groups[alive] = blocks
+    count = int(blocks.max(initial=-1)) + 1
+    for block in np.flatnonzero(np.bincount(blocks, minlength=count) > 1):  # complete linkage never leaves a block
+        members = alive[blocks == block]
+        agreement = np.abs(found[np.ix_(members, members)]).astype(np.float64)
+        if labels is not None:
+            within = standardise_columns(centre_within(activations[:, members], labels))
+            agreement = np.minimum(agreement, np.abs(within.T @ within))
+        distance = np.clip(1 - agreement, 0, 1)
+        np.fill_diagonal(distance, 0)
+        tree = linkage(squareform(distance, checks=False), method="complete")
+        parts = fcluster(tree, t=1 - correlation, criterion="distance") - 1
+        groups[members] = np.where(parts == 0, block, count + parts - 1)
+        count += int(parts.max())
     return groups, dead
 
 
-def needed_channels(activations: Array, labels: Ints | None = None) -> NeededChannels:
+def needed_channels(
+    activations: Array, labels: Ints | None = None, overall: NDArray[np.float32] | None = None
+) -> NeededChannels:
     """Leave out the channels that are dead, duplicates, or linear mixes of others.
 
     Duplicates are found first (see ``channel_groups``, correlation 0.99; the channel of largest variance stays), mixes
@@ -77,16 +96,25 @@ def needed_channels(activations: Array, labels: Ints | None = None) -> NeededCha
     Args:
         activations: Pooled activations, ``(n, c)``.
         labels: Class or target bin of each sample, ``(n,)``, or None.
+        overall: From ``channel_correlation`` of these activations, where it is there already.
     """
-    groups, dead = channel_groups(activations, labels, DUPLICATE_CORRELATION)
+    if overall is None:
+        overall = channel_correlation(activations)
+    groups, dead = channel_groups(activations, labels, DUPLICATE_CORRELATION, overall)
     by_variance = np.argsort(-activations.std(0), kind="stable")
     by_variance = by_variance[~dead[by_variance]]
     _, first = np.unique(groups[by_variance], return_index=True)
     unique = by_variance[np.sort(first)]
     kept = unique
     if len(activations) >= SAMPLES_A_CHANNEL * len(unique) > 0:
-        kept = unique[_independent(_correlation(activations[:, unique].astype(np.float64)))]
+        kept = unique[_independent(overall[np.ix_(unique, unique)].astype(np.float64))]
     return NeededChannels(np.sort(kept), int(dead.sum()), len(by_variance) - len(unique), len(unique) - len(kept))
+
+
+def channel_correlation(activations: Array) -> NDArray[np.float32]:
+    """Pearson correlation of channels, ``(c, c)``; 0 with a channel that does not vary. Exact to about 1e-6."""
+    unit = standardise_columns(activations.astype(np.float64)).astype(np.float32)
+    return np.asarray(unit.T @ unit)
 
 
 def component_variances(activations: Array) -> Floats:
@@ -118,20 +146,6 @@ def spectrum_numbers(variances: Floats) -> dict[str, float]:
 def _dead(activations: Array) -> Mask:
     spread = activations.std(0)
     return np.asarray(spread <= DEAD_RANGE * max(float(spread.max(initial=0.0)), 1e-30))
-
-
-def _agreement(activations: Array, labels: Ints | None) -> Floats:
-    """Absolute correlation of each pair of channels; with labels the smaller of that over all and within classes."""
-    overall = np.abs(_correlation(activations.astype(np.float64)))
-    if labels is None:
-        return overall
-    return np.asarray(np.minimum(overall, np.abs(_correlation(centre_within(activations, labels)))))
-
-
-def _correlation(values: Floats) -> Floats:
-    """Pearson correlation of columns, ``(c, c)``; 0 with a column that does not vary."""
-    unit = standardise_columns(values)
-    return np.asarray(unit.T @ unit)
 
 
 def _independent(correlation: Floats) -> Ints:

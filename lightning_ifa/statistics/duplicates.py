@@ -31,6 +31,8 @@ PICTURE_GAP, PICTURE_RATIO = 0.007, 0.1
 """Two registered pictures are copies if their correlation lacks less than this of 1, and less than this share of what
 the correlation with the most similar training picture usually lacks."""
 
+_AT_ONCE = 128  # pictures, so that memory does not grow with the square of the samples
+
 MATCHES = 3
 """Training pictures that a picture is registered to at most."""
 
@@ -117,14 +119,9 @@ def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
     match = np.full(len(pictures), -1, dtype=np.int64)
     if not len(pictures) or not len(base):
         return match
-    small, small_base = (crop_pictures(_halve(p)) for p in (pictures, base))
-    similarity = small[:, 0] @ small_base[:, 0].T
-    for place in range(1, small.shape[1]):
-        np.maximum(similarity, small[:, place] @ small_base[:, 0].T, out=similarity)
-        np.maximum(similarity, small[:, 0] @ small_base[:, place].T, out=similarity)
-    count = min(MATCHES, len(base))
-    nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-    found = np.take_along_axis(similarity, nearest, axis=1)
+    small, small_base = (crop_pictures(_halve(p)).swapaxes(0, 1) for p in (pictures, base))
+    parts = [_most_similar(small[:, i : i + _AT_ONCE], small_base) for i in range(0, len(pictures), _AT_ONCE)]
+    nearest, found = (np.concatenate(values) for values in zip(*parts, strict=True))
     usual = float(np.quantile(1 - found.max(1), 0.75))
     rows, column = np.nonzero(found > ALIKE)
     columns = nearest[rows, column]
@@ -135,6 +132,25 @@ def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
     order = np.argsort(-gap[same], kind="stable")  # the best match is written last
     match[rows[same][order]] = columns[same][order]
     return match
+
+
+def _most_similar(crops: Pictures, base: Pictures) -> tuple[Ints, NDArray[np.float32]]:
+    """Give the most similar base pictures of each picture at the best of their crops, and how similar they are.
+
+    Args:
+        crops: Crops of n pictures, the first is the whole, ``(crops, n, pixels)``, of unit length.
+        base: Those of m pictures, ``(crops, m, pixels)``.
+
+    Returns:
+        Rows of the base and similarities, ``(n, MATCHES)``, or fewer where the base is smaller.
+    """
+    similarity = crops[0] @ base[0].T
+    for place in range(1, len(crops)):
+        np.maximum(similarity, crops[place] @ base[0].T, out=similarity)
+        np.maximum(similarity, crops[0] @ base[place].T, out=similarity)
+    count = min(MATCHES, similarity.shape[1])
+    nearest = np.argpartition(similarity, similarity.shape[1] - count, axis=1)[:, -count:]
+    return nearest, np.take_along_axis(similarity, nearest, axis=1)
 
 
 def _halve(pictures: Pictures) -> Pictures:

@@ -6,7 +6,7 @@ strata: classes, or bins of a regression target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,9 @@ from lightning_ifa.statistics.significance import Z_LIMIT
 from lightning_ifa.statistics.strata import centre_within
 
 SHIFT_FOLDS = 5
+
+MOST_SAMPLES_A_CHANNEL = 4 / 3
+"""Up to that many samples a channel, the two-sample test solves for samples rather than for channels."""
 
 
 class SplitSample(NamedTuple):
@@ -140,24 +143,58 @@ def shift_auc(train: Array, train_strata: Ints, val: Array, val_strata: Ints, se
     order = np.random.default_rng(seed).permutation(len(x))
     fold = np.empty(len(x), dtype=np.int64)
     fold[order[np.argsort(side[order], kind="stable")]] = np.arange(len(x)) % SHIFT_FOLDS  # equal shares of both sides
-    everything = x.T @ x
+    by_samples = len(x) <= MOST_SAMPLES_A_CHANNEL * x.shape[1]
+    decide = _decide_by_samples(x) if by_samples else _decide_by_channels(x)
     decision = np.empty(len(x))
     for number in range(SHIFT_FOLDS):
-        held = fold == number
-        rest, rest_side = x[~held], side[~held]
-        apart = rest[rest_side == 1].mean(0) - rest[rest_side == 0].mean(0)
-        scatter = (everything - x[held].T @ x[held]) / len(rest)
-        decision[held] = x[held] @ solve(_shrink(scatter, len(rest)), apart, assume_a="pos")
+        held, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        signs = np.where(side[rest] == 1, 1 / side[rest].sum(), -1 / (1 - side[rest]).sum()).astype(np.float32)
+        decision[held] = decide(held, rest, signs)
     return float(roc_auc_score(side, decision))
 
 
-def _shrink(covariance: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-    """Shrink towards a multiple of the identity: OAS (Chen, Wiesel, Eldar & Hero 2010, eq. 23)."""
-    p = len(covariance)
-    level, squares = float(np.trace(covariance)) / p, float((covariance**2).sum()) / p
+Decide = Callable[[Ints, Ints, NDArray[np.float32]], NDArray[np.float32]]
+"""Held rows, the rest, and the weights by which a sum over the rest is the difference of the sides' means."""
+
+
+def _decide_by_channels(x: NDArray[np.float32]) -> Decide:
+    """Solve for one weight a channel: ``held @ inv(scatter) @ difference``."""
+    everything = x.T @ x
+
+    def decide(held: Ints, rest: Ints, signs: NDArray[np.float32]) -> NDArray[np.float32]:
+        scatter = (everything - x[held].T @ x[held]) / len(rest)
+        return np.asarray(x[held] @ solve(_shrink(scatter, len(rest), x.shape[1]), signs @ x[rest], assume_a="pos"))
+
+    return decide
+
+
+def _decide_by_samples(x: NDArray[np.float32]) -> Decide:
+    """The same by one weight a sample, less work where channels are many: ``inv(a X'X + b) X' = X' inv(a XX' + b)``."""
+    products = x @ x.T
+
+    def decide(held: Ints, rest: Ints, signs: NDArray[np.float32]) -> NDArray[np.float32]:
+        among = products[np.ix_(rest, rest)] / len(rest)
+        weights = solve(_shrink(among, len(rest), x.shape[1]), signs, assume_a="pos")
+        return np.asarray(products[np.ix_(held, rest)] @ weights)
+
+    return decide
+
+
+def _shrink(products: Array, n: int, p: int) -> NDArray[np.float32]:
+    """Shrink towards a multiple of the identity: OAS (Chen, Wiesel, Eldar & Hero 2010, eq. 23).
+
+    Args:
+        products: Covariance of p channels, or the products of n samples, over n: their traces, and those of their
+            squares, are the same.
+        n: Number of samples.
+        p: Number of channels.
+    """
+    level, squares = float(np.trace(products)) / p, float(np.vdot(products, products)) / p
     share = (squares + p * level**2) / max((n + 1) * (squares - level**2), 1e-12)
     share = float(np.clip(share, 1e-3, 1.0))
-    return np.asarray((1 - share) * covariance + share * level * np.eye(p, dtype=covariance.dtype))
+    shrunk = np.asarray((1 - share) * products)
+    shrunk[np.diag_indices(len(shrunk))] += share * level
+    return shrunk
 
 
 def cut_at_median(train: Array, val: Array) -> tuple[Array, Array]:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import log_softmax
 
-from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask, scale_rows_to_unit
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 
 NEIGHBOURS = 10
 
@@ -24,6 +23,9 @@ UNCLEAR_SHARE, UNCLEAR_EVIDENCE = 0.04, 4.0
 
 PRIOR_SHARE = 0.02
 """Share of wrong labels that samples are ranked with where the data give no sign of any."""
+
+MOST_CLASSES_EXACT = 100
+"""Beyond as many classes the model is fitted in float32; evidence then differs by about 1e-4."""
 
 LEAST_SHARE, MOST_SHARE = 1e-4, 0.5
 NO_SHARE = -40.0  # logit of a share that is as good as 0
@@ -87,25 +89,22 @@ def score_labels(logits: Array, nearness: Array, labels: Ints) -> LabelScores:
     return LabelScores(score, suggested, float(share), float(evidence))
 
 
-def class_nearness(x: Array, base: Array, base_labels: Ints, classes: int, own: bool = False) -> Floats:
+def class_nearness(similarity: NDArray[np.float32], base_labels: Ints, classes: int) -> Floats:
     """Give minus the log mean cosine distance to the nearest base samples of each class, ``(n, classes)``.
 
     Args:
-        x: Features, ``(n, c)``.
-        base: Features of the samples to compare with, ``(m, c)``.
-        base_labels: Their classes, ``(m,)``.
+        similarity: Cosines of n samples with m base samples, ``(n, m)``; ``-inf`` where a sample would meet itself.
+        base_labels: Classes of the base samples, ``(m,)``.
         classes: How many classes there are.
-        own: Whether both are the same samples, none of which then counts as its own neighbour.
     """
-    similarity = scale_rows_to_unit(x) @ scale_rows_to_unit(base).T
-    if own:
-        np.fill_diagonal(similarity, -np.inf)
-    found = np.zeros((len(x), classes))
+    found = np.zeros((len(similarity), classes))
     for label in range(classes):
         columns = np.flatnonzero(base_labels == label)
         count = min(NEIGHBOURS, len(columns) - 1)
         if count > 0:
-            nearest = np.partition(similarity[:, columns], -count, axis=1)[:, -count:]
+            among = similarity[:, columns]
+            among.partition(len(columns) - count, axis=1)
+            nearest = among[:, -count:]
             found[:, label] = -np.log(np.maximum(1 - nearest, 1e-6).mean(1, dtype=np.float64))
     return found
 
@@ -138,11 +137,12 @@ def fit_label_model(evidence: NDArray[np.float64], labels: Ints) -> LabelModel:
     """
     scores = evidence - evidence.mean(2, keepdims=True)
     scores = scores / np.maximum(scores.std((1, 2), keepdims=True), 1e-9)
+    scores = scores.astype(np.float32 if scores.shape[2] > MOST_CLASSES_EXACT else np.float64)
     plain = _maximise(scores, labels, None)
     mixed = min((_maximise(scores, labels, start) for start in (0.05, 0.25)), key=lambda found: found[1])
     gain = 2 * (plain[1] - mixed[1])
     best, share = (mixed[0], _share(mixed[0][-1])) if gain > 0 else (plain[0], LEAST_SHARE)
-    return LabelModel(np.exp(_log_probability(scores, best)), share, float(max(gain, 0.0)))
+    return LabelModel(_probability(scores, best).astype(np.float64), share, float(max(gain, 0.0)))
 
 
 def wrong_label_probability(model: LabelModel, labels: Ints, share: float) -> Floats:
@@ -158,7 +158,7 @@ def wrong_label_probability(model: LabelModel, labels: Ints, share: float) -> Fl
     return np.asarray(wrong / np.maximum((1 - share) * own + wrong, 1e-300))
 
 
-def _maximise(scores: Floats, labels: Ints, start: float | None) -> tuple[Floats, float]:
+def _maximise(scores: Array, labels: Ints, start: float | None) -> tuple[Floats, float]:
     measures, _, k = scores.shape
     first = np.zeros(measures + k + 1)
     first[:measures] = 1.0
@@ -172,26 +172,35 @@ def _maximise(scores: Floats, labels: Ints, start: float | None) -> tuple[Floats
     return found.x, float(found.fun)
 
 
-def _loss(x: Floats, scores: Floats, labels: Ints) -> tuple[float, Floats]:
+def _loss(x: Floats, scores: Array, labels: Ints) -> tuple[float, Floats]:
     """Negative log-likelihood and its gradient in scales, biases and the share's logit."""
     measures, n, k = scores.shape
-    p = np.exp(_log_probability(scores, x))
+    p = _probability(scores, x)
     rows, bias, share = np.arange(n), x[measures:-1], _share(x[-1])
-    own = p[rows, labels]
+    own = p[rows, labels].astype(np.float64)
     likelihood = np.maximum((1 - share) * own + share * (1 - own) / (k - 1), 1e-300)
     weight = -((1 - share) - share / (k - 1)) * own / likelihood
-    slope = -weight[:, None] * p
-    slope[rows, labels] += weight
+    slope = np.multiply(p, -weight.astype(p.dtype)[:, None], out=p)
+    slope[rows, labels] += weight.astype(p.dtype)
     in_share = -((1 - own) / (k - 1) - own) / likelihood
     gradient = np.concatenate(
-        [(scores * slope).sum((1, 2)), slope.sum(0) + RIDGE * bias, [in_share.sum() * share * (1 - share)]]
+        [[np.vdot(s, slope) for s in scores], slope.sum(0) + RIDGE * bias, [in_share.sum() * share * (1 - share)]]
     )
     return float(-np.log(likelihood).sum() + RIDGE / 2 * (bias**2).sum()), gradient
 
 
-def _log_probability(scores: Floats, x: Floats) -> Floats:
+def _probability(scores: Array, x: Floats) -> Array:
+    """Softmax over classes, ``(n, k)``, in the scores' own precision."""
     measures = len(scores)
-    return np.asarray(log_softmax(np.tensordot(x[:measures], scores, 1) + x[measures:-1], axis=1))
+    scales, bias = x[:measures].astype(scores.dtype), x[measures:-1].astype(scores.dtype)
+    found = scales[0] * scores[0]
+    for scale, more in zip(scales[1:], scores[1:], strict=True):
+        found += scale * more
+    found += bias
+    found -= found.max(1, keepdims=True)
+    np.exp(found, out=found)
+    found /= found.sum(1, keepdims=True)
+    return np.asarray(found)
 
 
 def _share(logit: float) -> float:

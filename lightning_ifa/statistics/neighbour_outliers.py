@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -101,27 +102,80 @@ def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None,
         reference: The samples that they are compared with, or None.
         seed: Seed of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
     """
-    own = reference is None
-    base = _choose(samples if reference is None else reference, None if own else seed)
-    small = np.isin(samples.labels, small_classes(samples.labels, base.labels))
-    base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
-    votes, any_class, same_class = [], [], []
-    for x, b in ((samples.activations, base.activations), (samples.contributions, base.contributions)):
-        unit = scale_rows_to_unit(b)
-        among = unit @ unit.T
-        np.fill_diagonal(among, -np.inf)
-        known = _compare_neighbours(among, base.labels, base.labels)
-        near = known if own else _compare_neighbours(scale_rows_to_unit(x) @ unit.T, samples.labels, base.labels)
-        same_class.append(_z_within_classes(near.same_class, known.same_class, samples.labels, base.labels))
-        same_class[-1][small] = _robust_z(near.any_class[small], known.any_class[base_small])
-        any_class.append(_robust_z(near.any_class, known.any_class))
-        votes.append(near.disagreement)
-    damage = _property_z(samples.properties, base.properties, own)
-    doubt = _robust_z(-samples.margins, -base.margins)
-    score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes[0]
-    score += np.maximum(damage - PROPERTY_SLACK, 0.0)
-    distance, score = score, np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
-    return OutlierScores(score, votes[0], any_class[0], damage, doubt, distance)
+    return OutlierReference(samples if reference is None else reference, seed).score(samples)
+
+
+class OutlierReference:
+    """The samples that others are compared with; what is found among them serves every split.
+
+    Attributes:
+        samples: All samples of the split.
+        rows: The ``MOST_REFERENCE`` of them that count, or all if they are fewer, ``(m,)``.
+        base: These samples.
+    """
+
+    def __init__(self, samples: OutlierInput, seed: int = 0) -> None:
+        self.samples, n = samples, len(samples.labels)
+        few = n <= MOST_REFERENCE
+        self.rows = np.arange(n) if few else np.random.default_rng(seed).choice(n, MOST_REFERENCE, replace=False)
+        self.base = samples if few else OutlierInput(*(values[self.rows] for values in samples))
+        self._units = [scale_rows_to_unit(values) for values in (self.base.activations, self.base.contributions)]
+
+    def compare(self, samples: OutlierInput) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give the cosine similarity to every reference sample, by activations and by contributions, each ``(n, m)``.
+
+        It is ``-inf`` where a sample would meet itself.
+        """
+        if samples is self.base:
+            return self._among
+        activations, contributions = (
+            scale_rows_to_unit(values) @ unit.T
+            for values, unit in zip((samples.activations, samples.contributions), self._units, strict=True)
+        )
+        if samples is self.samples:
+            activations[self.rows, np.arange(len(self.rows))] = -np.inf
+            contributions[self.rows, np.arange(len(self.rows))] = -np.inf
+        return activations, contributions
+
+    @cached_property
+    def _among(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        activations, contributions = (unit @ unit.T for unit in self._units)
+        np.fill_diagonal(activations, -np.inf)
+        np.fill_diagonal(contributions, -np.inf)
+        return activations, contributions
+
+    @cached_property
+    def _known(self) -> list[_Neighbours]:
+        return [_compare_neighbours(similarity, self.base.labels, self.base.labels) for similarity in self._among]
+
+    def score(
+        self, samples: OutlierInput, similarity: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    ) -> OutlierScores:
+        """Score samples; see ``outlier_scores``.
+
+        Args:
+            samples: The samples that are judged.
+            similarity: From ``compare``, where it is there already.
+        """
+        base, labels = self.base, samples.labels
+        if samples is base:
+            found = self._known
+        else:
+            found = [_compare_neighbours(s, labels, base.labels) for s in similarity or self.compare(samples)]
+        small = np.isin(labels, small_classes(labels, base.labels))
+        base_small = np.isin(base.labels, small_classes(base.labels, base.labels))
+        same_class = []
+        for near, known in zip(found, self._known, strict=True):
+            same_class.append(_z_within_classes(near.same_class, known.same_class, labels, base.labels))
+            same_class[-1][small] = _robust_z(near.any_class[small], known.any_class[base_small])
+        votes = found[0].disagreement
+        damage = _property_z(samples.properties, base.properties, self.rows if samples is self.samples else None)
+        doubt = _robust_z(-samples.margins, -base.margins)
+        score = (same_class[0] + same_class[1]) / 2 + VOTE_WEIGHT * votes
+        score += np.maximum(damage - PROPERTY_SLACK, 0.0)
+        distance, score = score, np.maximum(score, DOUBT_WEIGHT * np.nan_to_num(doubt, nan=-np.inf))
+        strangeness = _robust_z(found[0].any_class, self._known[0].any_class)
+        return OutlierScores(score, votes, strangeness, damage, doubt, distance)
 
 
 def small_classes(labels: Ints, reference: Ints) -> Ints:
@@ -170,15 +224,16 @@ class _Neighbours(NamedTuple):
 
 def _compare_neighbours(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> _Neighbours:
     same_class = _within_class(similarity, labels, base_labels)
-    return _Neighbours(_log_distance(similarity), same_class, _votes(similarity, labels, base_labels))
-
-
-def _log_distance(similarity: NDArray[np.float32]) -> Floats:
-    """Log of the mean cosine distance to the most similar columns, ``(n,)``."""
     count = min(NEIGHBOURS, similarity.shape[1] - 1)
     if count < 1:
-        return np.full(len(similarity), np.nan)
-    nearest = np.partition(similarity, -count, axis=1)[:, -count:]
+        return _Neighbours(np.full(len(similarity), np.nan), same_class, np.zeros(len(similarity)))
+    nearest = np.argpartition(similarity, -count, axis=1)[:, -count:]
+    any_class = _as_distance(np.take_along_axis(similarity, nearest, axis=1))
+    return _Neighbours(any_class, same_class, _votes(base_labels[nearest], labels))
+
+
+def _as_distance(nearest: NDArray[np.float32]) -> Floats:
+    """Log of the mean cosine distance to some columns, ``(n,)``."""
     return np.asarray(np.log(np.maximum(1 - nearest, 1e-7).mean(1, dtype=np.float64)))
 
 
@@ -188,20 +243,18 @@ def _within_class(similarity: NDArray[np.float32], labels: Ints, base_labels: In
         columns = np.flatnonzero(base_labels == label)
         if len(columns) > NEIGHBOURS:
             rows = np.flatnonzero(labels == label)
-            found[rows] = _log_distance(similarity[np.ix_(rows, columns)])
+            among = similarity[np.ix_(rows, columns)]
+            among.partition(len(columns) - NEIGHBOURS, axis=1)
+            found[rows] = _as_distance(among[:, -NEIGHBOURS:])
     return found
 
 
-def _votes(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> Floats:
-    """Largest share of a sample's neighbours that agree on one other class, ``(n,)``."""
-    count = min(NEIGHBOURS, similarity.shape[1] - 1)
-    if count < 1:
-        return np.zeros(len(similarity))
-    nearest = np.argpartition(similarity, -count, axis=1)[:, -count:]
-    neighbours = np.sort(base_labels[nearest], axis=1)
+def _votes(neighbours: Ints, labels: Ints) -> Floats:
+    """Largest share of a sample's neighbours, given by their labels, that agree on one other class, ``(n,)``."""
+    neighbours, count = np.sort(neighbours, axis=1), neighbours.shape[1]
     other = (neighbours != labels[:, None]) & (neighbours >= 0)
-    most = np.zeros(len(similarity))
-    run = np.zeros(len(similarity))
+    most = np.zeros(len(labels))
+    run = np.zeros(len(labels))
     for position in range(count):
         same = position > 0 and neighbours[:, position] == neighbours[:, position - 1]
         run = np.where(other[:, position], np.where(same, run, 0.0) + 1.0, 0.0)
@@ -209,8 +262,11 @@ def _votes(similarity: NDArray[np.float32], labels: Ints, base_labels: Ints) -> 
     return np.asarray(most / count)
 
 
-def _property_z(properties: Array, base: Array, own: bool) -> Floats:
-    """Robust z of the distance between rows of robustly scaled properties; 0 without properties."""
+def _property_z(properties: Array, base: Array, own: Ints | None) -> Floats:
+    """Robust z of the distance between rows of robustly scaled properties; 0 without properties.
+
+    The base are the rows ``own`` of the properties, or others.
+    """
     if not properties.shape[1] or len(base) < 3:
         return np.zeros(len(properties))
     middle = np.median(base, axis=0)
@@ -219,11 +275,18 @@ def _property_z(properties: Array, base: Array, own: bool) -> Floats:
     among = _distances(b, b)
     np.fill_diagonal(among, np.inf)
     count = min(NEIGHBOURS, len(b) - 2)
-    found, known = (
-        np.log(np.partition(d, count, axis=1)[:, :count].mean(1) + 1e-9)
-        for d in (among if own else _distances(x, b), among)
-    )
-    return _robust_z(found, known)
+    known = _mean_of_smallest(among, count)
+    if own is None or len(own) < len(x):
+        away = _distances(x, b)
+        if own is not None:
+            away[own, np.arange(len(b))] = np.inf
+        return _robust_z(_mean_of_smallest(away, count), known)
+    return _robust_z(known, known)
+
+
+def _mean_of_smallest(distances: Floats, count: int) -> Floats:
+    """Log of the mean of each row's ``count`` smallest distances, ``(n,)``."""
+    return np.asarray(np.log(np.partition(distances, count, axis=1)[:, :count].mean(1) + 1e-9))
 
 
 def _distances(x: Floats, b: Floats) -> Floats:
@@ -249,10 +312,3 @@ def _robust_z(distance: Floats, reference: Floats) -> Floats:
     lower_half = np.median(judged) - np.quantile(judged, ONE_SD_BELOW)
     spread = max(MAD_TO_SD * np.median(np.abs(known - middle)), lower_half, 1e-12)
     return np.asarray((distance - centre) / spread)
-
-
-def _choose(samples: OutlierInput, seed: int | None) -> OutlierInput:
-    if seed is None or len(samples.labels) <= MOST_REFERENCE:
-        return samples
-    rows = np.random.default_rng(seed).choice(len(samples.labels), MOST_REFERENCE, replace=False)
-    return OutlierInput(*(values[rows] for values in samples))

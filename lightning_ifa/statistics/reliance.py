@@ -209,7 +209,25 @@ def regression_reliance(
     return share, statistic / np.sqrt(max(variance, _TINY))
 
 
-def channel_reliance(contributions: Array, activations: Array, labels: Ints, column: Array) -> Floats:
+def channel_weights(contributions: Array, activations: Array, labels: Ints) -> Floats:
+    """Read the weight of each channel for each class off as contribution per activation, less its mean over classes.
+
+    Args:
+        contributions: Contributions to the label's class, ``(n, c)``.
+        activations: Activations averaged over space, ``(n, c)``.
+        labels: Class of each sample, ``(n,)``.
+
+    Returns:
+        Weights, ``(classes, c)``, in the order of the sorted labels.
+    """
+    A, C = activations.astype(np.float64), contributions.astype(np.float64)
+    weights = group_sums(A * C, labels) / np.maximum(group_sums(A**2, labels), _TINY)
+    return np.asarray(weights - weights.mean(0))
+
+
+def channel_reliance(
+    contributions: Array, activations: Array, labels: Ints, column: Array, weights: Floats | None = None
+) -> Floats:
     """Split a variable's reliance over channels.
 
     A channel's part is the slope of its activation on the variable, times its weight for each class, times how far
@@ -221,13 +239,15 @@ def channel_reliance(contributions: Array, activations: Array, labels: Ints, col
         activations: Activations averaged over space, ``(n, c)``.
         labels: Class of each sample, ``(n,)``.
         column: The variable, numeric, ``(n, p)``.
+        weights: From ``channel_weights`` of the same samples, where several variables share them.
 
     Returns:
         Each channel's part, ``(c,)``, in units of the score summed over classes.
     """
-    A, C = activations.astype(np.float64), contributions.astype(np.float64)
-    weights = group_sums(A * C, labels) / np.maximum(group_sums(A**2, labels), _TINY)
-    slopes = np.linalg.pinv(centre_within(column, labels)) @ centre_within(A, labels)
+    if weights is None:
+        weights = channel_weights(contributions, activations, labels)
+    inside = centre_within(column, labels)  # orthogonal to the class means, so that activations need no centring
+    slopes = np.linalg.pinv(inside.T @ inside, hermitian=True) @ (inside.T @ activations)
     _, class_column = group_means(column.astype(np.float64), labels)
     away = class_column - class_column.mean(0)
-    return np.asarray(((away @ slopes) * (weights - weights.mean(0))).sum(0))
+    return np.asarray(((away.T @ weights) * slopes).sum(0))

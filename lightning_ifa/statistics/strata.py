@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints
 
 UNLABELLED = -1
 BINS = 5
+
+WIDE = 64
+"""Entries a row from which on a sparse product sums faster than NumPy, which first sorts a copy of all rows."""
 
 
 def strata(targets: Array, edges: Array | None = None) -> Ints:
@@ -59,8 +63,15 @@ def group_means(values: Array, labels: Ints) -> tuple[Ints, Array]:
 
 def group_sums(values: Array, labels: Ints) -> Array:
     """Sum rows within each label, ``(groups, ...)``, in the order of the sorted labels."""
-    counts = np.unique(labels, return_counts=True)[1]
-    return np.add.reduceat(values[np.argsort(labels, kind="stable")], np.cumsum(counts) - counts, axis=0)
+    n = len(labels)
+    if not n:
+        return values
+    counts, order = np.unique(labels, return_counts=True)[1], np.argsort(labels, kind="stable")
+    ends = np.cumsum(counts)
+    if values[0].size < WIDE:
+        return np.add.reduceat(values[order], ends - counts, axis=0)
+    membership = csr_array((np.ones(n, values.dtype), order, np.append(0, ends)), shape=(len(counts), n))
+    return np.asarray(membership @ values.reshape(n, -1)).reshape(len(counts), *values.shape[1:])
 
 
 def centre_within(values: Array, labels: Ints) -> Floats:

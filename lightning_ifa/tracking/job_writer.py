@@ -19,10 +19,12 @@ from lightning_ifa.report.files import (
 )
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment, record
+from lightning_ifa.tracking.datasets import describe_inputs
 from lightning_ifa.tracking.images import LOGGED_IMAGES, write_image
 from lightning_ifa.tracking.job import ARTIFACTS, JOB_FILE, Job, begin
 from lightning_ifa.tracking.names import key_at, slug
 from lightning_ifa.tracking.run import Run
+from lightning_ifa.tracking.saved_view import ViewWish
 
 SHEET_KEY, PROBE_KEY, OWN_MAP_KEY = "ifa/probes", "ifa/xai", "ifa/own_map"
 
@@ -38,6 +40,8 @@ def write_job(
     single_images: bool = False,
     metrics: Mapping[str, float] | None = None,
     doubtful: bool = False,
+    sources: Mapping[str, str] | None = None,
+    view: ViewWish | None = None,
 ) -> None:
     """Write a complete job for the spool: files, the contact sheet of the probes, tags, description.
 
@@ -52,10 +56,14 @@ def write_job(
         single_images: Whether to write each probe as an image of its own, too.
         metrics: The metrics that go with the job, by their keys in the run, since no logger brings them there.
         doubtful: Whether it is not known if the run has them already.
+        sources: Split to what its samples come from, where they are to become inputs of the run.
+        view: The saved view that the experiment is to have.
     """
     begin(folder)
     files = folder / ARTIFACTS
-    job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
+    job = Job.of(run, tags=dict(LOGGED_IMAGES), view=view)
+    if sources is not None:
+        job.inputs = describe_inputs(report, sources, prefix)
     root = _root(folder, prefix)
     write_data(report, root, moment.epoch)
     if pictures:
@@ -82,7 +90,7 @@ def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Mo
     """Write a job of the pictures that ``write_job`` left out; arguments as there."""
     begin(folder)
     write_pictures(report, _root(folder, prefix), moment.epoch)
-    Job(run.run_id, run.tracking_uri).save(folder)
+    Job.of(run).save(folder)
 
 
 def write_single_images(
@@ -93,7 +101,7 @@ def write_single_images(
     Under another ``name`` for the job's description nothing is uploaded until that file is renamed.
     """
     begin(folder)
-    job = Job(run.run_id, run.tracking_uri, tags=dict(LOGGED_IMAGES))
+    job = Job.of(run, tags=dict(LOGGED_IMAGES))
     with pictures_may_fail():
         _write_each(report, probe_pictures(report), folder / ARTIFACTS, moment, prefix, job.timestamp)
     job.save(folder, name)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +22,14 @@ from lightning_ifa.tracking.checkpoint import (
     require_record,
 )
 from lightning_ifa.tracking.checkpoint import record as record_of
+from lightning_ifa.tracking.logged_models import ModelParts, log_parts, make_example, save_model
+from lightning_ifa.tracking.offline_store import resolve_run
 from lightning_ifa.tracking.store import default_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
+    from numpy.typing import NDArray
     from torch import nn
 
 
@@ -43,6 +43,7 @@ def log_model(
     run_id: str | None = None,
     tracking_uri: str | None = None,
     pip_requirements: Sequence[str] | None = None,
+    input_example: NDArray[Any] | None = None,
 ) -> ModelVersion:
     """Log a checkpoint as an MLflow model with its indicators attached, and register it.
 
@@ -60,6 +61,8 @@ def log_model(
         tracking_uri: Address of the MLflow store; by default MLflow's own.
         pip_requirements: Packages that are needed to load the model; by default MLflow finds out by loading it,
             which takes 10 s or more.
+        input_example: A batch of inputs as ``model`` takes them, from which the signature is made; by default the
+            model has none.
 
     Returns:
         The registered version.
@@ -90,18 +93,12 @@ def log_model(
             "not speak of them; pass a module with parameters of the same names and dtypes"
         )
     client = MlflowClient(tracking_uri)
-    experiment = client.get_run(run_id).info.experiment_id
+    run_id = resolve_run(client, run_id)
+    example = None if input_example is None else make_example(module, input_example)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(module, Path(folder) / "model", example, pip_requirements)
+        logged = log_parts(client, run_id, ModelParts.of(name, record), Path(folder) / "model")
     with default_store(tracking_uri):
-        logged = client.create_logged_model(experiment, name, run_id, record.tags)
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                _save(module, logged, run_id, Path(folder) / "model", pip_requirements)
-                client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
-            _attach(client, logged.model_id, run_id, record)
-        except BaseException:
-            client.finalize_logged_model(logged.model_id, "FAILED")
-            raise
-        client.finalize_logged_model(logged.model_id, "READY")
         _ensure_registered_model(client, registered_model_name)
         source = f"models:/{logged.model_id}"
         return client.create_model_version(registered_model_name, source, run_id, model_id=logged.model_id)
@@ -121,30 +118,6 @@ def _record_of(
     if not belongs_to(made, content.get("state_dict", content)):
         raise FileError(f"the report speaks of other weights than those of {path}; {HOW_TO_ANALYZE}")
     return made
-
-
-def _save(
-    module: nn.Module, logged: LoggedModel, run_id: str, folder: Path, pip_requirements: Sequence[str] | None
-) -> None:
-    import mlflow.pytorch
-    from mlflow.models import Model
-
-    model_id = logged.model_id
-    about = Model(artifact_path=logged.artifact_location, model_uuid=model_id, run_id=run_id, model_id=model_id)
-    # Only a pickled module keeps its named layers, which a re-analysis needs; MLflow without the choice pickles.
-    known = inspect.signature(mlflow.pytorch.save_model).parameters
-    options = {"serialization_format": "pickle"} if "serialization_format" in known else {}
-    requirements = None if pip_requirements is None else list(pip_requirements)
-    mlflow.pytorch.save_model(module, str(folder), mlflow_model=about, pip_requirements=requirements, **options)
-
-
-def _attach(client: MlflowClient, model_id: str, run_id: str, record: Record) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    about = {"model_id": model_id, "dataset_name": "validation", "dataset_digest": record.dataset_digest}
-    metrics = [Metric(key, value, now, record.step, run_id=run_id, **about) for key, value in record.metrics.items()]
-    client.log_batch(run_id, metrics=metrics)
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

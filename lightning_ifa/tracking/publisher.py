@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from lightning_ifa.errors import TrackingError
 from lightning_ifa.report.files import OVERVIEW_FILE, SHEET_FILE, write_data, write_pictures, write_sheet
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.image_loggers import Show, image_methods
-from lightning_ifa.tracking.job import HELD_FILE
+from lightning_ifa.tracking.job import ARTIFACTS, HELD_FILE
 from lightning_ifa.tracking.job_writer import probe_keys, write_job, write_picture_job, write_single_images
+from lightning_ifa.tracking.logged_models import Example
+from lightning_ifa.tracking.model_writer import AboutWeights, ModelWriter, describe_weights
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import Run
-from lightning_ifa.tracking.saved_view import install_view_once, refresh_view
+from lightning_ifa.tracking.saved_view import ViewWish, show_latest
 from lightning_ifa.tracking.spool import Spool, release
 from lightning_ifa.tracking.time_budget import TimeBudget
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +75,15 @@ class Publisher:
         self._run, self._prefix = run, prefix
         self._view = view and not prefix
         self._keys: list[str] = []
-        self._first_epoch, self._latest_ten = 0, -1
+        self._latest_ten = -1
+        self._about: dict[str, AboutWeights] = {}
+        self._inputs: set[str] = set()  # digests of the data sets that are inputs of the run
         if run is None:
             self._spool = Spool(folder / prefix)
         else:
             spool = f"{run.run_id}-{slug(prefix)}" if prefix else run.run_id
-            self._spool = Spool(folder / spool, run.tracking_uri, self._install_view, self._refresh_view)
+            place, is_absent = (run.spool or folder) / spool, run.start is not None
+            self._spool = Spool(place, run.tracking_uri, self._refresh_view, run.is_offline, is_absent)
         self._shows: list[Show] = [] if run is not None else image_methods(loggers)
         self._drawn: list[tuple[Path, int]] = []  # figures on their way to the loggers, and their steps
         self._best, self._best_name, self._last_name = "", "", ""
@@ -91,6 +97,7 @@ class Publisher:
         best: str = "",
         metrics: Mapping[str, float] | None = None,
         doubtful: bool = False,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
         """Hand over a report; returns at once.
 
@@ -100,6 +107,7 @@ class Publisher:
             best: Path of the best checkpoint before this analysis; empty where there is none.
             metrics: The metrics that no logger brings to the run, by their keys there.
             doubtful: Whether it is not known if the run has them already.
+            sources: Split to what its samples come from.
         """
         name = f"{slug(report.tables['validation'].layer)}-{moment.step:08d}"
         if self._run is None:
@@ -108,16 +116,34 @@ class Publisher:
             self._spool.put(name, partial(self._write_locally, report, moment))
             return
         self._note_best(best)
-        if not self._keys:
-            self._keys, self._first_epoch = probe_keys(report, self._prefix), moment.epoch
+        is_first = not self._keys
+        self._keys = self._keys or probe_keys(report, self._prefix)
         ten = moment.epoch // SINGLE_IMAGES_EVERY
         single_images, self._latest_ten = ten > self._latest_ten, max(ten, self._latest_ten)
-        what = {"single_images": single_images, "metrics": dict(metrics or {}), "doubtful": doubtful}
+        what: dict[str, Any] = {"single_images": single_images, "metrics": dict(metrics or {}), "doubtful": doubtful}
+        if is_first and self._view:
+            what["view"] = ViewWish(self._keys, moment.epoch)
+        if digests := {table.digest for table in report.tables.values()} - self._inputs:
+            self._inputs |= digests
+            what["sources"] = dict(sources or {})
         self._spool.put(name, partial(self._write, report, moment, what))
         self._last_name = "" if single_images else f"{name}-probes"
         if not single_images:
             keep = {self._best_name, self._last_name}
             self._spool.put(self._last_name, partial(self._hold_back, report, moment, keep=keep))
+
+    def put_models(self, network: nn.Module, checkpoints: Sequence[Path], example: Example | None) -> None:
+        """Hand over checkpoints that are to become models of the run, the best one first; returns at once.
+
+        Args:
+            network: A module of the checkpoints' architecture, on the CPU, which nobody else uses.
+            checkpoints: Paths of the checkpoints.
+            example: An input and its output, for the signature.
+        """
+        if self._run is not None:
+            writer = ModelWriter(self._run, network, example, self._about)
+            for number, path in enumerate(checkpoints):
+                self._spool.put(f"model-{time.time_ns()}-{number}", partial(writer.write, path, is_best=number == 0))
 
     def close(self, timeout: float, best: str = "") -> None:
         """Finish what waits, as far as the time allows.
@@ -144,6 +170,7 @@ class Publisher:
         draws = self._allow_drawing(report, moment)
         with self._drawing.spending() if draws else nullcontext():
             write_job(report, folder, self._run, moment, prefix=self._prefix, pictures=draws, **what)
+        self._about[report.weights] = describe_weights(report, folder / ARTIFACTS)
 
     def _allow_drawing(self, report: AnalysisResult, moment: Moment) -> bool:
         """Whether there is time for a report's pictures; if not, it alone is kept, to be drawn at the end."""
@@ -196,16 +223,6 @@ class Publisher:
             except Exception:  # whatever a logger throws: the picture lies in the folder
                 log.warning("a logger did not take %s", file, exc_info=True)
 
-    def _install_view(self) -> None:
-        self._change_view(lambda run: install_view_once(run, self._keys, self._first_epoch))
-
-    def _refresh_view(self) -> None:
-        self._change_view(refresh_view)
-
-    def _change_view(self, act: Callable[[Run], object]) -> None:
-        if not self._view or self._run is None or not self._keys:
-            return
-        try:
-            act(self._run)
-        except (TrackingError, MlflowException) as error:
-            log.info("no saved view: %s", error)
+    def _refresh_view(self, run_id: str) -> None:
+        if self._view and self._run is not None and self._keys:
+            show_latest(self._run.tracking_uri, run_id)

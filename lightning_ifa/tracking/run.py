@@ -18,6 +18,8 @@ from lightning_ifa.data.untrusted_files import read_json
 from lightning_ifa.errors import FileError, TrackingError
 from lightning_ifa.report.files import SCALE_FILE
 from lightning_ifa.statistics.intensity_scale import IntensityScale
+from lightning_ifa.tracking.failures import require_answer
+from lightning_ifa.tracking.offline_store import RunStart
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,16 @@ class Run:
     Attributes:
         run_id: Id of the run.
         tracking_uri: Address of its store; may hold credentials and must not be printed.
+        start: What it takes to make the run, where it began without a server.
+        spool: The folder where its logger lets wait what cannot be uploaded yet, or None.
+        is_offline: Whether nothing is to be uploaded before somebody asks for it.
     """
 
     run_id: str
     tracking_uri: str
+    start: RunStart | None = None
+    spool: Path | None = None
+    is_offline: bool = False
 
     def client(self) -> MlflowClient:
         """Make a client for the run's store."""
@@ -55,7 +63,9 @@ def find_run(loggers: Iterable[Any], run_id: str | None = None, tracking_uri: st
     for logger in loggers:
         own, uri = getattr(logger, "run_id", None), getattr(logger, "_tracking_uri", None)
         if isinstance(own, str) and callable(getattr(getattr(logger, "experiment", None), "log_figure", None)):
-            return Run(own, tracking_uri or (uri if isinstance(uri, str) else default))
+            store = tracking_uri or (uri if isinstance(uri, str) else default)
+            spooling = getattr(logger.experiment, "spooling", None)
+            return spooling(own, store) if callable(spooling) else Run(own, store)
     active = mlflow.active_run()
     if active is not None:
         return Run(active.info.run_id, default)
@@ -87,6 +97,7 @@ def baseline_scale(run_id: str, tracking_uri: str | None = None) -> IntensitySca
         TrackingError: The run or its scale cannot be read.
     """
     try:
+        require_answer(tracking_uri or mlflow.get_tracking_uri())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(MlflowClient(tracking_uri).download_artifacts(run_id, SCALE_FILE, folder))
             return IntensityScale(**read_json(path))

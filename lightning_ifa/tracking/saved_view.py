@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import requests
 from mlflow import MlflowClient
 from mlflow import __version__ as installed
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 from packaging.version import Version
 
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.indicators import registry
-from lightning_ifa.tracking.run import Run
 
+log = logging.getLogger(__name__)
 FIRST_KNOWN, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
 VIEW_ID = "lightning-ifa"
 TAG = f"mlflow.sharedViewState.{VIEW_ID}"
@@ -48,13 +51,29 @@ def address_of(experiment_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
 
 
-def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
-    """Save the view in a run's experiment unless it has one already, be it one that a user changed.
+@dataclass(frozen=True)
+class ViewWish:
+    """The view that an experiment is to have, unless it has one.
 
-    Args:
-        run: The run.
-        probes: Image keys of its probes.
+    Attributes:
+        probes: Image keys of the run's probes.
         epoch: Epoch that the image grid opens on.
+    """
+
+    probes: list[str]
+    epoch: int
+
+
+def fulfil(client: MlflowClient, run_id: str, wish: ViewWish) -> None:
+    """Save a view in a run's experiment, once; one that cannot be saved stops nothing."""
+    try:
+        install_view_once(client, run_id, wish)
+    except (TrackingError, MlflowException) as error:
+        log.info("no saved view: %s", error)
+
+
+def install_view_once(client: MlflowClient, run_id: str, wish: ViewWish) -> bool:
+    """Save the view in a run's experiment unless it has one already, be it one that a user changed.
 
     Returns:
         Whether the view was saved.
@@ -63,15 +82,15 @@ def install_view_once(run: Run, probes: Sequence[str], epoch: int) -> bool:
         TrackingError: The server's MLflow keeps saved views in a form that is not known.
         MlflowException: The server refused, or was not reached.
     """
-    client, experiment = _experiment_of(run)
+    experiment = _experiment_of(client, run_id)
     if TAG in experiment.tags:
         return False
     _require_known_version(client)
-    _save(client, experiment.experiment_id, _sort_probes(probes), epoch)
+    _save(client, experiment.experiment_id, _sort_probes(wish.probes), wish.epoch)
     return True
 
 
-def refresh_view(run: Run) -> bool:
+def refresh_view(client: MlflowClient, run_id: str) -> bool:
     """Let the view open on the latest epoch that the experiment's newest runs all have pictures of.
 
     To be called when a training ends; the last epoch's pictures are there then. A view that a user changed stays.
@@ -82,19 +101,26 @@ def refresh_view(run: Run) -> bool:
     Raises:
         MlflowException: The server refused, or was not reached.
     """
-    client, experiment = _experiment_of(run)
+    experiment = _experiment_of(client, run_id)
     shown = _unpack(experiment.tags.get(TAG, ""))
     if shown is None:
         return False
-    found = _find_probes(client, experiment.experiment_id, run.run_id)
+    found = _find_probes(client, experiment.experiment_id, run_id)
     if found != shown:
         _save(client, experiment.experiment_id, *found)
     return True
 
 
-def _experiment_of(run: Run) -> tuple[MlflowClient, Experiment]:
-    client = run.client()
-    return client, client.get_experiment(client.get_run(run.run_id).info.experiment_id)
+def show_latest(uri: str, run_id: str) -> None:
+    """Let the view open on a run's latest pictures, if there is one; a view that cannot be saved stops nothing."""
+    try:
+        refresh_view(MlflowClient(uri), run_id)
+    except (TrackingError, MlflowException) as error:
+        log.info("no saved view: %s", error)
+
+
+def _experiment_of(client: MlflowClient, run_id: str) -> Experiment:
+    return client.get_experiment(client.get_run(run_id).info.experiment_id)
 
 
 def _require_known_version(client: MlflowClient) -> None:

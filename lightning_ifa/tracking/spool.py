@@ -10,15 +10,19 @@ import time
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from lightning_ifa.errors import IFAError, IFAWarning, RunGoneError
+from lightning_ifa.errors import IFAWarning
+from lightning_ifa.tracking.failures import describe_failure
 from lightning_ifa.tracking.job import HELD_FILE, JOB_FILE, folders_with, list_pending, replay
 
 log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
 LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
+LAST_CHANCE = 0.4
+"""Seconds that the end of a training waits for a server that was never there."""
 
 
 class Spool:
@@ -31,27 +35,33 @@ class Spool:
     Args:
         spool: Folder for the jobs of one run.
         tracking_uri: Address of the run's store; None where there is no run, then the folders are the result.
-        when_uploaded: Function to call once, in the uploading thread, after the first upload.
-        when_complete: Function to call at the end, in the uploading thread, if everything is uploaded.
+        when_complete: Function to call with the run's id in the store at the end, in the uploading thread, if
+            everything is uploaded.
+        is_offline: Whether nothing is to be uploaded; jobs then only gather in the spool.
+        is_absent: Whether the training began without a server: its end does not wait long for one that never came.
     """
 
     def __init__(
         self,
         spool: Path,
         tracking_uri: str | None = None,
-        when_uploaded: Callable[[], None] | None = None,
-        when_complete: Callable[[], None] | None = None,
+        when_complete: Callable[[str], None] | None = None,
+        is_offline: bool = False,
+        is_absent: bool = False,
     ) -> None:
         self.spool = spool
         self._uri = tracking_uri
-        self._when_uploaded, self._when_complete = when_uploaded, when_complete
+        self._when_complete = when_complete
+        self._is_offline, self._is_absent = is_offline, is_absent
+        self._runs: dict[str, str] = {}
+        self._arrived = 0
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
-        self._gone = ""
+        self._gone = self._latest_reason = ""
         self._written, self._complete = threading.Event(), False
         self._failures: list[str] = []  # of the threads; told at the end
         self._threads = [threading.Thread(target=self._render_all, name="lightning-ifa-render", daemon=True)]
-        if tracking_uri is not None:
+        if tracking_uri is not None and not is_offline:
             self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
         for thread in self._threads:
             thread.start()
@@ -69,6 +79,10 @@ class Spool:
         except queue.Full:
             _render(folder, render)
 
+    def announce(self) -> None:
+        """Say that a job was written by somebody else."""
+        self._written.set()
+
     def close(self, timeout: float, held: Collection[str] = ()) -> None:
         """Finish what waits, as far as the time allows, and warn where the rest lies.
 
@@ -84,6 +98,8 @@ class Spool:
             log.debug("the rendering thread is stuck")
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+            if self._is_absent and not self._arrived:
+                deadline = min(deadline, time.monotonic() + LAST_CHANCE)
         if self._threads[0].is_alive():
             self._release(held)
         left: list[Path] = []
@@ -99,12 +115,18 @@ class Spool:
                 IFAWarning,
                 stacklevel=2,
             )
-        if left or any(thread.is_alive() for thread in self._threads):
+        self._tell_what_waits(len(left))
+
+    def _tell_what_waits(self, count: int) -> None:
+        where = self.spool.parent
+        if self._is_offline:
+            log.warning("%d uploads to MLflow wait in %s; `lightning-ifa sync %s` makes them", count, where, where)
+        elif count or any(thread.is_alive() for thread in self._threads):
             warnings.warn(
-                f"{len(left)} uploads to MLflow are left over and kept in {self.spool}; "
-                f"`lightning-ifa sync {self.spool}` makes up for them" + (f": {self._gone}" if self._gone else ""),
+                f"{count} uploads to MLflow are left over and kept in {self.spool}; "
+                f"`lightning-ifa sync {where}` makes up for them" + (f": {self._gone}" if self._gone else ""),
                 IFAWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def _render_all(self) -> None:
@@ -134,24 +156,24 @@ class Spool:
                 sent = self._send_pending()
                 not_before = 0.0 if sent else time.monotonic() + RETRY_AFTER
                 if last and sent and self._when_complete is not None:
-                    self._notify(self._when_complete)
+                    for run_id in self._runs:
+                        self._notify(partial(self._when_complete, run_id))
             if last:
                 return
 
     def _send_pending(self) -> bool:
         """Upload what is written, and say whether all of it was uploaded."""
-        complete = True
+        complete, self._gone = True, ""
         try:
-            for folder, error in replay(self.spool, self._uri):
+            for folder, error in replay(self.spool, self._uri, self._runs):
                 if error is None:
-                    notify, self._when_uploaded = self._when_uploaded, None
-                    if notify is not None:
-                        self._notify(notify)
+                    self._arrived += 1
                 elif complete:
                     complete = False
-                    reason = str(error) if isinstance(error, IFAError) else type(error).__name__
-                    self._gone = self._gone or (reason if isinstance(error, RunGoneError) else "")
-                    log.warning("upload failed, %s stays in the spool: %s", folder, reason)
+                    reason = describe_failure(error)
+                    if reason != self._latest_reason:
+                        log.warning("upload failed, %s stays in the spool: %s", folder, reason)
+                    self._gone = self._latest_reason = reason
                     log.debug("upload failed", exc_info=error)
         except Exception as error:  # the folder cannot be read; it may be readable again at the next attempt
             self._failures.append(f"{type(error).__name__}: {error}")
@@ -187,6 +209,7 @@ def _render(folder: Path, render: Render) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / JOB_FILE).unlink(missing_ok=True)
         render(folder)
-    except Exception:  # a picture must never stop a training
-        log.warning("the pictures of %s could not be made", folder.name, exc_info=True)
+    except Exception as error:  # a picture must never stop a training
+        log.warning("%s could not be made for the run: %s", folder.name, describe_failure(error))
+        log.debug("could not be made", exc_info=error)
         shutil.rmtree(folder, ignore_errors=True)

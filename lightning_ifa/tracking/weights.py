@@ -6,17 +6,17 @@ classes and functions are empty stand-ins.
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from lightning_ifa.data.untrusted_files import file_errors, require_memory, require_regular
 from lightning_ifa.errors import FileError
+from lightning_ifa.model.weights_digest import RawTensor, digest_raw, raw_tensor
+from lightning_ifa.tracking.pickled_tensors import UnreadableTensor, read_pickled
+from lightning_ifa.tracking.stored_tensors import BYTES, list_exported_tensors, list_safe_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,9 @@ WEIGHTS_TAG = "ifa.weights"
 
 FILES = ("model.pth", "model.pt2", "state_dict.pth", "model.safetensors")
 """Names of the file with the weights in an MLflow model, in the order in which they are looked for."""
+
+MOST_TENSORS = 100_000
+"""Names of modules and tensors that are read of a pickled module; modules that hold one another may have any number."""
 
 
 def digest_model(folder: str | os.PathLike[str]) -> str:
@@ -48,7 +51,7 @@ def digest_model(folder: str | os.PathLike[str]) -> str:
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """Digest the weights of a file.
+    """Digest the weights of a file; torch is not imported, but for files as PyTorch wrote them before 1.6.
 
     Args:
         path: Path of a Lightning checkpoint, a state dict, a pickled or an exported module, or a safetensors file.
@@ -59,12 +62,7 @@ def digest_file(path: str | os.PathLike[str]) -> str:
     Raises:
         FileError: It is no such file, or its weights cannot be read without running it.
     """
-    from lightning_ifa.model.weights_digest import digest_weights
-
-    try:
-        return digest_weights(read_state(path))
-    except TypeError as error:
-        raise FileError(f"the weights of {path} have no digest: {error}") from error
+    return digest_raw(read_weights(Path(path)))
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -75,143 +73,76 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    try:
-        if str(path).endswith(".safetensors"):
-            from safetensors.torch import load_file  # type: ignore[import-not-found]
+    def tensor(raw: RawTensor) -> torch.Tensor:
+        dtype, stored = getattr(torch, raw.dtype), bytearray(raw.values.tobytes())
+        return (
+            torch.frombuffer(stored, dtype=dtype).reshape(raw.shape) if stored else torch.empty(raw.shape, dtype=dtype)
+        )
 
-            return dict(load_file(path))
-        if str(path).endswith(".pt2"):
-            return dict(_exported_tensors(path))
-        if _is_torchscript(path):
-            raise FileError(f"{path} is a TorchScript archive, which cannot be read without running it")
-        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_STAND_INS)
-        state = content.get("state_dict", content) if isinstance(content, Mapping) else dict(_tensors(content))
-    except FileError:
-        raise
-    except Exception as error:  # whatever a damaged or hostile file makes a reader throw
-        raise FileError(f"the weights of {path} cannot be read: {type(error).__name__}: {error}") from error
-    found = {str(name): value for name, value in state.items() if torch.is_tensor(value)}
-    if not found:
-        raise FileError(f"{path} holds no weights that can be read without running it")
+    return {name: tensor(raw) for name, raw in read_weights(Path(path)).items()}
+
+
+def read_weights(path: Path) -> dict[str, RawTensor]:
+    """Read the tensors of a file by name, and run nothing of it; see ``digest_file``.
+
+    Raises:
+        FileError: It is no such file, or its weights cannot be read without running it.
+    """
+    with file_errors(path, "a file with weights that can be read without running it"):
+        size = require_regular(path)
+        found = dict(_entries(path))
+        unreadable = [name for name, value in found.items() if not isinstance(value, RawTensor)]
+        if unreadable:
+            raise ValueError(f"the tensor {unreadable[0]} has no bytes to read")
+        if not found:
+            raise ValueError("it holds no tensors by name")
+        require_memory(path, sum(math.prod(raw.shape) * BYTES[raw.dtype] for raw in found.values()), size)
     return found
 
 
-def _is_torchscript(path: str | os.PathLike[str]) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _entries(path: Path) -> Iterable[tuple[str, Any]]:
+    if path.suffix == ".safetensors":
+        return list_safe_tensors(path)
+    if path.suffix == ".pt2":
+        return list_exported_tensors(path)
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+    content = read_pickled(path) if is_archive else _read_old(path)
+    if not isinstance(content, Mapping):
+        return _module_tensors(content).items()
+    state = content.get("state_dict", content)
+    return ((str(name), value) for name, value in state.items() if isinstance(value, (RawTensor, UnreadableTensor)))
 
 
-def _exported_tensors(path: str | os.PathLike[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    """List what ``torch.export.save`` stored: the bytes of each storage, and a table of names, dtypes and shapes."""
+def _read_old(path: Path) -> Any:
+    """Read a state dict as PyTorch stored it before 1.6."""
     import torch
 
-    with zipfile.ZipFile(path) as archive:
-        (table,) = (name for name in archive.namelist() if name.endswith("data/weights/model_weights_config.json"))
-        for name, entry in json.loads(archive.read(table))["config"].items():
-            about = entry["tensor_meta"]
-            if entry["use_pickle"]:
-                raise FileError(f"{path}: the weights {name} are pickled, which cannot be read without running it")
-            stored = bytearray(archive.read(f"{table.rpartition('/')[0]}/{entry['path_name']}"))
-            sizes, strides = ([size["as_int"] for size in about[key]] for key in ("sizes", "strides"))
-            flat = torch.frombuffer(stored, dtype=getattr(torch, _EXPORTED_DTYPES[about["dtype"]]))
-            yield name, flat.as_strided(sizes, strides, about["storage_offset"]["as_int"])
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(entry) for name, entry in value.items()}
+        return raw_tensor("", value) if torch.is_tensor(value) else value
+
+    return plain(torch.load(path, map_location="cpu", weights_only=True))
 
 
-_EXPORTED_DTYPES = {
-    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64",
-    9: "complex32", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16",
-}  # fmt: skip
-"""Numbers of the dtypes in the schema of ``torch.export``."""
+def _module_tensors(module: Any) -> dict[str, Any]:
+    """Give parameters and persistent buffers of a module as ``state_dict`` names them.
 
-
-def _tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List parameters and persistent buffers of a module as ``state_dict`` names them."""
-    content = getattr(module, "__dict__", {})
-    passing = content.get("_non_persistent_buffers_set", ())
-    for kind in ("_parameters", "_buffers"):
-        for name, value in content.get(kind, {}).items():
-            if value is not None and name not in passing:
-                yield prefix + name, value
-    for name, child in content.get("_modules", {}).items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.")
-
-
-class _StandIn:
-    """In place of an object of a class that nobody here wants to run."""
-
-    dump_patches = False
-
-    def __new__(cls, *arguments: Any, **_: Any) -> _StandIn:
-        self = object.__new__(cls)
-        if arguments and isinstance(arguments[0], dict):  # traced modules are rebuilt from their attributes
-            self.__dict__.update(arguments[0])
-        return self
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict):
-                self.__dict__.update(part)
-
-    def __call__(self, *_: Any, **__: Any) -> _StandIn:
-        return _StandIn()
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Take an entry of a list-like object."""
-
-    def extend(self, values: Any) -> None:
-        """Take entries of a list-like object."""
-
-    def add(self, value: Any) -> None:
-        """Take an entry of a set-like object."""
-
-
-def _make_class(*_: Any, **__: Any) -> type[_StandIn]:
-    return type("_StandIn", (_StandIn,), {})
-
-
-def _rebuild_plain(function: Any, _: Any, arguments: Any, __: Any) -> Any:
-    """Rebuild a tensor of a subclass, or with attributes of its own, as a plain one."""
-    return function(*arguments)
-
-
-_PLAIN = {"set", "frozenset", "list", "dict", "tuple", "bytearray", "complex", "int", "float", "str", "bool", "slice"}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads tensors and plain containers; everything else becomes a stand-in."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        import torch
-        from torch import _utils
-
-        if module in ("builtins", "__builtin__") and name in _PLAIN:
-            return super().find_class("builtins", name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-            return getattr(_utils, name)
-        if module == "torch._utils" and name == "_rebuild_parameter_with_state":
-            return lambda data, *_: data
-        if module == "torch._tensor" and name == "_rebuild_from_type_v2":
-            return _rebuild_plain
-        if module == "torch" and isinstance(getattr(torch, name, None), (torch.dtype, torch.layout)):
-            return getattr(torch, name)
-        if module == "torch.serialization" and name == "_get_layout":
-            return lambda layout: getattr(torch, str(layout).removeprefix("torch."), torch.strided)
-        if module == "torch" and (name == "Size" or name.endswith("Storage")):
-            return getattr(torch, name)
-        return _make_class if name.startswith("_make_skeleton") else _make_class()
-
-
-_STAND_INS = SimpleNamespace(
-    Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load(), __name__="stand_ins"
-)
+    Raises:
+        ValueError: There are too many, of modules that hold one another.
+    """
+    found: dict[str, Any] = {}
+    waiting, seen = [("", module)], 0
+    while waiting:
+        prefix, each = waiting.pop()
+        content = getattr(each, "__dict__", {})
+        passing = content.get("_non_persistent_buffers_set", ())
+        own = [*content.get("_parameters", {}).items(), *content.get("_buffers", {}).items()]
+        seen += 1 + len(own)
+        if seen > MOST_TENSORS:
+            raise ValueError(f"more than {MOST_TENSORS:,} modules and tensors")
+        found |= {prefix + name: value for name, value in own if value is not None and name not in passing}
+        children = content.get("_modules", {}).items()
+        waiting += [(f"{prefix}{name}.", child) for name, child in children if child is not None]
+    return found

@@ -4,6 +4,7 @@
 
     LIGHTNING_IFA=1 python train.py
     LIGHTNING_IFA_CONFIG=ifa.yaml python train.py    # a mapping of the callback's options
+    LIGHTNING_IFA_OFFLINE=1 python train.py          # no MLFlowLogger asks a server; `lightning-ifa sync ifa` does
 
 or, with one line, ``lightning_ifa.autolog()``. Otherwise nothing is added, and nothing heavy is imported.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ifa.errors import ConfigError, FileError, IFAError
 from lightning_ifa.options import require_known
+from lightning_ifa.training.offline_loggers import make_loggers_offline
 
 if TYPE_CHECKING:
     from lightning_ifa.training.callback import IntegratedFeatureAnalysis
@@ -62,6 +64,7 @@ def callbacks() -> list[IntegratedFeatureAnalysis]:
     Raises:
         FileError: The configuration cannot be read, or names an option that does not exist.
     """
+    make_loggers_offline()
     if _autolog is False:
         return []
     if isinstance(_autolog, Mapping):

@@ -73,6 +73,9 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         run_id: MLflow run to log to; by default the logger's, the active one, or that of ``MLFLOW_RUN_ID``.
         tracking_uri: MLflow store; by default the logger's or MLflow's own.
         install_view: Save a view in the MLflow experiment, once, that opens on health, maps and scores of its runs.
+        log_models: ``"best"``: when the training ends, its best checkpoint becomes an MLflow model of its run, with the
+            metrics of these very weights, ready to be registered and to pass the gate; ``"all"``: so does every
+            checkpoint that was kept. By default none does.
 
     Raises:
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
@@ -111,6 +114,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         run_id: str | None = None,
         tracking_uri: str | None = None,
         install_view: bool = True,
+        log_models: Literal["best", "all"] | None = None,
     ) -> None:
         given = locals()
         self._session = Session(AnalysisOptions.of(given), TrainingOptions.of(given))
@@ -216,6 +220,8 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         """Say so if nothing was analysed."""
         with self.session.notices.guard():
             self.session.finish_fit(trainer)
+        with self.session.notices.guard():
+            self.session.log_models(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

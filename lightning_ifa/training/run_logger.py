@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.tracking.checkpoint import Moment, Record, record
+from lightning_ifa.tracking.logged_models import Example
 from lightning_ifa.tracking.names import metrics_at
 from lightning_ifa.tracking.publisher import Publisher
 from lightning_ifa.tracking.run import Run, find_run, other_active_run
@@ -38,9 +39,16 @@ class RunLogger:
         self._latest: tuple[FeatureReport, Moment] | None = None
         self._publishers: dict[str, Publisher] = {}
         self._began = time.monotonic()
+        self._sources: dict[str, str] = {}
 
-    def put(self, report: FeatureReport, moment: Moment, number: int) -> dict[str, float]:
-        """Keep the report of a validation loader until ``send``; give its metrics as they are logged."""
+    def put(
+        self, report: FeatureReport, moment: Moment, number: int, sources: Mapping[str, str] | None = None
+    ) -> dict[str, float]:
+        """Keep the report of a validation loader until ``send``; give its metrics as they are logged.
+
+        ``sources`` names what the samples of each split come from.
+        """
+        self._sources |= sources or {}
         if number == 0:
             self._latest = (report, moment)
         place = "/".join(filter(None, (self.place, f"dataloader_{number}" if number else "")))
@@ -65,7 +73,21 @@ class RunLogger:
             publisher = self._publisher(trainer, place)
             metrics = metrics_at(place, report.metrics) | (dict(extra) if place == self.place else {})
             known = not doubtful and self._is_logged(trainer)
-            publisher.put(report, moment, best, {} if known else metrics, doubtful)
+            publisher.put(report, moment, best, {} if known else metrics, doubtful, self._sources)
+
+    def send_models(self, trainer: Any, network: Any, checkpoints: Sequence[Path], example: Example | None) -> None:
+        """Hand checkpoints to the background, each to become a model of the run.
+
+        Args:
+            trainer: The trainer.
+            network: A module of the checkpoints' architecture, on the CPU, which nobody else uses.
+            checkpoints: Paths of the checkpoints, the best one first.
+            example: An input and its output, for the signature.
+        """
+        if self.run(trainer) is None:
+            self._warn("log_models asks for models of an MLflow run, but there is none")
+        elif self.place in self._publishers:
+            self._publishers[self.place].put_models(network, checkpoints, example)
 
     def record(self) -> Record | None:
         """The record of the latest analysis, or None."""

@@ -27,6 +27,7 @@ from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.tracking.checkpoint import HOW_TO_ANALYZE, Moment, Record, belongs_to, put_record
+from lightning_ifa.tracking.datasets import name_source
 from lightning_ifa.tracking.names import slug
 from lightning_ifa.tracking.run import baseline_scale
 from lightning_ifa.training import trainer as access
@@ -37,6 +38,7 @@ from lightning_ifa.training.distributed import (
     run_on_all_ranks,
     run_on_rank_zero,
 )
+from lightning_ifa.training.kept_models import copy_to_cpu, example_of, kept_checkpoints
 from lightning_ifa.training.loaders import ReferenceSamples, Streams, TrainerLoaders
 from lightning_ifa.training.notices import Notices
 from lightning_ifa.training.progress import show_progress
@@ -85,6 +87,7 @@ class Session:
         self.logged: dict[str, float] = {}
         self._extra: dict[str, float] = {}
         self._known_keys: set[str] = set()
+        self._samples: ReferenceSamples | None = None  # of the first validation loader
         self._began_at = self._validations = self._analyses = 0
         self.notices.forget()
 
@@ -217,6 +220,22 @@ class Session:
             why = "no validation ran; see the validation loader, limit_val_batches and check_val_every_n_epoch"
             self.notices.warn(nothing + why)
 
+    def log_models(self, trainer: Any, module: Any) -> None:
+        """Make the checkpoints that were kept models of the run, in the background, if that is wanted."""
+        which, samples, self._samples = self.training.log_models, self._samples, None
+        if which is None or samples is None or not trainer.is_global_zero or access.is_fast_dev_run(trainer):
+            return
+        paths = kept_checkpoints(trainer, which)
+        if not paths:
+            self.notices.warn(f"log_models={which!r}, but no checkpoint was kept; add a ModelCheckpoint")
+            return
+        network, example = copy_to_cpu(module), None
+        try:
+            example = example_of(samples, network, self.training.log_images)
+        except Exception as error:  # the user's network called by somebody else: a model without a signature is one
+            self.notices.warn(f"the models of this run have no signature: {type(error).__name__}: {error}")
+        self.run_logger.send_models(trainer, network, paths, example)
+
     def analyze(self, trainer: Any, module: Any, metrics: dict[str, float]) -> None:
         """Analyse each validation loader, and add its metrics to ``metrics`` as soon as they are there.
 
@@ -320,8 +339,12 @@ class Session:
         if self._task != before:  # what was taken of the training samples for one task are of another
             tables = {"train": self._tables(trainer, train)} if tables.get("train") or train is not None else {}
         parts = {**tables, "validation": found}
+        self._samples = validation if number == 0 and self.training.log_models else self._samples
         return run_on_rank_zero(
-            trainer, lambda: self._keep(trainer, self._report(trainer, validation, train, parts), number)
+            trainer,
+            lambda: self._keep(
+                trainer, self._report(trainer, validation, train, parts), number, _name_sources(validation, train)
+            ),
         )
 
     def _tables(self, trainer: Any, samples: ReferenceSamples | None) -> list[FeatureTable]:
@@ -397,7 +420,7 @@ class Session:
             self._regions[samples.number] = samples.loader.dataset, regions
         return regions
 
-    def _keep(self, trainer: Any, report: FeatureReport, number: int) -> dict[str, float]:
+    def _keep(self, trainer: Any, report: FeatureReport, number: int, sources: Mapping[str, str]) -> dict[str, float]:
         """Keep a report until it is sent; give its metrics as they are logged."""
         if number == 0:
             report = self.report = self._with_trend(trainer, report)
@@ -405,7 +428,7 @@ class Session:
         for text in report.warnings:
             self.notices.warn(text)
         moment = self.checkpoint or access.moment(trainer)
-        return self.run_logger.put(report, moment, number)
+        return self.run_logger.put(report, moment, number, sources)
 
     def _with_trend(self, trainer: Any, report: FeatureReport) -> FeatureReport:
         if access.is_fitting(trainer):
@@ -417,6 +440,10 @@ class Session:
         before = list(takewhile(lambda other: other is not self, sessions(trainer)))
         taken = {other.run_logger.place for other in before}
         return "" if not before else slug(f"{layer}-{self.options.cam}") if slug(layer) in taken else slug(layer)
+
+
+def _name_sources(*samples: ReferenceSamples | None) -> dict[str, str]:
+    return {each.split: name_source(each.loader.dataset) for each in samples if each is not None}
 
 
 def _trend_rows(trend: Mapping[str, Sequence[TrendPoint]]) -> list[list[Any]]:

@@ -50,7 +50,7 @@ class ValidationCapture:
             if not same_batches(samples.loader, samples.indices):
                 raise NotCacheableError("the reference samples are validated in other batches, or not all of them")
             if self.cache is None:
-                self.cache = ActivationCache(samples.extraction, read_with(samples.extraction.batch_fn, batch)[0])
+                self.cache = ActivationCache(samples.extraction, *read_with(samples.extraction.batch_fn, batch))
             self._open.enter_context(self.cache.record())
             self._loader = samples.loader
         except Exception as error:

@@ -92,7 +92,7 @@ print(peers.growth(peers.CASES["28 x 28 CNN"], "hoarder", CALLS))
 
 
 @ON_LINUX
-@pytest.mark.parametrize(("calls", "held"), [(1, 32), (4, 64)])
+@pytest.mark.parametrize(("calls", "held"), [pytest.param(1, 32, marks=pytest.mark.slow), (4, 64)])
 def test_memory_sees_what_a_method_holds_and_that_the_last_result_lives_on(calls, held):
     command = [sys.executable, "-c", HOARDER.replace("CALLS", str(calls))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -12,6 +12,7 @@ from models import PoolNet, Squares, loader, trained
 from torch.nn.functional import cross_entropy
 
 from lightning_ifa.analysis import analyze
+from lightning_ifa.comparison import compare
 from lightning_ifa.comparison.compare import compare_tables
 from lightning_ifa.comparison.rendering import comparison_html, comparison_png, comparison_text
 from lightning_ifa.errors import DataError
@@ -42,6 +43,22 @@ def seeds():
         return analyze(trained(PoolNet(16), seed=seed), loader(120, seed=5), loader(96, seed=1)).tables
 
     return {f"seed {seed}": tables(seed) for seed in SEEDS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _resampled_once():
+    """Many tests compare the same runs, and most of their time is the resampling of each run's scores."""
+    resample, kept = compare.resample_scores, {}
+
+    def once(report, seed=0):
+        key = tuple(id(table) for table in report.tables.values())
+        if key not in kept:
+            kept[key] = report, resample(report, seed)  # the report keeps its tables, and with them their ids
+        return kept[key][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "resample_scores", once)
+        yield
 
 
 def permuted(tables, seed=0):

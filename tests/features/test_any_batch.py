@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
-from lightning_ifa import analyze
+from lightning_ifa import analyze, check_maps, decompose
 from lightning_ifa.errors import IFAError, OutputError
+from lightning_ifa.features.transfer_hooks import own_preparation
 
 N = 24
 
@@ -152,6 +154,42 @@ def test_a_network_of_several_inputs_is_called_by_forward_fn():
     assert "forward" not in vars(model)
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_further_analyses_call_it_so_too(behind):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.meta = _network(), nn.Linear(3, 2)
+
+        def forward(self, image, meta):
+            return self.net(image) + self.meta(meta) if behind else self.net(image + meta.mean(1)[:, None, None, None])
+
+    x, y = _data()
+    torch.manual_seed(0)
+    meta, model = 0.1 * torch.randn(N, 3), Two().eval()
+    with torch.no_grad():
+        model.net[-1].weight[:] = torch.stack([-torch.ones(8), torch.ones(8)])
+        model.net[-1].bias[:] = torch.tensor([3.0, -3.0])
+    ways = {
+        "batch_fn": lambda batch: (batch[0], batch[2]),
+        "forward_fn": lambda model, batch: model(batch[0], batch[1]),
+    }
+    report = analyze(model, _loader(x, meta, y), layer="net.1", probes=1, **ways)
+    assert (
+        0
+        < check_maps(model, _loader(x, meta, y), report, methods=("hirescam",), samples=8, **ways)
+        .trust["completeness"]
+        .iloc[0]
+        < 1 + 1e-6
+    )
+    if behind:
+        with pytest.raises(OutputError, match=r'other inputs beside layer "net.1"'):
+            decompose(model, _loader(x, meta, y), report, shares=[0.5, 1.0], draws=1, components=2, **ways)
+    else:
+        found = decompose(model, _loader(x, meta, y), report, shares=[0.5, 1.0], draws=1, components=2, **ways)
+        assert (found.scope, found.full) == ("pooled", report.tables["validation"].correct[1::2].mean())
+
+
 @pytest.mark.parametrize("call", [lambda model, batch: model(**batch), lambda model, batch: model.score(batch)])
 def test_networks_that_take_the_batch_and_those_without_forward(call):
     class Takes(nn.Module):
@@ -276,6 +314,34 @@ def test_a_modules_own_transfer_hooks_make_batches_ready():
     raw = (x.clamp(0, 2) * 100).to(torch.uint8)
     found = _table(_Hooked().eval(), _loader(raw, y))
     np.testing.assert_allclose(found.logits, _network()(raw.float() / 100).detach(), atol=1e-5)
+
+
+def test_a_data_modules_hooks_come_before_the_modules():
+    data = pl.LightningDataModule()
+    data.on_after_batch_transfer = lambda batch, dataloader_idx: (batch[0] + 1, batch[1])
+    x, y = _data(2)
+    prepare = own_preparation(_Hooked(), torch.device("cpu"), data)
+    assert torch.equal(prepare((x, y))[0], x + 1)
+    assert own_preparation(pl.LightningModule(), torch.device("cpu"), pl.LightningDataModule()) is None
+
+
+def test_a_video_is_analysed_as_a_volume_of_frames():
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), nn.Linear(8, 2)
+
+        def forward(self, video):
+            return self.head(self.body(video.flatten(0, 1)).mean((2, 3)).unflatten(0, (len(video), -1)).mean(1))
+
+    torch.manual_seed(0)
+    x, y = torch.randn(N, 4, 1, 16, 16), torch.arange(N) % 2
+    x[:, :, :, 4:8, 4:8] += 2 * y.view(-1, 1, 1, 1, 1)
+    region = np.zeros((4, 16, 16), dtype=bool)
+    region[:, 4:8, 4:8] = True
+    report = analyze(Frames().eval(), _loader(x, y), probes=2, regions={"validation": [region] * N}, cam="scorecam")
+    assert report.tables["validation"].cams.shape == (N, 4, 14, 14)
+    assert report.probes.images.shape == (2, 1, 4, 16, 16)
 
 
 @pytest.mark.parametrize("squeeze", [lambda net, tokens: net.norm(tokens), lambda net, tokens: torch.relu(tokens)])

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
+import torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,9 @@ import webhook  # noqa: E402
 from registries import Store, sound_metrics  # noqa: E402
 from seal import seal  # noqa: E402
 
+from lightning_ifa.errors import IFAError  # noqa: E402
 from lightning_ifa.gate.registry import standing_verdict  # noqa: E402
+from lightning_ifa.offline.reanalysis import load_weights_only  # noqa: E402
 from lightning_ifa.tracking.store import default_store  # noqa: E402
 
 SECRET = "a shared secret"
@@ -193,7 +197,56 @@ def test_a_sealed_version_has_files_of_its_own(registry, name, tmp_path):
     assert seal(f"models:/{name}/{version}", protected, f"sealed-{name}") == f"models:/{protected}/1"
     (tmp_path / "weights.txt").write_text("swapped")
     registry.client.log_model_artifacts(logged.model_id, str(tmp_path))
-    import mlflow
-
     kept = mlflow.artifacts.download_artifacts(f"models:/{protected}/1", dst_path=str(tmp_path / "kept"))
     assert (Path(kept) / "weights.txt").read_text() == "honest"
+
+
+@pytest.fixture
+def candidate(registry, name, tmp_path):
+    """A registered version whose file holds these weights, and code that must not run."""
+
+    def register(state):
+        files = tmp_path / "files"
+        (files / "data").mkdir(parents=True, exist_ok=True)
+        torch.save(state, files / "data" / "model.pth")
+        logged = registry.client.create_logged_model(registry.experiment, "model", registry.run())
+        registry.client.log_model_artifacts(logged.model_id, str(files))
+        return f"models:/{name}/{registry.version(name, logged)}"
+
+    (tmp_path / "sealed_nets.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(2, 1)\n")
+    registry.client.create_experiment(f"own-{name}", (tmp_path / "own").as_uri())
+    return register
+
+
+class Code:
+    """Pickled code of the candidate."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_sealing_weights_alone_takes_numbers_and_nothing_else(candidate, registry, name, tmp_path):
+    uri, protected = candidate({"weight": torch.full((1, 2), 3.0), "bias": torch.ones(1)}), registry.name()
+    sealed = seal(uri, protected, f"own-{name}", "sealed_nets:net")
+    assert sealed == f"models:/{protected}/1"
+    files = mlflow.artifacts.download_artifacts(sealed, dst_path=str(tmp_path / "kept"))
+    loaded = load_weights_only(files, "sealed_nets:net")
+    assert loaded.weight.tolist() == [[3.0, 3.0]]
+    assert isinstance(mlflow.pytorch.load_model(sealed), torch.nn.Linear)
+
+
+@pytest.mark.parametrize("kind", ["code", "another form", "not finite"])
+def test_what_cannot_be_sealed_leaves_no_version(candidate, registry, name, tmp_path, kind):
+    mark = tmp_path / "ran"
+    state = {"code": Code(mark), "another form": {"weight": torch.ones(5)},
+             "not finite": {"weight": torch.full((1, 2), float("nan")), "bias": torch.ones(1)}}[kind]  # fmt: skip
+    protected = registry.name()
+    with pytest.raises(IFAError):
+        seal(candidate(state), protected, f"own-{name}", "sealed_nets:net")
+    assert not mark.exists()
+    assert registry.client.search_model_versions(f"name='{protected}'") == []
+    experiment = registry.client.get_experiment_by_name(f"own-{name}").experiment_id
+    assert [run.info.status for run in registry.client.search_runs([experiment])] == []

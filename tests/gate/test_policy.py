@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from bounds import bounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,11 +49,11 @@ def test_a_policy_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("above: 0.5", "abvoe: 0.5", 10, "abvoe"),
-        ("above: 0.5", "above: half", 10, "half"),
+        ("above: 0.5", "abvoe: 0.5", 10, "did you mean 'above'"),
+        ("above: 0.5", "above: half", 10, "number (found text)"),
         ("above: 0.5", "above: .nan", 10, "finite"),
         ("above: 0.5", "above: .inf", 10, "finite"),
-        ("above: 0.5", "above: true", 10, "True"),
+        ("above: 0.5", "above: true", 10, "true or false"),
         ('version: "1"', "version: 1.0", 2, "string"),
         ('version: "1"\n', "", 1, "version"),
         ("at_most: 1\n", "at_most: 1\n    at_least: 0\n", 11, "at_most and at_least"),
@@ -60,13 +61,13 @@ def test_a_policy_is_read(tmp_path):
         ("    at_most: 1\n", "", 11, "needs better"),
         ("    above: 0.5\n", "", 9, "no limit"),
         ("{abs: 0.02, rel: 0.05}", "{}", 14, "abs, rel or both"),
-        ("missing: accept", "missing: perhaps", 6, "perhaps"),
+        ("missing: accept", "missing: perhaps", 6, "'accept' or 'refuse'"),
         ("level: 0.95", "level: 95", 13, "less than 1"),
-        ("metric: ifa/health/overfitting", "metric: val_accuracy", 9, "val_accuracy"),
+        ("metric: ifa/health/overfitting", "metric: val_accuracy", 9, "checks.0.metric: String should match"),
         ("metric: ifa/health/overfitting", "metric: ifa/overfitting", 9, "pattern"),
-        ("families: [overfitting]", "families: overfitting", 7, "overfitting"),
+        ("families: [overfitting]", "families: overfitting", 7, "families: Input should be a valid tuple (found text)"),
         ("dataset_digest: 0123456789ab", "dataset_digest: 12", 3, "string"),
-        ("alias: champion", "alias: the champion", 5, "the champion"),
+        ("alias: champion", "alias: the champion", 5, "champion.alias: this can be no alias"),
         ("name: test", "name: [test", 2, "not YAML"),
         ("champion:", "name: again\nchampion:", 4, "given twice"),
         ("    above: 0.5", "    above: 0.5\n    above: 0.1", 11, "given twice"),
@@ -164,6 +165,24 @@ def test_endless_files_are_refused_at_once(tmp_path):
         load_policy("/dev/zero")
 
 
+SECRET = "hunter2hunter2"
+
+
+FORMS = (
+    "{}", "{}:", "a: {}", "- {}", "&{} x", "*{}", "!{} x", "'{}", "{{{}", "name: [{}]", "? {}", "!!int {}", "%{} x",
+    "!{}!x y", "{0}: 1\n{0}: 2", "@{}", "\\{}", "a: {}: b", "{}\t: [", "champion: {{alias: {} x}}",
+    "champion: {{{}: x}}", "checks: [{{{}: 3}}]", "1{}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_content_of_another_file_is_not_told(tmp_path, form):
+    for text in (form.format(SECRET), GOOD + form.format(SECRET), form.format(f'"{SECRET}"')):
+        with pytest.raises(PolicyError) as error:
+            load_policy(written(tmp_path, text))
+        assert SECRET not in str(error.value)
+
+
 SIGNS = ("010", "1:30", "&a ", "*a", "[", "{", "}", "]", "? ", "<<: ", "!!set ", "\t", "- ", ": ", "'", '"', "|\n")
 WORDS = ("\x00", "\u2028", "9" * 5001, "1e400", ".nan", "~", "\n", "---\n", "%YAML 9.9\n", "é")
 PIECES = st.sampled_from((*GOOD.splitlines(keepends=True), *SIGNS, *WORDS))
@@ -172,7 +191,7 @@ PIECES = st.sampled_from((*GOOD.splitlines(keepends=True), *SIGNS, *WORDS))
 def check_fuzzed(folder, parts):
     path = folder / "policy.yaml"
     path.write_text("".join(parts), encoding="utf-8")
-    with contextlib.suppress(PolicyError):
+    with bounds(), contextlib.suppress(PolicyError):
         assert isinstance(load_policy(path), Policy)
 
 

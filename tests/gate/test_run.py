@@ -7,9 +7,10 @@ import os
 import time
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from registries import DIGEST, FAMILIES, policy, sound_metrics
+from registries import DIGEST, FAMILIES, WEIGHTS, policy, sound_metrics
 
 from lightning_ifa.errors import IFAWarning, UndecidableError
 from lightning_ifa.gate import registry
@@ -301,6 +302,20 @@ def test_the_champion_is_analysed_anew_where_it_is_compared_with(store, name, ru
     store.client.set_registered_model_alias(name, "champion", "1")
     assert judge(store, name, "2", rules, promote="champion", reanalyze=reanalyze).passed
     assert asked == analysed
+
+
+@pytest.mark.parametrize(("measured", "tampered", "passes"), [
+    (WEIGHTS, False, True), ("", False, True), ("0" * 32, False, False), (WEIGHTS, True, False),
+])  # fmt: skip
+def test_a_new_analysis_counts_for_the_weights_that_were_recorded(store, name, measured, tampered, passes):
+    logged = store.logged_model()
+    if tampered:
+        folder = logged.artifact_location.removeprefix("file://")
+        torch.save({"weight": torch.zeros(2)}, f"{folder}/data/model.pth")
+    about = {"layer": "a", "method": "hirescam", "version": "0.1.0", "weights": measured}
+    verdict = judge(store, name, store.version(name, logged), reanalyze=lambda _: (sound_metrics(), DIGEST, about))
+    assert verdict.passed == passes
+    assert passes or "other weights" in verdict.failures[0].reason
 
 
 def test_a_new_analysis_that_fails_is_no_decision(store, name):

@@ -16,7 +16,6 @@ from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Indicator, undecided
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.registry import INDICATORS, assess_all, extend_trend, families
-from lightning_ifa.report.figures.overview import overview
 from lightning_ifa.report.markdown import headline, summary
 from lightning_ifa.statistics.significance import health
 from lightning_ifa.tracking.saved_view import _state
@@ -63,6 +62,15 @@ def data():
     return trained(PoolNet()), loader(60, seed=5), loader(90, seed=1)
 
 
+@pytest.fixture(scope="module")
+def sound(data):
+    return analyze(*data)
+
+
+def fail(context):
+    raise MemoryError
+
+
 @pytest.fixture
 def sixth(monkeypatch):
     monkeypatch.setattr(registry, "INDICATORS", (*INDICATORS, Brightness()))
@@ -79,8 +87,8 @@ def test_names_are_unique_and_words(data):
 
 
 @pytest.mark.parametrize("indicator", [*INDICATORS, Brightness()], ids=lambda indicator: indicator.name)
-def test_an_indicator_keeps_its_promises(indicator, data):
-    context = tables_of(analyze(*data))
+def test_an_indicator_keeps_its_promises(indicator, sound):
+    context = tables_of(sound)
     assert not indicator.missing(context)
     found = indicator.assess(context)
     found = replace(found, limit=indicator.limit if np.isnan(found.limit) else found.limit)
@@ -114,8 +122,7 @@ def test_a_sixth_family_goes_through_everything(sixth, data, tmp_path):
     assert report.metrics["ifa/health/brightness"] < 0.5
     assert report.null("brightness").bound > 0
     assert len(report.table("levels")) == 3
-    overview(report).canvas.draw()
-    report.to_html(tmp_path / "page.html")
+    report.to_html(tmp_path / "page.html")  # with the overview, which it draws
     assert "mean level of the maps" in (tmp_path / "page.html").read_text(encoding="utf-8")
     report.save(tmp_path / "report")
     again = FeatureReport.load(tmp_path / "report")
@@ -128,8 +135,7 @@ def test_a_sixth_family_goes_through_everything(sixth, data, tmp_path):
     assert row["interval"] == "bootstrap"
 
 
-def test_a_family_that_fails_cannot_be_told_and_takes_no_other_with_it(monkeypatch, data):
-    sound = analyze(*data)
+def test_a_family_that_fails_cannot_be_told_and_takes_no_other_with_it(monkeypatch, sound):
     monkeypatch.setattr(registry, "INDICATORS", (Broken(), *INDICATORS))
     report = analyze_tables(tables_of(sound), sound.probes)
     assert report.findings["broken"].undecided
@@ -142,22 +148,25 @@ def test_a_family_that_fails_cannot_be_told_and_takes_no_other_with_it(monkeypat
 
 
 @pytest.mark.parametrize("indicator", INDICATORS, ids=lambda indicator: indicator.name)
-def test_a_report_stands_whichever_family_fails(indicator, monkeypatch, data, tmp_path):
-    def fail(context):
-        raise MemoryError
-
+def test_a_report_stands_whichever_family_fails(indicator, monkeypatch, sound):
     monkeypatch.setattr(indicator, "assess", fail, raising=False)
-    report = analyze(*data)
+    report = analyze_tables(tables_of(sound), sound.probes)
     assert report.findings[indicator.name].undecided
     assert len(report.samples) == 150
     assert set(report.confounders.columns) >= {"source", "score", "note"}
     summary(report)
-    overview(report).canvas.draw()
-    report.to_html(tmp_path / "page.html")
 
 
-def test_warnings_of_one_family_reach_the_report(data):
-    table = analyze(*data).tables["validation"]
+def test_a_report_of_families_that_all_fail_is_drawn(monkeypatch, sound, tmp_path):
+    for indicator in INDICATORS:
+        monkeypatch.setattr(indicator, "assess", fail, raising=False)
+    report = analyze_tables(tables_of(sound), sound.probes)
+    assert all(finding.undecided for finding in report.findings.values())
+    report.to_html(tmp_path / "page.html")  # with the overview, which it draws
+
+
+def test_warnings_of_one_family_reach_the_report(sound):
+    table = sound.tables["validation"]
     grouped = replace(table, metadata=pd.DataFrame({"group": np.arange(len(table)) % 3}))
     _, found = assess_all(AnalysisContext({"validation": grouped}))
     assert any("with 3 values nothing can be significant" in text for text in found)

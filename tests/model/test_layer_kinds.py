@@ -236,6 +236,33 @@ def test_spectrogram_without_a_channel_axis():
     assert (target.reshape.space, target.inputs) == ((12, 4), (1, 2))  # as the input lies, not as the network turns it
 
 
+@pytest.mark.parametrize("behind", [0, 3])
+def test_tokens_before_the_batch_axis_and_extra_tokens_behind_those_of_the_image(behind):
+    def run(net, x):
+        tokens = net.patch(x).flatten(2).permute(2, 0, 1)
+        tokens = torch.cat([tokens, net.extra[:, None].expand(-1, len(x), -1)])
+        return net.head(net.norm(net.block(tokens)).mean(0))
+
+    torch.manual_seed(0)
+    model = Parts(
+        run,
+        patch=nn.Conv2d(1, 8, 4, 4),
+        extra=nn.Parameter(torch.randn(behind, 8)),
+        block=nn.TransformerEncoderLayer(8, 2, 16),
+        norm=nn.LayerNorm(8),
+        head=nn.Linear(8, 2),
+    ).eval()
+    x = torch.randn(3, 1, 24, 32)
+    target = find_layer(model, x).target
+    with ActivationCapture(model, target) as capture:
+        score = capture.forward(x)[:, 0]
+        A, G = capture.gradient(score)
+    assert (target.name, A.shape) == ("norm", (3, 8, 6, 8))
+    if not behind:
+        torch.testing.assert_close((A * G).flatten(1).sum(1) + model.head.bias[0].detach(), score.detach())
+        torch.testing.assert_close(ActivationPatch(model, target).run(x, 0 * A), model.head.bias.expand(3, -1).detach())
+
+
 def test_slices_in_the_batch_axis_are_put_together_again():
     def run(net, x):
         maps = net.body(x.transpose(1, 2).flatten(0, 1))
@@ -252,13 +279,15 @@ def test_slices_in_the_batch_axis_are_put_together_again():
     torch.testing.assert_close((A * G).flatten(1).sum(1), (output[:, 0] - model.head.bias[0]).detach())
 
 
-def test_video_is_refused_with_the_axes_named():
+def test_video_is_followed_along_frames_height_and_width():
     def run(net, x):
         return net.head(net.body(x.transpose(1, 2)).mean((2, 3, 4)))
 
     model = Parts(run, body=nn.Sequential(nn.Conv3d(2, 6, 3, 1, 1), nn.ReLU()), head=nn.Linear(6, 2))
-    with pytest.raises(LayerError, match=r"follow axes \(1, 3, 4\)"):
-        found(model, 6, 2, 8, 8)
+    target, x = found(model, 6, 2, 8, 8), torch.randn(3, 6, 2, 8, 8)
+    assert target.inputs == (1, 3, 4)
+    assert target.as_picture(x).shape == (3, 2, 6, 8, 8)
+    assert torch.equal(target.from_picture(target.as_picture(x), x), x)
 
 
 def test_layout_from_movements_alone():

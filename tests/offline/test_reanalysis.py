@@ -228,9 +228,9 @@ number = 3
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
     for name in ("Module", "module"):
-        assert [len(part.dataset) for part in load_data(f"several_data:{name}")] == [60, 48]
+        assert [len(part.dataset) for part in load_data(f"several_data:{name}")[:2]] == [60, 48]
     for name in ("validation", "only_validation"):
-        validation, train = load_data(f"several_data:{name}")
+        validation, train, _ = load_data(f"several_data:{name}")
         assert (len(validation.dataset), train) == (60, None)
     for name in ("number", "nothing", ""):
         with pytest.raises(DataError, match="--data several_data"):

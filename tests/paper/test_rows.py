@@ -20,6 +20,7 @@ def test_every_configuration_is_a_row():
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(ROWS)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("row", ROWS)
 def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatch):
     """By the command that the head of every configuration names."""
@@ -38,6 +39,7 @@ def test_a_configuration_runs_to_a_finished_run(row, stand_in, store, monkeypatc
     assert run.data.metrics["ifa/consistency/score"] < 1e-3  # pooled, or ReLU layers without bias to speak of
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("row", "mark"), [("ultrasound", "calipers"), pytest.param("esmira", "site", marks=pytest.mark.slow)]
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import time
 
 import numpy as np
 import pytest
+from bounds import bounds
 from reports import small_report
 
 from lightning_ifa import FeatureReport
@@ -73,18 +73,17 @@ def change(folder, rng):
 
 
 def assert_harmless(folder):
-    began = time.perf_counter()
     found, refused = None, ""
-    try:
-        found = FeatureReport.load(folder)
-    except FileError as error:
-        refused = str(error)
+    with bounds():
+        try:
+            found = FeatureReport.load(folder)
+        except FileError as error:
+            refused = str(error)
     if found is None:
         assert str(folder) in refused
     else:
         assert set(found.tables) <= {"train", "validation"}
         assert all(isinstance(value, float) for value in found.metrics.values())
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("count", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)])

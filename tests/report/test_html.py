@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from changed_reports import with_table
 from PIL import Image
@@ -19,6 +20,7 @@ from reports import MARKUP, small_report
 from lightning_ifa.report.html.data import choose_features, page_data, picture, safe_json, transparent
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.html.sections import number, outliers, table, text, verdicts
+from lightning_ifa.statistics.subgroups import LEAST_SIZE
 
 
 class Page(HTMLParser):
@@ -112,6 +114,20 @@ def test_candidates_that_are_judged_come_before_the_content(page):
     assert [row[0] for row in rows] == ["site", "brightness", "<i>age</i>", "shape"]
     assert rows[0][2:7] == ["30.0%", "9.0", "0.40", "0.800", "0.400"]
     assert rows[2][2] == "–"
+
+
+def test_groups_of_the_metadata_are_listed_and_logged(tmp_path):
+    found = small_report()
+    site = np.where(np.arange(len(found.tables["validation"])) % 2, "<b>north</b>", "south")
+    known = replace(found.tables["validation"], metadata=pd.DataFrame({"site": site}))
+    found = replace(found, tables={**found.tables, "validation": known})
+    write_html(found, tmp_path / "page.html", None)
+    rows = body(Page((tmp_path / "page.html").read_text("utf-8")).rows["subgroups"])
+    assert sorted(row[1] for row in rows) == ["<b>north</b>", "south"]
+    right = {name: known.correct[site == name].mean() for name in set(site)}
+    assert {row[1]: row[3] for row in rows} == {name: f"{share:.3f}" for name, share in right.items()}
+    large = len(known) >= 2 * LEAST_SIZE
+    assert ("ifa/subgroups/gap" in found.metrics) == large
 
 
 def test_features_are_ranked_and_know_their_class(page):

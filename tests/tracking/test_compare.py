@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,19 @@ from models import PoolNet, loader, trained
 import lightning_ifa
 from lightning_ifa.analysis import analyze
 from lightning_ifa.cli import main
+from lightning_ifa.comparison import changes
 from lightning_ifa.errors import DataError, TrackingError
 from lightning_ifa.indicators.base import undecided
 from lightning_ifa.tracking.checkpoint import Moment
 from lightning_ifa.tracking.job import upload
 from lightning_ifa.tracking.job_writer import write_job
 from lightning_ifa.tracking.run import Run
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch):
+    """How sure a change is has tests of its own."""
+    monkeypatch.setattr(changes, "bootstrap_draws", partial(changes.bootstrap_draws, draws=10))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,8 @@ def archive(tmp_path_factory):
         run = client.create_run(experiment, run_name=name)
         runs[name] = run.info.run_id
         for epoch, report in enumerate(found, 9):
-            write_job(report, folder / "job", Run(run.info.run_id, client.tracking_uri), Moment(epoch, epoch))
+            run_of = Run(run.info.run_id, client.tracking_uri)
+            write_job(report, folder / "job", run_of, Moment(epoch, epoch), pictures=False)
             upload(folder / "job")
             if "overfitting" in report.findings:
                 health = report.findings["overfitting"].health

@@ -6,15 +6,16 @@ import json
 import os
 import random
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import pytest
+from bounds import bounds
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
 
 from lightning_ifa.cli import main
-from lightning_ifa.errors import FileError
+from lightning_ifa.errors import FileError, IFAError
 from lightning_ifa.tracking.job import Job, begin, list_incomplete, replay, upload
 
 QUICK, ALL = 60, 2000
@@ -66,6 +67,8 @@ def test_links_are_neither_uploaded_nor_emptied(store, run_id, tmp_path, where):
         {"tags": None},
         {"tables": [1]},
         {"status": 3},
+        {"status": "x"},
+        {"timestamp": 2**70},
     ],
 )
 def test_a_bad_job_is_named_and_passed_over(store, run_id, tmp_path, changes):
@@ -131,8 +134,8 @@ def test_changed_spools(store, run_id, tmp_path, monkeypatch, count):
             for _ in range(rng.randint(1, 9)):
                 content[rng.randrange(start, len(content))] = rng.randrange(256)
             (job / "job.json").write_bytes(content)
-        began = time.perf_counter()
-        for folder, _ in replay(tmp_path / "spool"):
-            assert folder == job
-        assert time.perf_counter() - began < 5
+        with bounds():
+            for folder, error in replay(tmp_path / "spool"):
+                assert folder == job
+                assert error is None or isinstance(error, (IFAError, MlflowException))
         shutil.rmtree(job, ignore_errors=True)

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-import re
 import threading
 import time
 import warnings
 from pathlib import Path
 
+import outages
 import pytest
 import pytorch_lightning as pl
 import requests
-from click.testing import CliRunner
-from lightning_modules import fit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from outages import held, sync
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 from servers import patience
 
-from lightning_ifa.cli import main
 from lightning_ifa.errors import IFAWarning, TrackingError
-from lightning_ifa.tracking.description import DESCRIPTION
-from lightning_ifa.tracking.images import LOGGED_IMAGES
-from lightning_ifa.tracking.job import LOGGED_TABLES
 from lightning_ifa.tracking.spooling_client import outage_proof
-from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*uploads to MLflow are left over")
-EPOCHS, REQUESTS = 5, 105
+REQUESTS = 105
 
 
 @pytest.fixture(autouse=True)
@@ -75,40 +68,7 @@ class At(pl.Callback):
 
 def train(uri, folder, at=None, wrap=outage_proof, **options):
     """Train five epochs; give the run's id."""
-    logger = wrap(MLFlowLogger("outage", tracking_uri=uri))
-    analysis = IntegratedFeatureAnalysis(on_error="raise", probes=2, install_view=False)
-    options = {"max_epochs": EPOCHS, "log_every_n_steps": 2} | options
-    fit([analysis, at or At()], logger=logger, default_root_dir=folder, **options)
-    return logger.run_id
-
-
-def sync(uri):
-    """Upload all that waits in the working directory's spool, as another process would after the training's."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("lightning-ifa"):
-            thread.join(120)
-    found = CliRunner().invoke(main, ["sync", "ifa", "--tracking-uri", uri])
-    assert found.exit_code == 0, found.output
-    assert not list(Path("ifa").rglob("job.json"))
-
-
-def held(uri, run_id, folder):
-    """Everything that a run holds, times and random parts of names left out."""
-    client = MlflowClient(uri)
-    run = client.get_run(run_id)
-    metrics = {
-        key: [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
-        for key in run.data.metrics
-    }
-    root = Path(client.download_artifacts(run_id, "", str(folder)))
-    artifacts = sorted(
-        (re.sub(r"[+]timestamp[+][^.]*?([+]compressed)?[.]", r"\1.", path.relative_to(root).as_posix()),
-         hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in root.rglob("*") if path.is_file()
-    )  # fmt: skip
-    tags = {key: value for key, value in run.data.tags.items() if key.startswith("ifa.")}
-    tags |= {key: run.data.tags[key] for key in (LOGGED_TABLES, *LOGGED_IMAGES, DESCRIPTION)}
-    return metrics, artifacts, run.data.params, tags, run.info.status
+    return outages.train(uri, folder, [at or At()], wrap, **options)
 
 
 @pytest.fixture(scope="module")

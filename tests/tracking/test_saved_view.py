@@ -51,29 +51,29 @@ def opens_on(client, name):
     return grid["imageKeys"], grid["step"]
 
 
-def test_the_view_moves_on_to_the_latest_epoch_that_ended_runs_share(experiment, store):
+def test_the_view_moves_on_to_the_latest_epoch_that_ended_runs_share(experiment):
     client, name = experiment
-    runs = [view.Run(run.info.run_id, store) for run in client.search_runs([name])]
-    longer, shorter = sorted(runs, key=lambda run: -len(client.list_artifacts(run.run_id, "images")))
-    assert not view.refresh_view(longer)  # there is none yet
-    assert view.install_view_once(longer, ["ifa/xai/a", "ifa/xai/b"], 0)
-    assert view.refresh_view(longer)
+    runs = [run.info.run_id for run in client.search_runs([name])]
+    longer, shorter = sorted(runs, key=lambda run_id: -len(client.list_artifacts(run_id, "images")))
+    assert not view.refresh_view(client, longer)  # there is none yet
+    assert view.install_view_once(client, longer, view.ViewWish(["ifa/xai/a", "ifa/xai/b"], 0))
+    assert view.refresh_view(client, longer)
     assert opens_on(*experiment) == (["ifa/xai/a", "ifa/xai/b"], 7)  # the shorter one may have broken off
-    client.set_terminated(longer.run_id)
-    assert view.refresh_view(shorter)
+    client.set_terminated(longer)
+    assert view.refresh_view(client, shorter)
     assert opens_on(*experiment)[1] == 3
 
 
-def test_a_view_that_a_user_changed_stays(experiment, store):
+def test_a_view_that_a_user_changed_stays(experiment):
     client, name = experiment
     view.install_view(client, name)
     content = json.loads(client.get_experiment(name).tags[view.TAG])
     state = saved(client, name) | {"searchFilter": "metrics.x > 1"}
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    run = view.Run(client.search_runs([name])[0].info.run_id, store)
+    run_id = client.search_runs([name])[0].info.run_id
     for changed in (json.dumps(content | {"state": f"deflate;{packed}"}), "no JSON", "{}"):
         client.set_experiment_tag(name, view.TAG, changed)
-        assert not view.refresh_view(run)
+        assert not view.refresh_view(client, run_id)
         assert client.get_experiment(name).tags[view.TAG] == changed
 
 

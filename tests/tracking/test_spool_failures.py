@@ -28,11 +28,11 @@ def test_a_folder_that_cannot_be_read_ends_no_thread(tmp_path, monkeypatch, name
     assert not any(thread.is_alive() for thread in spool._threads)
 
 
-def test_a_function_that_fails_after_an_upload_ends_no_thread(tmp_path):
+def test_a_function_that_fails_after_the_uploads_ends_no_thread(tmp_path):
     uri = f"sqlite:///{tmp_path / 'm.db'}"
     client = MlflowClient(uri)
     run = client.create_run(client.create_experiment("e", str(tmp_path / "a"))).info.run_id
-    spool = Spool(tmp_path / "s", uri, when_uploaded=fail, when_complete=fail)
+    spool = Spool(tmp_path / "s", uri, when_complete=fail)
     for number in range(2):
         job = Job(run, uri, metrics=[(f"m{number}", 1.0, 0, 0)])
         spool.put(str(number), job.save)

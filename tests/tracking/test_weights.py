@@ -1,6 +1,11 @@
 """The digest of the weights in a file: that of the module which was saved, and nothing of the file is run."""
 
+import json
 import os
+import subprocess
+import sys
+import tracemalloc
+import zipfile
 
 import cloudpickle
 import pytest
@@ -10,7 +15,8 @@ from torch import nn
 from lightning_ifa.errors import FileError
 from lightning_ifa.model.weights_digest import digest_weights
 from lightning_ifa.tracking.checkpoint import load_checkpoint
-from lightning_ifa.tracking.weights import digest_file, digest_model
+from lightning_ifa.tracking.stored_tensors import BYTES
+from lightning_ifa.tracking.weights import digest_file, digest_model, read_state
 
 
 class Command:
@@ -55,6 +61,92 @@ def test_a_traced_module(tmp_path):
     assert digest_file(tmp_path / "model.pth") == digest_weights(traced.state_dict())
 
 
+def all_forms():
+    """A tensor of every dtype, and views of every kind."""
+    bits = torch.randint(0, 256, (192,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    state = {name: bits.clone().view(getattr(torch, name)) for name in BYTES if name != "bool"}
+    shared = torch.arange(24.0)
+    return state | {
+        "bool": bits > 99, "0-d": torch.tensor(2.5), "empty": torch.ones(0), "none of 3": torch.ones(3, 0),
+        "whole": shared, "middle": shared[5:9], "steps": shared[1::3],
+        "turned": shared.reshape(2, 3, 4).permute(2, 0, 1), "expanded": torch.ones(2, 1).expand(2, 5),
+        "turned twins": bits.clone().view(torch.bfloat16).reshape(12, 8).t(),
+        "windows": shared.as_strided((4, 3), (1, 2)), "not a number": torch.full((2,), torch.nan),
+    }  # fmt: skip
+
+
+def test_every_dtype_and_view_has_the_digest_of_the_live_tensor(tmp_path):
+    state = all_forms()
+    for name, value in state.items():
+        torch.save({name: value}, tmp_path / "one.pth")
+        assert digest_file(tmp_path / "one.pth") == digest_weights({name: value}), name
+    torch.save(state, tmp_path / "all.pth")
+    assert (
+        digest_file(tmp_path / "all.pth") == digest_weights(state) == digest_weights(read_state(tmp_path / "all.pth"))
+    )
+    plain = {name: value for name, value in state.items() if value.dtype == torch.float32}
+    torch.save(plain, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert digest_file(tmp_path / "old.pth") == digest_weights(plain)
+
+
+def rewritten(path, change, compress=zipfile.ZIP_STORED):
+    """Change members of an archive: a function from name and content to pairs of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = [pair for name in archive.namelist() for pair in change(name, archive.read(name))]
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def test_a_file_from_a_machine_of_the_other_byte_order(tmp_path):
+    state = {
+        "complex": torch.randn(3, dtype=torch.complex64),
+        "half": torch.randn(5).half(),
+        "byte": torch.arange(3).bool(),
+    }
+    torch.save(state, tmp_path / "model.pth")
+    rewritten(tmp_path / "model.pth", lambda name, old: [(name, b"big" if name.endswith("byteorder") else old)])
+    turned = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert not torch.equal(turned["half"], state["half"])
+    assert digest_file(tmp_path / "model.pth") == digest_weights(turned)
+
+
+def safe_file(path, state):
+    """Write safetensors by hand: the package need not be there."""
+    head, content = {"__metadata__": {"format": "pt"}}, b""
+    for name, value in state.items():
+        kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}[value.dtype]
+        added = value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        head[name] = {
+            "dtype": kind,
+            "shape": list(value.shape),
+            "data_offsets": [len(content), len(content) + len(added)],
+        }
+        content += added
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+def test_safetensors(tmp_path):
+    state = {name: value for name, value in Net().state_dict().items() if value.ndim}
+    safe_file(tmp_path / "model.safetensors", state)
+    assert digest_file(tmp_path / "model.safetensors") == digest_weights(state)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(FileError, match="another size"):
+        digest_file(tmp_path / "model.safetensors")
+
+
+def test_torch_is_not_imported(tmp_path):
+    torch.save(Net(), tmp_path / "model.pth")
+    safe_file(tmp_path / "model.safetensors", {"a": torch.ones(2)})
+    code = (
+        "import sys; from lightning_ifa.tracking.weights import digest_file; "
+        "[digest_file(path) for path in sys.argv[1:]]; assert 'torch' not in sys.modules"
+    )
+    files = [tmp_path / "model.pth", tmp_path / "model.safetensors"]
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
+
+
 @pytest.mark.filterwarnings("ignore:No complete tensor found")
 def test_an_exported_module_in_the_folder_of_a_model(tmp_path):
     net = Net().eval()
@@ -87,6 +179,101 @@ def test_other_files_are_refused(save, tmp_path):
     with pytest.raises(FileError, match=r"model\.pth"):
         digest_file(tmp_path / "model.pth")
     assert not (tmp_path / "was_run").exists()
+
+
+def quantised():
+    return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+
+
+WITHOUT_BYTES = {
+    "quantised": quantised,
+    "sparse": lambda: torch.eye(2).to_sparse(),
+    "meta": lambda: torch.ones(2, device="meta"),
+    "conjugated": lambda: torch.ones(2).cfloat().conj(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("value", WITHOUT_BYTES.values(), ids=WITHOUT_BYTES)
+def test_tensors_without_bytes_are_refused_as_the_live_ones_are(value, tmp_path):
+    torch.save({"sound": torch.ones(1), "other": value()}, tmp_path / "model.pth")
+    with pytest.raises(TypeError, match="other has no bytes"):
+        digest_weights({"sound": torch.ones(1), "other": value()})
+    with pytest.raises(FileError, match="other has no bytes"):
+        digest_file(tmp_path / "model.pth")
+
+
+def pickled(*parts):
+    """A pickle beside one storage of two numbers."""
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+STORAGE = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+
+
+def rebuilt(offset, shape, strides):
+    number = lambda value: b"J" + value.to_bytes(4, "little", signed=True)  # noqa: E731
+    lists = [b"(" + b"".join(map(number, values)) + b"t" for values in (shape, strides)]
+    return b"ctorch._utils\n_rebuild_tensor_v2\n" + STORAGE + number(offset) + b"".join(lists) + b"\x89}tR"
+
+
+def named(tensor):
+    return pickled(b"}X\x01\x00\x00\x00w", tensor, b"s")
+
+
+HOSTILE = {
+    "beyond": named(rebuilt(1, [2], [1])),
+    "before": named(rebuilt(-1, [1], [1])),
+    "backwards": named(rebuilt(1, [2], [-1])),
+    "endless": named(rebuilt(0, [2**30, 2**30], [0, 0])),
+    "far memo": pickled(b"}r\xff\xff\xff\x7f"),
+    "long bytes": pickled(b"\x96" + (2**40).to_bytes(8, "little")),
+    "deep": pickled(b"]" * 20_000 + b"a" * 19_999),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_hostile_pickle_says_of_a_tensor_is_not_believed(content, tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pth")
+    rewritten(tmp_path / "model.pth", lambda name, old: [(name, content if name.endswith("data.pkl") else old)])
+    tracemalloc.start()
+    with pytest.raises(FileError, match=r"model\.pth"):
+        digest_file(tmp_path / "model.pth")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_modules_that_hold_one_another(tmp_path):
+    module = nn.Linear(1, 1)
+    for _ in range(60):
+        outer = nn.Module()
+        outer.a = outer.b = module
+        module = outer
+    torch.save(module, tmp_path / "model.pth")
+    with pytest.raises(FileError, match="more than 100,000 modules"):
+        digest_file(tmp_path / "model.pth")
+
+
+def test_the_pickle_of_the_hostile_cases_is_read_where_it_tells_the_truth(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "model.pth")
+    content = named(rebuilt(0, [2], [1]))
+    rewritten(tmp_path / "model.pth", lambda name, old: [(name, content if name.endswith("data.pkl") else old)])
+    assert digest_file(tmp_path / "model.pth") == digest_weights({"w": torch.ones(2)})
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["twice", "packed", "behind"])
+def test_archives_that_other_readers_might_read_otherwise_are_refused(kind, tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"w": torch.ones(2)}, path)
+    if kind == "behind":
+        path.write_bytes(b"PK\x03\x04" + path.read_bytes())
+    else:
+        copies = 2 if kind == "twice" else 1
+        rewritten(path, lambda name, old: [(name, old)] * copies, {"packed": zipfile.ZIP_DEFLATED}.get(kind, 0))
+    with pytest.raises(FileError, match="does not write"):
+        digest_file(path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):

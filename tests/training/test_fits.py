@@ -8,8 +8,8 @@ import torch
 from lightning_modules import PACKAGES
 from models import loader
 
-from lightning_ifa import IntegratedFeatureAnalysis
-from lightning_ifa.errors import DataError, IFAWarning
+from lightning_ifa import IntegratedFeatureAnalysis, analyze, log_model
+from lightning_ifa.errors import DataError, FileError, IFAWarning
 from lightning_ifa.model.weights_digest import digest_weights
 from lightning_ifa.tracking.checkpoint import KEY
 
@@ -57,6 +57,63 @@ def test_the_same_training_may_be_continued():
     trainer.fit_loop.max_epochs = 3
     trainer.fit(module, TRAIN, VALIDATION)
     assert epochs(callback) == [0, 1, 2]
+
+
+def test_reloaded_loaders_are_followed():
+    """Each epoch has data of its own; the analysis is that of the latest."""
+    callback = callback_of()
+
+    class Reloading(PACKAGES["pytorch_lightning"][1]):
+        def train_dataloader(self):
+            return loader(16, seed=10 + self.current_epoch, batch_size=8)
+
+        def val_dataloader(self):
+            return loader(16, seed=20 + self.current_epoch, batch_size=16)
+
+    module = Reloading()
+    trainer_of("pytorch_lightning", callback, reload_dataloaders_every_n_epochs=1).fit(module)
+    latest = analyze(module, loader(16, seed=21, batch_size=16), loader(16, seed=11, batch_size=8))
+    assert callback.report.digest == latest.digest
+    for split, table in latest.tables.items():
+        assert (callback.report.tables[split].logits == table.logits).all()
+
+
+def test_a_checkpoint_of_weights_only_has_no_record_and_log_model_says_how_to_get_one(tmp_path):
+    """Lightning asks no callback what to put into such a file."""
+    callback, kind = callback_of(), PACKAGES["pytorch_lightning"][1]
+    trainer = trainer_of("pytorch_lightning", callback)
+    trainer.fit(kind(), TRAIN, VALIDATION)
+    trainer.save_checkpoint(tmp_path / "bare.ckpt", weights_only=True)
+    with pytest.raises(FileError, match=r"without a record.*lightning-ifa analyze --checkpoint"):
+        log_model(kind(), tmp_path / "bare.ckpt", "net", run_id="any")
+
+
+@pytest.mark.filterwarnings("ignore:You called `self.log")
+def test_a_tuner_is_not_disturbed_and_leaves_nothing_behind(tmp_path):
+    base = PACKAGES["pytorch_lightning"][0]
+
+    class Data(base.LightningDataModule):
+        batch_size = 2
+
+        def train_dataloader(self):
+            return loader(16, seed=1, batch_size=self.batch_size)
+
+        def val_dataloader(self):
+            return VALIDATION
+
+    def tuned(*callbacks):
+        torch.manual_seed(0)
+        module, data = PACKAGES["pytorch_lightning"][1](), Data()
+        trainer = trainer_of("pytorch_lightning", *callbacks, default_root_dir=tmp_path)
+        tuner = base.tuner.Tuner(trainer)
+        tuner.scale_batch_size(module, datamodule=data, max_trials=2, steps_per_trial=1)
+        found = tuner.lr_find(module, datamodule=data, num_training=4, attr_name="rate", update_attr=False)
+        trainer.fit(module, datamodule=data)
+        return data.batch_size, found.results, digest_weights(module.state_dict())
+
+    callback = callback_of(on_error="raise")
+    assert tuned(callback) == tuned()
+    assert epochs(callback) == [0, 1]
 
 
 def test_a_fit_of_which_no_epoch_is_due_says_so():

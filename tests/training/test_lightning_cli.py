@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lightning_ifa.cli import main
 from lightning_ifa.training.lightning_cli import explain_parser_error, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:no MLflow run was found")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("ignore:no MLflow run was found")]
 
 CLASSES = """
 import {package} as pl
@@ -96,7 +96,9 @@ class Without(PathFinder):
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] == {hidden!r} else PathFinder.find_spec(name, path, target)
 sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+from lightning_ifa.tracking import publisher
 from lightning_ifa.training.lightning_cli import train
+publisher.write_pictures = lambda *_: None
 (analysis,) = [c for c in train("fit", ["--config=x.yaml"]).trainer.callbacks if hasattr(c, "model_tags")]
 assert {hidden!r} not in sys.modules
 print(sorted(analysis.report.tables))

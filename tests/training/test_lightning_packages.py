@@ -39,6 +39,7 @@ def fit_in(name, callbacks=()):
     return trainer
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("bare", [True, False])
 def test_both_packages(package, bare):
@@ -61,6 +62,7 @@ def added_by(trainer):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.usefixtures("no_pictures")
 def test_the_environment_adds_one(package, monkeypatch, tmp_path):
     (tmp_path / "ifa.yaml").write_text("layer: net.features.0\nprobes: 3\non_error: raise\n")
     monkeypatch.setenv("LIGHTNING_IFA_CONFIG", "ifa.yaml")
@@ -69,6 +71,7 @@ def test_the_environment_adds_one(package, monkeypatch, tmp_path):
     assert len(analysis.report.probes.table) == 3
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_users_own_instance_goes_first(monkeypatch):
     monkeypatch.setenv("LIGHTNING_IFA", "1")
     own = IntegratedFeatureAnalysis(layer="net.features", on_error="raise")
@@ -114,6 +117,7 @@ def test_autolog_stands_beside_mlflows_and_opens_no_second_run(package, mlflow_a
     assert "ifa_report.html" in [file.path for file in mlflow_autolog.list_artifacts(run.info.run_id)]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_autolog_is_one_instance_whoever_else_asks(monkeypatch):
     monkeypatch.setenv("LIGHTNING_IFA", "1")
     lightning_ifa.autolog(layer="net.features.0")

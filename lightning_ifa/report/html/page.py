@@ -51,6 +51,9 @@ def write_html(
         "<h2>Confounder candidates</h2><p>Share of the evidence between classes that follows each. What originates "
         "from the content may well belong to the class, and is not judged.</p>",
         sections.candidates(report),
+        "<h2>Groups</h2><p>How well the network does in each group of the metadata. A group does worse than "
+        "expected if it has more errors than its classes explain; p allows for the number of groups.</p>",
+        sections.subgroups(report),
     ]
     page = _page(title, "".join(parts), safe_json(page_data(report, channels)))
     partial = path.with_name(path.name + ".part")

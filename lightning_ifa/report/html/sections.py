@@ -29,6 +29,10 @@ MOST_PROBES = 24
 CANDIDATE_NUMBERS = {
     "score": ".1%", "z": ".1f", "association": ".2f", "accuracy_aligned": ".3f", "accuracy_conflicting": ".3f",
 }  # fmt: skip
+SUBGROUP_NUMBERS = {
+    "size": ".0f", "accuracy": ".3f", "expected": ".3f", "auroc": ".3f", "calibration_error": "+.3f", "margin": ".2f",
+    "p": ".2g",
+}  # fmt: skip
 MAP_EDGE = 56  # pixels of a map's layer; the browser enlarges it
 
 
@@ -188,6 +192,22 @@ def candidates(report: AnalysisResult) -> str:
     heads = ("class explains", "accuracy: agrees", "conflicts", "channels", "in words")
     examples = "".join(_examples(report, source) for source in leading_candidates(report))
     return table("candidates", ("candidate", "origin", "share", "z", *heads), rows) + examples
+
+
+def subgroups(report: AnalysisResult) -> str:
+    """Write how well the network does in each group of the metadata, the worst first."""
+    rows = []
+    for group in report.subgroups.head(MOST_ROWS).to_dict("records"):
+        interval = f"{group['low']:.3f} to {group['high']:.3f}"
+        cells = [
+            *(text(group[name]) for name in ("column", "group")),
+            *(number(group[name], form) for name, form in SUBGROUP_NUMBERS.items()),
+            text(interval),
+            text(group["judgement"]),
+        ]
+        rows.append(("", cells))
+    heads = ("column", "group", "samples", "accuracy", "expected of its classes", "AUROC", "overconfidence", "margin")
+    return table("subgroups", (*heads, "p", "95 % interval of the accuracy", ""), rows)
 
 
 def _examples(report: AnalysisResult, source: str) -> str:

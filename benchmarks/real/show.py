@@ -1,0 +1,70 @@
+"""Tables of what has been judged: false alarms, what cannot be told, wrong labels, the gate."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from benchmarks.planted.tables import to_markdown
+
+PURPOSES = ["choose", "report", "untouched"]
+
+
+def tables(rows: pd.DataFrame) -> str:
+    """Write every table as Markdown."""
+    sound, faulty = rows[rows["fault"] == ""], rows[rows["fault"] != ""]
+    parts = [
+        ("Sound networks: alarms, and clean samples flagged", alarms(sound, ["purpose", "task"])),
+        ("The same by purpose", alarms(sound, ["purpose"])),
+        ("Sound networks: share that cannot be told", undecided(sound)),
+        ("Wrong labels", labels(rows[rows["planted"] > 0])),
+        ("The gate's default policy, last checkpoint on real data: models passed", gate(sound, faulty)),
+    ]
+    return "\n\n".join(f"### {title}\n\n{to_markdown(table)}" for title, table in parts if len(table))
+
+
+def alarms(sound: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Count alarms of each family, every checkpoint a row of its own."""
+    names = [name for name in sound if name.startswith("alarm ")]
+    found = sound.groupby(keys, sort=False).agg(
+        networks=("seed", lambda seeds: len(set(zip(sound.loc[seeds.index, "task"], seeds, strict=True)))),
+        judged=("checkpoint", "size"), lowest=("accuracy", "min"), highest=("accuracy", "max"),
+        **{name.removeprefix("alarm "): (name, "sum") for name in names}, clean=("clean flagged", "mean"),
+    )  # fmt: skip
+    return _by_purpose(found.rename(columns={"clean": "clean flagged"}).reset_index())
+
+
+def undecided(sound: pd.DataFrame) -> pd.DataFrame:
+    """Give the share of checkpoints at which each family cannot be told."""
+    names = [name for name in sound if name.startswith("undecided ")]
+    found = sound.groupby(["purpose", "task"], sort=False)[names].mean()
+    return _by_purpose(found.rename(columns=lambda name: name.removeprefix("undecided ")).reset_index())
+
+
+def labels(noisy: pd.DataFrame) -> pd.DataFrame:
+    """Give precision and recall of what is called mislabelled, and how well labels are ranked."""
+    if not len(noisy):
+        return noisy
+    groups = noisy.groupby(["purpose", "task", "head", "planted"], sort=False)
+    found = groups[["called", "called and wrong", "wrong"]].sum()
+    found.insert(0, "networks", groups.size())
+    found["precision"] = found["called and wrong"] / found["called"].where(found["called"] > 0)
+    found["recall"] = found["called and wrong"] / found["wrong"]
+    found = found.join(groups[["AP label_score", "AP margin"]].mean())
+    below = noisy.assign(below=noisy["AP label_score"] < noisy["AP margin"] - 0.005)
+    found["below margin"] = below.groupby(groups.keys, sort=False)["below"].sum()
+    found["alarms"] = groups["alarm outliers"].sum()
+    return _by_purpose(found.reset_index())
+
+
+def gate(sound: pd.DataFrame, faulty: pd.DataFrame) -> pd.DataFrame:
+    """Count what the default policy passes, by fault, as it is and where it accepts what cannot be told."""
+    rows = pd.concat([sound[sound["checkpoint"] == sound["checkpoint"].max()], faulty[faulty["planted"] != 0.02]])
+    rows = rows[rows["real"]].assign(fault=rows["fault"].replace("", "none"))
+    found = rows.groupby(["purpose", "fault"], sort=False).agg(
+        models=("passes", "size"), passed=("passes", "sum"), accepting=("passes accepting", "sum")
+    )
+    return _by_purpose(found.rename(columns={"accepting": "passed where undecided is accepted"}).reset_index())
+
+
+def _by_purpose(found: pd.DataFrame) -> pd.DataFrame:
+    return found.sort_values("purpose", key=lambda column: column.map(PURPOSES.index), kind="stable")

@@ -1,0 +1,221 @@
+"""Performance by subgroup: whom an error hurts, with intervals, and a test that allows for the classes of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.signal import fftconvolve
+from scipy.special import softmax
+from scipy.stats import hypergeom, norm
+from sklearn.metrics import roc_auc_score
+
+from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
+from lightning_ifa.statistics.metadata_columns import GROUP, MOST_CODES, MOST_LEVELS, read_column
+
+LEAST_SIZE = 20
+"""Samples from which on a group is judged: below, a 95 % interval of an accuracy is wider than .4."""
+
+PARTS = 3
+"""Parts of equal size that numbers are cut into."""
+
+MOST_PAIRED = 5
+"""Columns whose groups are crossed: the number of pairs, and of tests, grows with their square."""
+
+LEVEL = 0.05
+"""Chance that any of all groups is called worse or better if none is."""
+
+PAIR = " × "
+"""Between the names of two columns, and of their groups."""
+
+COLUMNS = [
+    "column", "group", "size", "accuracy", "low", "high", "expected", "auroc", "calibration_error", "margin", "p",
+    "judgement",
+]  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What a network makes of each sample.
+
+    Attributes:
+        labels: Class, ``(n,)``, -1 where unlabelled.
+        logits: ``(n, k)``.
+        margins: Evidence for the label's class over the next best, ``(n,)``, in logits.
+    """
+
+    labels: Ints
+    logits: Array
+    margins: Array
+
+    @property
+    def correct(self) -> Mask:
+        """Which are classified correctly, ``(n,)``."""
+        return np.asarray(self.labels == self.logits.argmax(1))
+
+
+def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True) -> pd.DataFrame:
+    """Compare every group of every metadata column, and of pairs of columns, with all samples.
+
+    A group of harder classes has a lower accuracy for that reason alone. ``p`` therefore tests the number of errors
+    given how many errors each class has: within a class they would fall on any of its samples alike. It is exact
+    (a sum of hypergeometric counts), two-sided, and corrected for the number of groups (Holm).
+
+    Args:
+        outcome: What the network makes of the samples; unlabelled ones are left out.
+        metadata: What is known of each sample, n rows; numbers are cut into three parts of equal size.
+        pairs: Whether groups of two columns are compared as well, of the five columns with the fewest groups.
+
+    Returns:
+        One row a group, the worst first: ``column``, ``group``, ``size``, ``accuracy`` with its 95 % interval ``low``
+        to ``high`` (Wilson), ``expected`` (accuracy of all samples of these classes), ``auroc`` (each class against
+        the rest, averaged), ``calibration_error`` (confidence minus accuracy), ``margin`` (mean, in logits),
+        ``p`` (corrected), ``judgement`` (``"worse"``, ``"better"``, ``"as expected"`` or ``"too few"``).
+    """
+    known = outcome.labels >= 0
+    outcome = Outcome(outcome.labels[known], outcome.logits[known], outcome.margins[known])
+    masks = list(_groups(metadata[known].reset_index(drop=True), pairs))
+    found = pd.DataFrame([_describe(outcome, *group) for group in masks], columns=COLUMNS)
+    judged = found["size"].to_numpy() >= LEAST_SIZE
+    found.loc[judged, "p"] = holm(found.loc[judged, "p"].to_numpy(float))
+    worse = np.where(found["accuracy"] < found["expected"], "worse", "better")
+    told = np.where(found["p"] < LEVEL, worse, "as expected")
+    found["judgement"] = np.where(judged, told, "too few")
+    found.loc[~judged, "p"] = np.nan
+    order = (found["accuracy"] - found["expected"]).where(judged, 1.0)
+    return found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def subgroup_metrics(found: pd.DataFrame, outcome: Outcome, metadata: pd.DataFrame) -> dict[str, float]:
+    """Summarise the groups of single columns that are large enough.
+
+    Returns:
+        ``worst_accuracy``; ``gap`` (largest difference of accuracy between two groups of a column);
+        ``equalised_odds`` (largest difference of a class's recall between two groups of a column, 20 samples of the
+        class in each); ``worse`` (how many groups do worse than their classes explain). Empty if no group is judged.
+    """
+    alone = found[(found["judgement"] != "too few") & ~found["column"].str.contains(PAIR, regex=False)]
+    if not len(alone):
+        return {}
+    accuracy = alone.groupby("column")["accuracy"]
+    return {
+        "worst_accuracy": float(alone["accuracy"].min()),
+        "gap": float((accuracy.max() - accuracy.min()).max()),
+        "equalised_odds": max((_recall_gap(outcome, column) for _, column in _levels(metadata)), default=0.0),
+        "worse": float((found["judgement"] == "worse").sum()),
+    }
+
+
+def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Give the interval of a share by Wilson's score (1927).
+
+    >>> low, high = wilson(8, 10)
+    >>> round(low, 2), round(high, 2)
+    (0.49, 0.94)
+    """
+    z = norm.ppf(0.5 + level / 2)
+    centre, spread = hits + z**2 / 2, z * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+    return float((centre - spread) / (n + z**2)), float((centre + spread) / (n + z**2))
+
+
+def holm(p: Floats) -> Floats:
+    """Correct p-values for their number, step down (Holm 1979), ``(m,)``.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    found = np.empty(len(p))
+    found[order] = np.minimum(raised, 1.0)
+    return found
+
+
+def error_p_value(wrong: Mask, labels: Ints, inside: Mask) -> float:
+    """Give the two-sided p-value of a group's number of errors, given the errors and the size of each class in it.
+
+    Args:
+        wrong: Which samples are misclassified, ``(n,)``.
+        labels: Class of each, ``(n,)``.
+        inside: Which belong to the group, ``(n,)``.
+    """
+    density = np.ones(1)
+    for label in np.unique(labels[inside]):
+        of_class = labels == label
+        errors, drawn = int(wrong[of_class].sum()), int((inside & of_class).sum())
+        density = fftconvolve(density, hypergeom.pmf(np.arange(drawn + 1), of_class.sum(), errors, drawn))
+    density = np.maximum(density, 0)
+    seen = density[int(wrong[inside].sum())]
+    return float(min(density[density <= seen * (1 + 1e-7)].sum() / density.sum(), 1.0))
+
+
+def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mask]]:
+    """Name and mask each group of each column, and of each pair of columns."""
+    levels = dict(_levels(metadata))
+    for column, values in levels.items():
+        for name in values.dropna().unique():
+            yield column, str(name), np.asarray(values == name)
+    fewest = sorted(levels, key=lambda name: levels[name].nunique())[: MOST_PAIRED if pairs else 0]
+    for one, two in combinations(fewest, 2):
+        both = levels[one].str.cat(levels[two], sep=PAIR)
+        sizes = both.value_counts()
+        for name in sizes.index[sizes >= LEAST_SIZE]:
+            yield f"{one}{PAIR}{two}", str(name), np.asarray(both == name)
+
+
+def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
+    """Turn each column into words for its groups; identifiers, and columns of one group, are left out."""
+    for name in metadata:
+        if name == GROUP:
+            continue
+        column = metadata[name]
+        read = read_column(column)
+        if read.values is None:
+            continue
+        words = column.astype(str).where(column.notna()) if read.levels else _cut(column)
+        if 2 <= words.nunique() <= max(MOST_LEVELS, MOST_CODES):
+            yield str(name), words
+
+
+def _cut(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Cut numbers and times into parts of equal size, named by their range."""
+    parts = pd.qcut(column, PARTS, duplicates="drop")
+    ranges = column.groupby(parts, observed=True).agg(["min", "max"])
+    words = {part: f"{_short(low)} to {_short(high)}" for part, low, high in ranges.itertuples()}
+    return parts.astype(object).map(words)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+
+
+def _describe(outcome: Outcome, column: str, group: str, inside: Mask) -> list[Any]:
+    right, n = outcome.correct, int(inside.sum())
+    by_class = pd.Series(right).groupby(outcome.labels).transform("mean").to_numpy()
+    hits, confidence = int(right[inside].sum()), softmax(outcome.logits[inside], axis=1).max(1)
+    p = error_p_value(~right, outcome.labels, inside) if n >= LEAST_SIZE else np.nan
+    accuracy = hits / n
+    return [
+        column, group, n, accuracy, *wilson(hits, n), float(by_class[inside].mean()),
+        _auroc(outcome.logits[inside], outcome.labels[inside]), float(confidence.mean() - accuracy),
+        float(outcome.margins[inside].mean()), p, "",
+    ]  # fmt: skip
+
+
+def _auroc(logits: Array, labels: Ints) -> float:
+    """Give the mean AUROC of each class against the rest, NaN where a group has one class."""
+    present = [label for label in np.unique(labels) if (labels != label).any()]
+    evidence = logits - logits.mean(1, keepdims=True)
+    scores = [roc_auc_score(labels == label, evidence[:, label]) for label in present]
+    return float(np.mean(scores)) if scores else np.nan
+
+
+def _recall_gap(outcome: Outcome, column: pd.Series[Any]) -> float:
+    """Give the largest difference of a class's recall between two groups that have enough of its samples."""
+    known = (column.notna() & (outcome.labels >= 0)).to_numpy()
+    keys = [outcome.labels[known], column[known].to_numpy()]
+    recall = pd.Series(outcome.correct[known]).groupby(keys).agg(["mean", "size"])
+    large = recall[recall["size"] >= LEAST_SIZE]["mean"].groupby(level=0)
+    return float((large.max() - large.min()).max()) if len(large) else 0.0
