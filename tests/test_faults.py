@@ -22,7 +22,9 @@ HELD_BY = {
         "test_cli.py::test_data_that_cannot_be_imported_is_two",
         "gate/test_policy.py::test_endless_files_are_refused_at_once",
     ),
-    "4: names split at the wrong place": ("gate/test_decide.py::test_an_undecided_family_of_a_further_loader_never_passes",),
+    "4: names split at the wrong place": (
+        "gate/test_decide.py::test_an_undecided_family_of_a_further_loader_never_passes",
+    ),
     "5: empty strings": ("test_cli.py::test_aliases_that_no_registry_takes_are_two_before_anything_is_written",),
     "6: half-done promotions": (
         "gate/test_cuts.py::test_the_webhook_promotes_what_was_cut_off",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import logging
 import queue
 import shutil
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
 LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
+LAST_MOMENT = 1.0  # seconds that the end of the process waits for the rendering to stop
 
 
 class Spool:
@@ -55,6 +58,7 @@ class Spool:
             self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
         for thread in self._threads:
             thread.start()
+        atexit.register(self._stop_rendering)
 
     def put(self, name: str, render: Render) -> None:
         """Hand over a job; returns at once unless the rendering is 16 jobs behind, then it is rendered here.
@@ -86,6 +90,8 @@ class Spool:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self._threads[0].is_alive():
             self._release(held)
+        else:
+            atexit.unregister(self._stop_rendering)
         left: list[Path] = []
         try:
             left = list(list_pending(self.spool))
@@ -106,6 +112,13 @@ class Spool:
                 IFAWarning,
                 stacklevel=2,
             )
+
+    def _stop_rendering(self) -> None:
+        """End the rendering as the process ends: Python would end it amid a library's C++, which aborts the process."""
+        thread = self._threads[0]
+        if thread.is_alive() and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+            thread.join(LAST_MOMENT)
 
     def _render_all(self) -> None:
         try:
