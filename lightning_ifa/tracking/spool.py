@@ -126,6 +126,8 @@ class Spool:
                 _render(*job)
                 self._written.set()
             self._release(self._held)
+        except SystemExit:
+            log.debug("the rendering was stopped")
         finally:
             self._complete = True
             self._written.set()
