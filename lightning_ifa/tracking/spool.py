@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import logging
 import queue
 import shutil
@@ -23,6 +25,7 @@ LONGEST_QUEUE = 16
 RETRY_AFTER = 60.0
 LAST_CHANCE = 0.4
 """Seconds that the end of a training waits for a server that was never there."""
+LAST_MOMENT = 1.0  # seconds that the end of the process waits for the rendering to stop
 
 
 class Spool:
@@ -65,6 +68,7 @@ class Spool:
             self._threads.append(threading.Thread(target=self._send_all, name="lightning-ifa-upload", daemon=True))
         for thread in self._threads:
             thread.start()
+        atexit.register(self._stop_rendering)
 
     def put(self, name: str, render: Render) -> None:
         """Hand over a job; returns at once unless the rendering is 16 jobs behind, then it is rendered here.
@@ -102,6 +106,8 @@ class Spool:
                 deadline = min(deadline, time.monotonic() + LAST_CHANCE)
         if self._threads[0].is_alive():
             self._release(held)
+        else:
+            atexit.unregister(self._stop_rendering)
         left: list[Path] = []
         try:
             left = list(list_pending(self.spool))
@@ -129,12 +135,21 @@ class Spool:
                 stacklevel=3,
             )
 
+    def _stop_rendering(self) -> None:
+        """End the rendering as the process ends: Python would end it amid a library's C++, which aborts the process."""
+        thread = self._threads[0]
+        if thread.is_alive() and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+            thread.join(LAST_MOMENT)
+
     def _render_all(self) -> None:
         try:
             while (job := self._jobs.get()) is not None:
                 _render(*job)
                 self._written.set()
             self._release(self._held)
+        except SystemExit:
+            log.debug("the rendering was stopped")
         finally:
             self._complete = True
             self._written.set()

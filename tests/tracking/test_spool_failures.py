@@ -53,3 +53,14 @@ def test_metrics_that_a_full_disk_refuses_go_with_the_next_batch(tmp_path, monke
     client.log_batch(run, [Metric("second", 1.0, 0, 0)])
     client.set_terminated(run)
     assert set(client.get_run(run).data.metrics) == {"first", "second"}
+
+
+def test_the_rendering_stops_where_the_process_ends(tmp_path):
+    """A thread that Python ends amid a library's C++ aborts the process: the user's exit code would be another."""
+    spool = Spool(tmp_path / "t")
+    spool.put("a", lambda _: [time.sleep(0.01) for _ in range(10_000)])
+    time.sleep(0.1)
+    began = time.monotonic()
+    spool._stop_rendering()
+    assert not spool._threads[0].is_alive()
+    assert time.monotonic() - began < 0.9
