@@ -180,7 +180,7 @@ def _decide_by_samples(x: NDArray[np.float32]) -> Decide:
     return decide
 
 
-def _shrink(products: Array, n: int, p: int) -> NDArray[np.float32]:
+def _shrink(products: Array, n: int, p: int) -> Array:
     """Shrink towards a multiple of the identity: OAS (Chen, Wiesel, Eldar & Hero 2010, eq. 23).
 
     Args:

@@ -25,7 +25,7 @@ PRIOR_SHARE = 0.02
 """Share of wrong labels that samples are ranked with where the data give no sign of any."""
 
 MOST_CLASSES_EXACT = 100
-"""Beyond as many classes the model is fitted in float32; evidence then differs by about 1e-4."""
+"""Beyond as many classes the model is fitted in float32."""
 
 LEAST_SHARE, MOST_SHARE = 1e-4, 0.5
 NO_SHARE = -40.0  # logit of a share that is as good as 0
