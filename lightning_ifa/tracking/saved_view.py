@@ -13,7 +13,8 @@ import re
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +65,37 @@ class ViewWish:
 
 
 def fulfil(client: MlflowClient, run_id: str, wish: ViewWish) -> None:
-    """Save a view in a run's experiment, once; one that cannot be saved stops nothing."""
-    try:
+    """Save a view in a run's experiment, once; one that the server does not want stops nothing.
+
+    Raises:
+        TrackingError: The server went away; whoever asks again may have the view.
+        MlflowException: Likewise.
+    """
+    with _unless_unwanted():
         install_view_once(client, run_id, wish)
+
+
+def show_end(client: MlflowClient, run_id: str) -> None:
+    """Let the view, if there is one, open on the latest pictures of a run that has ended.
+
+    Raises:
+        MlflowException: The server went away.
+    """
+    with _unless_unwanted():
+        refresh_view(client, run_id)
+
+
+@contextmanager
+def _unless_unwanted() -> Iterator[None]:
+    try:
+        yield
     except (TrackingError, MlflowException) as error:
+        cause = error.__cause__ if isinstance(error, TrackingError) else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(error, MlflowException):
+            status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        if (isinstance(cause, requests.RequestException) and status is None) or (status or 0) >= 500:
+            raise
         log.info("no saved view: %s", error)
 
 

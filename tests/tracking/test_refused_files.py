@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from outages import sync
 
 from lightning_ifa.errors import FilesLeftError, IFAWarning
@@ -82,8 +82,7 @@ def test_an_artifact_root_that_cannot_be_written(store, tmp_path, monkeypatch, n
     def copy(*_, **__):
         raise OSError(number, "said the system")
 
-    monkeypatch.setattr(shutil, "copy2", copy)
-    monkeypatch.setattr(shutil, "copyfile", copy)
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifact", copy)
     for folder in list_pending(tmp_path):
         with pytest.raises(FilesLeftError, match=f"did not take sub/table.json: said the system; .*{advice}"):
             upload(folder)
