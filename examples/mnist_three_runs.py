@@ -24,11 +24,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mnist import Condition, Digits, SmallCNN
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_ifa import FeatureReport, IntegratedFeatureAnalysis, gate
 from lightning_ifa.report.figures.cam_overlay import overlay
-from lightning_ifa.tracking.log_model import log_model
 from lightning_ifa.tracking.saved_view import install_view
 
 EPOCHS: dict[Condition, int] = {"sound": 12, "overfitted": 40, "confounded": 12}
@@ -51,19 +51,17 @@ def train(
     """
     pl.seed_everything(seed, verbose=False)
     logger = MLFlowLogger(EXPERIMENT, run_name=f"{condition}-{seed}", tracking_uri=tracking_uri(folder))
-    analysis = IntegratedFeatureAnalysis(on_error="raise", baseline_run_id=baseline)
+    analysis = IntegratedFeatureAnalysis(on_error="raise", baseline_run_id=baseline, log_models="best")
     trainer = pl.Trainer(
         max_epochs=EPOCHS[condition],
         check_val_every_n_epoch=4,
         logger=logger,
-        callbacks=[analysis],
+        callbacks=[analysis, ModelCheckpoint(folder / "checkpoints" / f"{condition}-{seed}")],  # keeps the latest
         default_root_dir=folder,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(SmallCNN(), Digits(condition, seed))
-    trainer.save_checkpoint(checkpoint(f"{condition}-{seed}", folder))
     assert analysis.report is not None
     return analysis.report, float(trainer.callback_metrics["val_accuracy"]), str(logger.run_id)
 
@@ -73,16 +71,13 @@ def tracking_uri(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
-def checkpoint(name: str, folder: Path) -> Path:
-    """The last weights of a run, with the analysis of these weights in them."""
-    return folder / "checkpoints" / f"{name}.ckpt"
-
-
-def judge(name: str, folder: Path) -> str:
-    """Register a run's network as the next version of one model, and let the gate decide; what it said, as text."""
+def judge(name: str, run_id: str, folder: Path) -> str:
+    """Register a run's model as the next version of one model, and let the gate decide; what it said, as text."""
     store = tracking_uri(folder)
-    packages = ["torch", "pytorch-lightning"]
-    version = log_model(SmallCNN(), checkpoint(name, folder), MODEL, tracking_uri=store, pip_requirements=packages)
+    mlflow.set_tracking_uri(store)
+    experiment = experiment_id(folder)
+    (model,) = mlflow.search_logged_models([experiment], f"source_run_id = '{run_id}'", output_format="list")
+    version = mlflow.register_model(model.model_uri, MODEL)
     uri = f"models:/{MODEL}/{version.version}"
     verdict = gate.gate(uri, POLICY, promote="champion", tracking_uri=store)
     decision = "promoted to champion" if verdict.passed else "refused"
@@ -149,13 +144,14 @@ def main() -> None:
     experiment = experiment_id(folder)
     columns: dict[str, dict[str, str]] = {}
     reports: dict[str, FeatureReport] = {}
+    run_ids: dict[str, str] = {}
     baseline: str | None = None
     runs = [(condition, seed) for seed in options.seeds for condition in EPOCHS]
     for number, (condition, seed) in enumerate(runs, start=1):
         name, began = f"{condition}-{seed}", time.perf_counter()
         print(f"[{number}/{len(runs)}] training {name}: {EPOCHS[condition]} epochs ...", end=" ", flush=True)
         reports[name], accuracy, run_id = train(condition, seed, folder, baseline)
-        baseline = baseline or run_id
+        baseline, run_ids[name] = baseline or run_id, run_id
         columns[name] = row(reports[name], accuracy)
         print(f"{time.perf_counter() - began:.0f} s")
     print("\n" + pd.DataFrame(columns).to_string() + "\n")
@@ -165,9 +161,10 @@ def main() -> None:
     print(f"The same digits in {', '.join(first)}: {folder / 'three_runs.png'}\n")
     print("The gate, by configs/gate.yaml:\n")
     for name in reports:
-        print(judge(name, folder))
+        print(judge(name, run_ids[name], folder))
     print()
-    print("Compare the runs in MLflow:\n")
+    print("Compare the runs, here or in MLflow:\n")
+    print(f"    .venv/bin/lightning-ifa compare {' '.join(run_ids.values())} --tracking-uri {tracking_uri(folder)}\n")
     print(f"    .venv/bin/mlflow server --backend-store-uri {tracking_uri(folder)} --port 5000\n")
     print(f"    http://127.0.0.1:5000/{install_view(mlflow.MlflowClient(tracking_uri(folder)), experiment)}")
 

@@ -100,7 +100,7 @@ def write_verdict(
     name, number = str(version.name), str(version.version)
     word = NOT_PROMOTED if promoting else verdict.word
     tags = {POLICY_TAG: verdict.policy, SUBJECT_TAG: verdict.subject, VERDICT_TAG: word}
-    description = describe_version(version.description or "", verdict)
+    description = describe_version(version.description or "", verdict, _find_pages(client, version))
     if tags.items() <= version.tags.items() and (not rewrite or description == version.description):
         return
     if word != "pass":
@@ -146,16 +146,29 @@ def move_alias(client: MlflowClient, name: str, alias: str, version: ModelVersio
         ) from problem
 
 
-def describe_version(description: str, verdict: Verdict) -> str:
+def _find_pages(client: MlflowClient, version: ModelVersion) -> str:
+    """Say where the report on a version's weights stands; nothing where its run is not known."""
+    try:
+        run = client.get_run(str(version.run_id)) if version.run_id else None
+    except MlflowException:
+        return ""
+    if run is None:
+        return ""
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"What was found, and what to try: [the run]({page}), [its report]({page}/artifacts/ifa_report.html)."
+
+
+def describe_version(description: str, verdict: Verdict, pages: str = "") -> str:
     """Put the verdict before what the user wrote, in place of an earlier verdict.
 
-    Its first line is plain text, since lists show only the beginning. Only a headline of ours with an end of ours is
-    an earlier verdict; all other words stay.
+    Its first line is plain text, since lists show only the beginning; ``pages`` is a line of links for its end. Only a
+    headline of ours with an end of ours is an earlier verdict; all other words stay.
     """
     end = description.find(END)
     begins = [found.start() for found in _HEADLINE.finditer(description, 0, max(end, 0))]
     before, after = (description[: begins[-1]], description[end + len(END) :]) if begins else ("", description)
-    return f"{BEGIN}{markdown(verdict)}\n\n{END}\n\n{before}{after.lstrip()}".rstrip() + "\n"
+    words = "\n\n".join(filter(None, (markdown(verdict), pages)))
+    return f"{BEGIN}{words}\n\n{END}\n\n{before}{after.lstrip()}".rstrip() + "\n"
 
 
 def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -27,8 +27,8 @@ def markdown(verdict: Verdict) -> str:
         "| check | verdict | value | limit | reason |",
         "|---|---|---|---|---|",
     ]
-    for check in verdict.checks:
-        cells = (check.name, _MARKS[check.passed], _value(check), check.limit, check.reason)
+    for check in sorted(verdict.checks, key=lambda check: check.passed):  # failures first
+        cells = (check.name, _MARKS[check.passed], _shortly(check), check.limit, check.reason)
         lines.append("| " + " | ".join(map(escape_markdown, cells)) + " |")
     return "\n".join(lines)
 
@@ -96,6 +96,11 @@ def _value(check: Check) -> str:
     if check.value is None:
         return "-"
     return f"{check.value:.6g}" if isinstance(check.value, float) else str(check.value)
+
+
+def _shortly(check: Check) -> str:
+    """A value as people read it; the artifact has all its digits."""
+    return f"{check.value:.3g}" if isinstance(check.value, float) else _value(check)
 
 
 def _suite(subject: str, tests: int, failures: int = 0, errors: int = 0) -> ElementTree.Element:

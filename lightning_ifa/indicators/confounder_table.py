@@ -45,6 +45,13 @@ def judged_candidates(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("origin", key=lambda origin: origin == "content", kind="stable", ignore_index=True)
 
 
+def order_candidates(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put tested candidates first, as ``judged_candidates`` does, and those that could not be tested last."""
+    untested = frame["score"].isna()
+    later = untested.astype(int) * 2 + (frame["origin"] == "content")
+    return frame.loc[later.sort_values(kind="stable").index].reset_index(drop=True)
+
+
 def _list_candidate(
     context: AnalysisContext, candidate: ConfounderCandidate, hidden: pd.DataFrame | None, search: ChannelSearch
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_ifa.indicators.confounder_table import order_candidates
 from lightning_ifa.report.figures.cam_overlay import own_map_panels, strip
 from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
@@ -19,7 +20,7 @@ from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.markdown import summary
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.style import png
-from lightning_ifa.report.tables import as_json, cams_table
+from lightning_ifa.report.tables import as_json, cams_table, outliers_table
 
 log = logging.getLogger(__name__)
 SUMMARY_FILE, OVERVIEW_FILE, PAGE_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_report.html"
@@ -50,8 +51,8 @@ def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
         with pictures_may_fail():
             report.hidden.to_parquet(archive / "hidden.parquet")
     texts: dict[str, Callable[[], str]] = {
-        OUTLIERS_FILE: lambda: as_json(report.outliers),
-        CONFOUNDERS_FILE: lambda: as_json(report.confounders),
+        OUTLIERS_FILE: lambda: as_json(outliers_table(report)),
+        CONFOUNDERS_FILE: lambda: as_json(order_candidates(report.confounders)),
         CAMS_FILE: lambda: as_json(cams_table(report)),
         SCALE_FILE: lambda: json.dumps(report.scale.to_dict()),
         SUMMARY_FILE: lambda: summary(report, epoch_title(epoch)),

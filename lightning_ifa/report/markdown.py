@@ -17,7 +17,10 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 def verdict(finding: Finding) -> str:
     """One or three words: what the finding says."""
-    return "ALARM" if finding.alarm else "cannot be told" if finding.undecided else "nothing found"
+    if finding.alarm or finding.undecided:
+        return "ALARM" if finding.alarm else "cannot be told"
+    listed = sum((table["kind"] != "").sum() for table in finding.tables.values() if "kind" in table)
+    return f"no alarm, {listed} to look at" if listed else "nothing found"
 
 
 def _number(count: int) -> str:

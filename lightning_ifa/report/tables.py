@@ -63,6 +63,17 @@ def list_subpopulations(report: AnalysisResult) -> pd.DataFrame:
 SUBPOPULATION_COLUMNS = ["class", "sizes", "stability", "null", "separation", "z", "found", "features", "examples"]
 
 
+def outliers_table(report: AnalysisResult) -> pd.DataFrame:
+    """Give the suspicious samples as pages show them: what they are first, what is mostly empty last.
+
+    MLflow's page of tables opens on the second column.
+    """
+    return report.outliers[[*OUTLIER_COLUMNS, *report.outliers.columns.difference(OUTLIER_COLUMNS, sort=False)]]
+
+
+OUTLIER_COLUMNS = ["sample_id", "kind", "split", "target", "prediction", "score", "evidence"]
+
+
 def as_json(table: pd.DataFrame) -> str:
     """Write a table as MLflow's pages read it, lists in one line of text."""
     return str(table.map(_as_text).to_json(orient="split", index=False))

@@ -27,7 +27,7 @@ from lightning_ifa.tracking.logged_models import ModelParts, log_parts
 from lightning_ifa.tracking.names import slug, without_secret
 from lightning_ifa.tracking.offline_store import LONGEST_TURN, RunStart, find_spooled_run, id_in_store, make_run
 from lightning_ifa.tracking.run import Run
-from lightning_ifa.tracking.saved_view import ViewWish, fulfil
+from lightning_ifa.tracking.saved_view import ViewWish, fulfil, show_end
 
 JOB_FILE = "job.json"
 HELD_FILE = "held.json"
@@ -205,6 +205,7 @@ def _upload(folder: Path, tracking_uri: str | None, files_too: bool) -> str:
             log_parts(client, run_id, job.model, folder / MODEL)
     if job.status:
         client.set_terminated(run_id, job.status, job.timestamp)
+        show_end(client, run_id)
     if job.view is not None:
         fulfil(client, run_id, job.view)
     (folder / BEGUN_FILE).unlink(missing_ok=True)  # first: with it, and without a description, a job is partial

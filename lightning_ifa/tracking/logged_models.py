@@ -125,7 +125,8 @@ def save_model(
 def find_requirements(module: nn.Module) -> list[str]:
     """Find the packages that a module's classes come from, with their versions, without loading the module anew."""
     owners = importlib.metadata.packages_distributions()
-    tops = {type(part).__module__.partition(".")[0] for part in module.modules()} | {"torch", "mlflow"}
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__}
+    tops = {kind.__module__.partition(".")[0] for kind in kinds} | {"torch", "mlflow"}
     names = sorted({owners[top][0] for top in tops if owners.get(top)})
     return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 

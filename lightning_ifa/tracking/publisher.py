@@ -145,8 +145,8 @@ class Publisher:
             for number, path in enumerate(checkpoints):
                 self._spool.put(f"model-{time.time_ns()}-{number}", partial(writer.write, path, is_best=number == 0))
 
-    def close(self, timeout: float, best: str = "") -> None:
-        """Finish what waits, as far as the time allows.
+    def close(self, timeout: float, best: str = "") -> str:
+        """Finish what waits, as far as the time allows, and say what arrived and what waits where.
 
         Args:
             timeout: Seconds to wait at most.
@@ -158,6 +158,7 @@ class Publisher:
             self._spool.put(name, self._draw_last)
         self._spool.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
+        return self._spool.summarize() if self._run is not None else ""
 
     def _note_best(self, best: str) -> None:
         """A best checkpoint that was not there at the latest analysis holds that analysis' weights."""

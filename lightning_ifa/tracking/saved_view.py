@@ -1,7 +1,7 @@
 """A saved view of an experiment: health and scores of its runs, and the same probes side by side.
 
-MLflow keeps saved views as experiment tags since 3.15. Their format is internal, so nothing is written for a version
-on which it was not tried.
+MLflow keeps saved views as experiment tags since 3.15. Their format is internal, so a version on which it was not tried
+gets a plain view: columns in their order, and no chart that it might draw in another way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import re
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from lightning_ifa.errors import TrackingError
 from lightning_ifa.indicators import registry
 
 log = logging.getLogger(__name__)
-FIRST_KNOWN, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
+FIRST_WITH_VIEWS, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
 VIEW_ID = "lightning-ifa"
 TAG = f"mlflow.sharedViewState.{VIEW_ID}"
 IMAGE_NAME = re.compile(r"(?P<key>ifa~xai~[^+]+)\+step\+(?P<epoch>\d+)\+")
@@ -41,7 +42,6 @@ def install_view(client: MlflowClient, experiment_id: str) -> str:
     Raises:
         TrackingError: The server's MLflow keeps saved views in a form that is not known.
     """
-    _require_known_version(client)
     _save(client, experiment_id, *_find_probes(client, experiment_id))
     return address_of(experiment_id)
 
@@ -65,10 +65,37 @@ class ViewWish:
 
 
 def fulfil(client: MlflowClient, run_id: str, wish: ViewWish) -> None:
-    """Save a view in a run's experiment, once; one that cannot be saved stops nothing."""
-    try:
+    """Save a view in a run's experiment, once; one that the server does not want stops nothing.
+
+    Raises:
+        TrackingError: The server went away; whoever asks again may have the view.
+        MlflowException: Likewise.
+    """
+    with _unless_unwanted():
         install_view_once(client, run_id, wish)
+
+
+def show_end(client: MlflowClient, run_id: str) -> None:
+    """Let the view, if there is one, open on the latest pictures of a run that has ended.
+
+    Raises:
+        MlflowException: The server went away.
+    """
+    with _unless_unwanted():
+        refresh_view(client, run_id)
+
+
+@contextmanager
+def _unless_unwanted() -> Iterator[None]:
+    try:
+        yield
     except (TrackingError, MlflowException) as error:
+        cause = error.__cause__ if isinstance(error, TrackingError) else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(error, MlflowException):
+            status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        if (isinstance(cause, requests.RequestException) and status is None) or (status or 0) >= 500:
+            raise
         log.info("no saved view: %s", error)
 
 
@@ -85,7 +112,6 @@ def install_view_once(client: MlflowClient, run_id: str, wish: ViewWish) -> bool
     experiment = _experiment_of(client, run_id)
     if TAG in experiment.tags:
         return False
-    _require_known_version(client)
     _save(client, experiment.experiment_id, _sort_probes(wish.probes), wish.epoch)
     return True
 
@@ -123,18 +149,25 @@ def _experiment_of(client: MlflowClient, run_id: str) -> Experiment:
     return client.get_experiment(client.get_run(run_id).info.experiment_id)
 
 
-def _require_known_version(client: MlflowClient) -> None:
+def _knows_charts(client: MlflowClient) -> bool:
+    """Whether the form of charts in the server's saved views is known.
+
+    Raises:
+        TrackingError: The server's MLflow has no saved views, or does not tell its version.
+    """
     version = _server_version(client.tracking_uri)
-    if not FIRST_KNOWN <= version < FIRST_UNKNOWN:
+    if version < FIRST_WITH_VIEWS:
         raise TrackingError(
-            f"the server runs MLflow {version}; saved views are known from {FIRST_KNOWN} to before {FIRST_UNKNOWN}, "
-            "so nothing was changed"
+            f"the server runs MLflow {version}, which has no saved views; they begin with {FIRST_WITH_VIEWS}, so "
+            "nothing was changed"
         )
+    return version < FIRST_UNKNOWN
 
 
 def _save(client: MlflowClient, experiment_id: str, probes: list[str], epoch: int) -> None:
     now = int(time.time() * 1000)
-    packed = base64.b64encode(zlib.compress(json.dumps(_state(probes, epoch)).encode())).decode()
+    state = _state(probes, epoch) if _knows_charts(client) else _plain_state()
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     view = {"name": "Feature analysis", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
     client.set_experiment_tag(experiment_id, TAG, json.dumps(view))
 
@@ -189,12 +222,10 @@ def _unpack(tag: str) -> tuple[list[str], int] | None:
     return shown if state == _state(*shown) else None
 
 
-def _state(probes: list[str], epoch: int) -> dict[str, Any]:
+def _plain_state() -> dict[str, Any]:
+    """Filter, order and columns of the table of runs, which MLflow has kept in this form from the first."""
     health = [f"ifa/health/{family}" for family in registry.families()]
     scores = [f"ifa/{family}/score" for family in registry.families()]
-    charts = [_chart("BAR", "health", key, metricKey=key) for key in health]
-    charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
-    charts += [_line_chart(key) for key in scores]
     return {
         "searchFilter": "",
         "orderByKey": "attributes.start_time",
@@ -207,6 +238,15 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
         "columnOrder": [],
         "columnWidths": {},
         "selectedColumns": [f"metrics.`{key}`" for key in health + scores],
+    }
+
+
+def _state(probes: list[str], epoch: int) -> dict[str, Any]:
+    families = registry.families()
+    charts = [_line_chart("health", family, f"ifa/health/{family}", HEALTH_RANGE) for family in families]
+    charts += [_chart("IMAGE", "maps", "probes", imageKeys=probes, step=epoch)] if probes else []
+    charts += [_line_chart("scores", family, f"ifa/{family}/score") for family in families]
+    return _plain_state() | {
         "compareRunCharts": charts,
         "compareRunSections": [
             _section("health", "Health: 1 = good, below 0.5 = alarm", 3, 300),
@@ -222,6 +262,10 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
     }
 
 
+HEALTH_RANGE = {"yMin": 0, "yMax": 1}
+"""The axis of every health chart: the same in all, with the alarm line in its middle."""
+
+
 def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]:
     return {
         "uuid": f"{section}-{name}",
@@ -234,9 +278,11 @@ def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]
     } | options
 
 
-def _line_chart(key: str) -> dict[str, Any]:
-    return _chart(
-        "LINE", "scores", key, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
+def _line_chart(section: str, name: str, key: str, limits: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """A chart of one metric; its name is short, since a narrow card shows the beginning only."""
+    shown = {"range": {"xMin": None, "xMax": None, **limits}} if limits else {}
+    return shown | _chart(
+        "LINE", section, name, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
         scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",
         ignoreOutliers=False, useGlobalLineChartConfig=True,
     )  # fmt: skip

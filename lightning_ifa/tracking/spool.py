@@ -18,6 +18,7 @@ from pathlib import Path
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.tracking.failures import describe_failure
 from lightning_ifa.tracking.job import HELD_FILE, JOB_FILE, folders_with, list_pending, replay
+from lightning_ifa.tracking.names import without_secret
 
 log = logging.getLogger(__name__)
 Render = Callable[[Path], None]
@@ -57,7 +58,7 @@ class Spool:
         self._when_complete = when_complete
         self._is_offline, self._is_absent = is_offline, is_absent
         self._runs: dict[str, str] = {}
-        self._arrived = 0
+        self._arrived = self._waiting = 0
         self._jobs: queue.Queue[tuple[Path, Render] | None] = queue.Queue(LONGEST_QUEUE)
         self._held: Collection[str] = ()
         self._gone = self._latest_reason = ""
@@ -121,7 +122,20 @@ class Spool:
                 IFAWarning,
                 stacklevel=2,
             )
+        self._waiting = len(left)
         self._tell_what_waits(len(left))
+
+    def summarize(self) -> str:
+        """Say what arrived in the run and what waits where, once the spool is closed; nothing if there was nothing."""
+        if self._uri is None or not (self._arrived or self._waiting):
+            return ""
+        runs = " and ".join(self._runs) or "its run"
+        text = f"{self._arrived} uploads arrived in {runs} at {without_secret(self._uri)}"
+        if not self._waiting:
+            return text
+        where = self.spool.parent
+        reason = f" ({self._gone})" if self._gone else ""
+        return f"{text}; {self._waiting} wait in {where} for `lightning-ifa sync {where}`{reason}"
 
     def _tell_what_waits(self, count: int) -> None:
         where = self.spool.parent

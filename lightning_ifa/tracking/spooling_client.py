@@ -309,11 +309,9 @@ class _Backlog:
     def begin(self) -> None:
         """Write at once that there is a run, so that it is made later whatever becomes of this process."""
         folder = self._spool.spool / self._next_name()
-        try:
+        with _told_if_full(folder):
             begin(folder)
             Job.of(self._run).save(folder)
-        except OSError as error:
-            raise TrackingError(f"{folder} cannot be written: {error}") from error
 
     def add(
         self, metrics: list[tuple[str, float, int, int]], params: Mapping[str, str], tags: Mapping[str, str]
@@ -328,13 +326,14 @@ class _Backlog:
         """Copy a file under its name, or a folder's content, into a job of its own; the source may change at once."""
         folder = self._spool.spool / self._next_name()
         target = folder / ARTIFACTS / (artifact_path or "") / name
-        begin(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(source, target)
-        Job.of(self._run).save(folder)
+        with _told_if_full(folder):
+            begin(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, target)
+            Job.of(self._run).save(folder)
         self._spool.announce()
 
     def finish(self, status: str) -> None:
@@ -371,6 +370,16 @@ class _Backlog:
             with self._lock:
                 self._unwritten = job
             raise
+
+
+@contextmanager
+def _told_if_full(folder: Path) -> Iterator[None]:
+    """Let no full or read-only disk end a training; what was begun there is removed."""
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        log.warning("%s cannot be written, and will not reach the run: %s", folder, error)
 
 
 def _join(earlier: Job | None, later: Job | None) -> Job | None:

@@ -6,8 +6,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from lightning_ifa.errors import IFAError, IFAWarning, InterruptedAnalysisError
+from lightning_ifa.training.lightning_packages import installed_packages
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,10 @@ class Notices:
         """Say something once that calls for no action in a script that treats warnings as errors."""
         if self._is_new(text):
             log.warning(text)
+
+    def inform(self, text: str) -> None:
+        """Tell what went well, where Lightning tells what goes well."""
+        import_module(f"{installed_packages()[0]}.utilities.rank_zero").rank_zero_info(text)
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._given

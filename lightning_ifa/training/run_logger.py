@@ -112,12 +112,15 @@ class RunLogger:
         self.logged_to = run.run_id
         return run
 
-    def close(self, timeout: float, best: str) -> None:
-        """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``."""
+    def close(self, timeout: float, best: str) -> list[str]:
+        """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``.
+
+        Gives for each place what arrived and what waits where.
+        """
         publishers, self._publishers = self._publishers, {}
         deadline = time.monotonic() + timeout  # they work side by side
-        for publisher in publishers.values():
-            publisher.close(max(0.0, deadline - time.monotonic()), best)
+        told = [publisher.close(max(0.0, deadline - time.monotonic()), best) for publisher in publishers.values()]
+        return list(filter(None, told))
 
     def _is_logged(self, trainer: Any) -> bool:
         return self.logged_to is not None and access.loggers_of(trainer, self.logged_to) > 0

@@ -267,7 +267,8 @@ class Session:
     def close(self, trainer: Any, timeout: float) -> None:
         """Finish the uploads, as far as the time allows, in seconds, and leave the session to other threads."""
         self._thread = None
-        self.run_logger.close(timeout, access.best_checkpoint(trainer))
+        for text in self.run_logger.close(timeout, access.best_checkpoint(trainer)):
+            self.notices.inform(f"feature analysis: {text}")
 
     def record(self, module: Any, checkpoint: dict[str, Any]) -> None:
         """Put the analysis of the very weights that are saved into their checkpoint; none of others."""

@@ -128,6 +128,19 @@ def test_other_data_is_refused_unless_forced(seeds):
     assert again.feature_similarity["cka"][0] == found.feature_similarity["cka"][0]
 
 
+def test_the_same_samples_with_a_change_of_some_pixels_compare(seeds):
+    table = seeds["seed 1"]["validation"]
+    tagged = replace(
+        table, fingerprints=np.where(np.arange(len(table)) < 60, table.fingerprints + 1, table.fingerprints)
+    )
+    found = compare_tables({"a": {"validation": seeds["seed 0"]["validation"]}, "b": {"validation": tagged}})
+    assert any("with other pixels" in note for note in found.notes)
+    assert found.feature_similarity["samples"][0] == 60
+    foreign = replace(table, fingerprints=table.fingerprints + 1)
+    with pytest.raises(DataError, match="do not compare"):
+        compare_tables({"a": {"validation": seeds["seed 0"]["validation"]}, "b": {"validation": foreign}})
+
+
 def test_samples_are_met_by_identity_not_by_row(seeds):
     order = np.random.default_rng(0).permutation(120)
     mixed = {"validation": seeds["seed 0"]["validation"].take(order)}

@@ -21,12 +21,12 @@ GOOD = Check(SCORE, True, 0.1, "at most 0.3")
 BAD = Check("ifa/health/outliers", False, math.nan, "above 0.5", "ifa/health/outliers is not a number")
 
 
-def test_markdown_starts_with_plain_text_and_lists_every_check():
+def test_markdown_starts_with_plain_text_and_lists_failures_first():
     lines = render.markdown(verdict(GOOD, BAD)).splitlines()
     assert lines[0] == "FAIL, 1 of 2 checks"
     assert lines[-2:] == [
-        "| ifa/overfitting/score | pass | 0.1 | at most 0.3 |  |",
         "| ifa/health/outliers | FAIL | nan | above 0.5 | ifa/health/outliers is not a number |",
+        "| ifa/overfitting/score | pass | 0.1 | at most 0.3 |  |",
     ]
     assert render.markdown(verdict(GOOD)).splitlines()[0] == "PASS"
 

@@ -80,6 +80,7 @@ class Proxy:
         seen: ``(method, path)`` of every request.
         delay: Seconds before an answer.
         fails: Takes the number of a request and tells whether it is answered by a 500.
+        refuses: Takes method and path and gives the status that such a request is answered by, or None.
         dies: Takes the number of a request and tells whether its connection ends without an answer.
         half_way: Whether the first request that gets no answer is carried out all the same.
     """
@@ -99,8 +100,9 @@ class Proxy:
                     self.close_connection = True
                     return
                 time.sleep(proxy.delay)
-                if proxy.fails(number):
-                    self.send_error(500)
+                refused = 500 if proxy.fails(number) else proxy.refuses(self.command, self.path)
+                if refused:
+                    self.send_error(refused)
                     return
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
@@ -133,6 +135,7 @@ class Proxy:
     def reset(self):
         self.seen.clear()
         self.delay, self.fails, self.dies, self.half_way = 0.0, never, never, False
+        self.refuses = lambda method, path: None
 
     def close(self):
         self.server.shutdown()

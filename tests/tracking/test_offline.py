@@ -55,7 +55,8 @@ def test_equals_an_online_run_whatever_the_server_does(server, proxy, online, tm
     if kind == 0:  # never there
         proxy.dies = lambda number: True
     elif kind == 1:  # its experiment and run are made, and nothing else is
-        proxy.dies, proxy.half_way = (lambda number: number > rng.choice([4, 5, 6, 7])), rng.random() < 0.5
+        last = rng.choice([4, 5, 6, 7])
+        proxy.dies, proxy.half_way = (lambda number: number > last), rng.random() < 0.5
     elif kind == 2:  # gone in the midst of the start
         first = rng.choice([1, 2, 3, 4, 5])
         proxy.dies, proxy.half_way = (lambda number: number >= first), rng.random() < 0.5
@@ -64,8 +65,8 @@ def test_equals_an_online_run_whatever_the_server_does(server, proxy, online, tm
     train(proxy.uri, tmp_path, experiment=experiment, analysis=ALL)
     for attempt in range(2 if kind == 3 else rng.choice([0, 1])):
         proxy.reset()
-        last = rng.randrange(1, 60 * (attempt + 1))
-        proxy.dies, proxy.half_way = (lambda number, last=last: number >= last), rng.random() < 0.5
+        until = rng.randrange(1, 60 * (attempt + 1))
+        proxy.dies, proxy.half_way = (lambda number, until=until: number >= until), rng.random() < 0.5
         sync(proxy.uri, code=None)
     proxy.reset()
     sync(proxy.uri)

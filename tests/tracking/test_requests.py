@@ -13,7 +13,7 @@ from lightning_ifa.tracking.saved_view import TAG
 from lightning_ifa.training.callback import IntegratedFeatureAnalysis
 
 MOST_REQUESTS = 20
-MOST_BLOCKING = 0.05
+MOST_BLOCKING = 0.005
 
 
 class Watched(IntegratedFeatureAnalysis):

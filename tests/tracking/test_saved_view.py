@@ -88,12 +88,22 @@ def test_an_experiment_without_pictures_gets_no_grid(store):
     assert "IMAGE" not in {chart["type"] for chart in saved(client, name)["compareRunCharts"]}
 
 
-@pytest.mark.parametrize("version", ["3.14.0", "3.18.0", "4.0"])
-def test_unknown_versions_are_left_alone(experiment, monkeypatch, version):
-    monkeypatch.setattr(view, "installed", version)
+def test_a_version_without_views_is_left_alone_and_a_newer_one_gets_a_plain_view(experiment, monkeypatch):
+    monkeypatch.setattr(view, "installed", "3.14.0")
     with pytest.raises(TrackingError, match="nothing was changed"):
         view.install_view(*experiment)
     assert view.TAG not in experiment[0].get_experiment(experiment[1]).tags
+    monkeypatch.setattr(view, "installed", "3.18.0")
+    view.install_view(*experiment)
+    assert "compareRunCharts" not in saved(*experiment)
+    assert "metrics.`ifa/health/overfitting`" in saved(*experiment)["selectedColumns"]
+
+
+def test_health_charts_have_short_names_and_one_axis(experiment):
+    view.install_view(*experiment)
+    charts = [chart for chart in saved(*experiment)["compareRunCharts"] if chart["metricSectionId"] == "health"]
+    assert all(len(chart["displayName"]) <= 12 for chart in charts)
+    assert all((chart["range"]["yMin"], chart["range"]["yMax"]) == (0, 1) for chart in charts)
 
 
 def test_server_that_is_away():

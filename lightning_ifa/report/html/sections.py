@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
+from lightning_ifa.indicators.confounder_table import order_candidates
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
 from lightning_ifa.report.figures.cam_overlay import own_map_panels, own_scale, probe_image, sample_panels, strip
@@ -178,8 +179,7 @@ def outliers(report: AnalysisResult) -> str:
 
 def candidates(report: AnalysisResult) -> str:
     """Write the table of candidates, judged ones first, and images at both ends of the leading ones."""
-    is_content = report.confounders["origin"] == "content"
-    frame = report.confounders.assign(later=is_content).sort_values("later", kind="stable")
+    frame = order_candidates(report.confounders)
     rows = []
     for candidate in frame.head(MOST_ROWS).to_dict("records"):
         cells = [
