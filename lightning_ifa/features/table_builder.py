@@ -117,11 +117,9 @@ class TableBuilder:
             raise DataError(f"the loader's collate_fn drops every one of {asked} samples")
         indices = self._columns[0].indices
         labels: dict[str, Any] = {"sample_ids": name_samples(indices), "task": self._task}
-        labels |= {
-            "cam": method_name(self._cam),
-            "looks": self._looks.looks(len(indices)),
-            "blocks": self._looks.blocks,
-        }
+        labels["cam"] = method_name(self._cam)
+        if self._task in SEARCHED:
+            labels |= {"looks": self._looks.looks(len(indices)), "blocks": self._looks.blocks}
         notes = [_PROBABILITIES] if self._from_probabilities else []
         if len(indices) < asked:
             notes.append(_DROPPED.format(asked - len(indices), asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -96,13 +97,15 @@ def _signals(table: FeatureTable, labels: NDArray[np.int64], rows: NDArray[np.in
 
 def _name_variables(found: Sequence[HiddenVariable], table: FeatureTable) -> list[str]:
     names: list[str] = []
+    counts: Counter[str] = Counter()
     for hidden in found:
         if hidden.kind == "place":
             cell = np.unravel_index(hidden.number, table.places.shape[2:])
             name = f"hidden at cell {', '.join(str(int(place) + 1) for place in cell)}"
         else:
             name = f"hidden look of {_block_of(table, hidden.number)}"
-        names.append(name if name not in names else f"{name} ({names.count(name) + 1})")
+        counts[name] += 1
+        names.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
     return names
 
 

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 from reports import small_table
 
+from lightning_ifa.indicators import hidden_search
 from lightning_ifa.indicators.confounding import Confounding, confounding
 from lightning_ifa.indicators.context import AnalysisContext
+from lightning_ifa.indicators.hidden_search import HiddenSearch
 from lightning_ifa.statistics.confounder_candidates import ConfounderCandidate
+from lightning_ifa.statistics.hidden_variables import HiddenVariable
 
 N, CELL = 400, (1, 2)
 
@@ -68,3 +71,13 @@ def test_a_search_that_finds_nothing_clears_nobody():
 def test_a_hidden_variable_that_does_not_alarm_clears_nobody(origin, undecided):
     quiet = ConfounderCandidate("something", origin, 0.001, 0.5)
     assert confounding([quiet], searched=9).undecided is undecided
+
+
+def test_variables_of_one_block_have_names_and_columns_of_their_own(monkeypatch):
+    _, context, carries = searched(tag=False)
+    values = [np.arange(N) * factor for factor in (1.0, 2.0, 3.0)]
+    found = [HiddenVariable("look", 0, one, carries, 0.9, 0.9, 9.0, 1) for one in values]
+    monkeypatch.setattr(hidden_search, "find_hidden", lambda *_: found)
+    search = HiddenSearch(context)
+    assert len(set(search.names)) == 3
+    assert np.array_equal(search.columns().to_numpy().T, values)
