@@ -172,7 +172,7 @@ def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
             continue
         column = metadata[name]
         read = read_column(column)
-        if read.values is None:
+        if read.values is None or column.nunique() < 2:
             continue
         words = column.astype(str).where(column.notna()) if read.levels else _cut(column)
         if 2 <= words.nunique() <= max(MOST_LEVELS, MOST_CODES):

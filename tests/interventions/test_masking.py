@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import AdaptiveAvgPool2d, Conv2d, Flatten, ReLU, Sequential
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa.errors import DataError
@@ -79,7 +80,8 @@ def test_the_mean_baseline_is_each_channel_s_mean_over_the_chosen_samples():
     torch.manual_seed(0)
     x = torch.randn(20, 3, 4, 5) + torch.tensor([1.0, -2.0, 50.0]).reshape(3, 1, 1)
     loader, chosen = DataLoader(TensorDataset(x, torch.zeros(20)), 3), torch.arange(1, 20, 2).numpy()
-    fill = make_baseline("mean", FeatureExtractor(torch.nn.Identity()), loader, chosen)(x[:2])
+    net = Sequential(Conv2d(3, 4, 1), ReLU(), AdaptiveAvgPool2d(1), Flatten())  # which axis is channels is asked of it
+    fill = make_baseline("mean", FeatureExtractor(net), loader, chosen)(x[:2])
     for c in range(3):
         mean = sum(x[i, c].double().mean().item() for i in chosen) / len(chosen)
         assert fill.expand_as(x[:2])[0, c, 0, 0] == pytest.approx(mean, rel=1e-6)

@@ -64,6 +64,12 @@ def test_a_group_with_more_errors_than_its_classes_explain_is_told_first(people)
     assert single.loc["f", "calibration_error"] > single.loc["m", "calibration_error"]
 
 
+@pytest.mark.parametrize("column", [[None] * 60, [np.nan] * 60, [3.5] * 60, [pd.NaT] * 60])
+def test_a_column_that_says_nothing_has_no_group(column):
+    found = list_subgroups(outcome_of(np.zeros(60, dtype=int), np.arange(60) < 50), pd.DataFrame({"site": column}))
+    assert found.empty
+
+
 def test_small_groups_are_not_judged():
     labels = np.zeros(100, dtype=int)
     metadata = pd.DataFrame({"site": ["a"] * 90 + ["b"] * 10})
