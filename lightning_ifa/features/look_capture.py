@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_ifa.model.forward import run_forward
 from lightning_ifa.model.target_layer import TargetLayer
-from lightning_ifa.model.tracing import LayerShape, trace_layers
+from lightning_ifa.model.tracing import LayerShape, trace_layers, watch_outputs
 
 MOST_BLOCKS = 5
 MOST_CHANNELS = 64  # of a block, evenly chosen: what the whole image shows is in many
@@ -96,24 +96,15 @@ class LookCapture:
                 channels = [block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
                 self._widths = [2 * len(range(count)[_every(count)]) for count in channels]
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Note the first output of each block inside the ``with`` block."""
+    def watch(self) -> AbstractContextManager[None]:
+        """Note the first output of each block inside a ``with`` block."""
         self._now = {}
-        with ExitStack() as stack:
-            for number, module in enumerate(self._blocks or ()):
-                handle = module.register_forward_hook(self._note(number))
-                stack.callback(handle.remove)
-            yield
+        return watch_outputs(self._blocks or (), self._note)
 
-    def _note(self, number: int) -> Any:
-        def note(module: nn.Module, args: Any, output: Any) -> None:
-            if number in self._now or not torch.is_tensor(output):
-                return
-            with suppress(Exception), torch.no_grad():
-                self._now[number] = look(output)
-
-        return note
+    @torch.no_grad()
+    def _note(self, number: int, output: Any) -> None:
+        if number not in self._now and torch.is_tensor(output):
+            self._now[number] = look(output)
 
     def keep(self) -> None:
         """Keep the looks of the batch that has just been run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from typing import Any, NamedTuple
@@ -94,6 +94,30 @@ def watch_calls(
             left(output)
 
     handles = [first.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def watch_outputs(modules: Sequence[nn.Module], returned: Callable[[int, Any], None]) -> Iterator[None]:
+    """Watch modules inside a ``with`` block, whoever runs the network; an error in watching reaches nobody.
+
+    Args:
+        modules: The modules whose outputs are watched.
+        returned: Takes the number of a module and its output, at every call.
+    """
+
+    def after(number: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            with suppress(Exception):
+                returned(number, output)
+
+        return hook
+
+    handles = [module.register_forward_hook(after(number)) for number, module in enumerate(modules)]
     try:
         yield
     finally:
