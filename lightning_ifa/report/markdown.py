@@ -17,10 +17,13 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 def verdict(finding: Finding) -> str:
     """One or three words: what the finding says."""
-    if finding.alarm or finding.undecided:
-        return "ALARM" if finding.alarm else "cannot be told"
-    listed = sum((table["kind"] != "").sum() for table in finding.tables.values() if "kind" in table)
-    return f"no alarm, {listed} to look at" if listed else "nothing found"
+    return "ALARM" if finding.alarm else "cannot be told" if finding.undecided else "nothing found"
+
+
+def verdict_in_words(finding: Finding) -> str:
+    """The verdict where samples are listed below it: without an alarm, too, some may be worth a look."""
+    listed = sum(int((table["kind"] != "").sum()) for table in finding.tables.values() if "kind" in table)
+    return f"no alarm, {listed} to look at" if listed and verdict(finding) == "nothing found" else verdict(finding)
 
 
 def _number(count: int) -> str:
@@ -102,7 +105,7 @@ def _table(report: AnalysisResult) -> str:
     for family, f in report.findings.items():
         meaning = registry.indicator_of(family).meaning
         least = f"{f.detectable:.3f}" if math.isfinite(f.detectable) else "–"
-        cells = family, verdict(f), f"{f.score:.3f}", f"{f.z:.1f}", least, f"{f.health:.2f}", meaning
+        cells = family, verdict_in_words(f), f"{f.score:.3f}", f"{f.z:.1f}", least, f"{f.health:.2f}", meaning
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "*detectable*: the smallest score on which these samples would have alarmed with a chance of 80 %."]
     return "\n".join(lines)

@@ -156,9 +156,9 @@ class Publisher:
         name = self._last_name if self._run is None else "pictures"
         if name:
             self._spool.put(name, self._draw_last)
-        self._spool.close(timeout, {self._best_name, self._last_name} - {""})
+        told = self._spool.close(timeout, {self._best_name, self._last_name} - {""})
         self._show_drawn()
-        return self._spool.summarize() if self._run is not None else ""
+        return told
 
     def _note_best(self, best: str) -> None:
         """A best checkpoint that was not there at the latest analysis holds that analysis' weights."""

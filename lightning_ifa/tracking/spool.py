@@ -88,8 +88,8 @@ class Spool:
         """Say that a job was written by somebody else."""
         self._written.set()
 
-    def close(self, timeout: float, held: Collection[str] = ()) -> None:
-        """Finish what waits, as far as the time allows, and warn where the rest lies.
+    def close(self, timeout: float, held: Collection[str] = ()) -> str:
+        """Finish what waits, as far as the time allows, warn where the rest lies, and say what came of it.
 
         Args:
             timeout: Seconds to wait at most.
@@ -124,9 +124,10 @@ class Spool:
             )
         self._waiting = len(left)
         self._tell_what_waits(len(left))
+        return self._summarize()
 
-    def summarize(self) -> str:
-        """Say what arrived in the run and what waits where, once the spool is closed; nothing if there was nothing."""
+    def _summarize(self) -> str:
+        """Say what arrived in the run and what waits where; nothing if there was nothing."""
         if self._uri is None or not (self._arrived or self._waiting):
             return ""
         runs = " and ".join(self._runs) or "its run"

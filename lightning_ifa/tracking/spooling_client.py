@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage, Metric, Param, RunData, RunInfo, RunStatus, RunTag
 from mlflow.entities import Run as RunEntity
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_USER
 
 from lightning_ifa.errors import TrackingError
@@ -277,7 +277,8 @@ class _Request(Generic[Answer]):
 
 
 def _is_refusal(error: MlflowException) -> bool:
-    return bool(400 <= error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
+    """Whether MLflow itself said no; a proxy that answers for an absent server is no MLflow."""
+    return isinstance(error, RestException) and bool(400 <= error.get_http_status_code() < 500)  # type: ignore[no-untyped-call]
 
 
 def _sketch(run_id: str, start: RunStart) -> RunEntity:

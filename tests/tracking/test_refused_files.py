@@ -63,8 +63,9 @@ def test_a_server_that_refuses_files(server, proxy, tmp_path, status, advice):
     spool = Spool(tmp_path / "ifa" / "run", proxy.uri)
     put(spool, run_id, proxy.uri)
     with pytest.warns(IFAWarning, match=rf"did not take sub/table.json: {status} .*{advice}"):
-        spool.close(30)
-    assert "2 wait in" in spool.summarize()
+        told = spool.close(30)
+    assert "0 uploads arrived" in told
+    assert "2 wait in" in told
     assert_told(client, run_id)
     proxy.reset()
     sync(server.uri, tmp_path / "ifa")

@@ -20,7 +20,7 @@ from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, 
 from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
 from lightning_ifa.report.labels import is_misclassified, probe_caption, sample_label, strongest_class
-from lightning_ifa.report.markdown import verdict
+from lightning_ifa.report.markdown import verdict, verdict_in_words
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.style import heat
 from lightning_ifa.statistics.intensity_scale import IntensityScale
@@ -95,14 +95,14 @@ def _cards(report: AnalysisResult) -> str:
     cards = []
     for family, finding in report.findings.items():
         kind = "bad" if finding.alarm else "" if finding.undecided else "good"
-        word = verdict(finding)
+        sign, words = SIGNS[verdict(finding)], verdict_in_words(finding)
         lines = [
             f'<span class="number">score {finding.score:.3f}, z {finding.z:.1f}, health {finding.health:.2f}</span>',
             *_power(finding),
             f'<span class="quiet">{escape(registry.indicator_of(family).meaning)}</span>',
             *([escape(finding.note[:1].upper() + finding.note[1:])] if finding.note and not finding.alarm else []),
         ]
-        cards.append(_card(kind, family, lines, f'<span class="verdict">{SIGNS[word]} {word}</span>'))
+        cards.append(_card(kind, family, lines, f'<span class="verdict">{sign} {words}</span>'))
     return "".join(cards)
 
 
