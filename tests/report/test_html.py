@@ -111,7 +111,7 @@ def test_every_kind_of_outlier_can_be_chosen(page):
 
 def test_candidates_that_are_judged_come_before_the_content(page):
     rows = body(page.rows["candidates"])
-    assert [row[0] for row in rows] == ["site", "brightness", "shape", "<i>age</i>"]  # tested ones, content, what could not be tested
+    assert [row[0] for row in rows] == ["site", "brightness", "shape", "<i>age</i>"]  # the last could not be tested
     assert rows[0][2:7] == ["30.0%", "9.0", "0.40", "0.800", "0.400"]
     assert rows[3][2] == "–"
 
