@@ -60,7 +60,7 @@ def test_outliers_are_listed_most_suspicious_first(data):
 
 def test_candidates_that_could_not_be_tested_are_listed_without_a_number(report, data):
     rows = table(data / "ifa_confounders.json")
-    assert [row["source"] for row in rows] == list(report.confounders["source"])
+    assert {row["source"] for row in rows} == set(report.confounders["source"])
     assert rows[-1]["score"] is None
 
 
