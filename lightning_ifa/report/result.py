@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
+from lightning_ifa.errors import DataError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
@@ -27,6 +29,8 @@ from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
 from lightning_ifa.statistics.subgroups import Outcome, list_subgroups, subgroup_metrics
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result", bound="AnalysisResult")
 
@@ -92,7 +96,11 @@ class AnalysisResult:
         outcome, metadata = self._outcome, self.tables["validation"].metadata
         if outcome is None:
             return {}
-        return subgroup_metrics(list_subgroups(outcome, metadata, pairs=False), outcome, metadata)
+        try:
+            return subgroup_metrics(list_subgroups(outcome, metadata, pairs=False), outcome, metadata)
+        except Exception:  # whatever stands in the user's columns: the families' numbers are there without these
+            log.warning("performance by group of the metadata could not be measured", exc_info=True)
+            return {}
 
     @property
     def _outcome(self) -> Outcome | None:
@@ -227,6 +235,8 @@ class AnalysisResult:
         with file_errors(folder, "a complete feature report"):
             content: dict[str, Any] = read_json(folder / "report.json")
             arrays = read_arrays(folder / "arrays.npz")
+            if "validation" not in content["splits"]:
+                raise DataError("it has no validation split")
             findings = {_family(name): _read_finding(folder, values) for name, values in content["findings"].items()}
             return cls(
                 findings=findings,

@@ -27,6 +27,8 @@ def test_inputs_alone_run_nothing_and_a_changed_input_costs_one_pass():
         batches = list(extraction.batches(source, np.arange(10)))
         assert [len(batch) for batch in batches] == [4, 4, 2]
         assert sizes == []
+        _ = batches[0].pictures  # asks the network, once, which axes are space
+        sizes.clear()
         flipped = batches[0].rerun(batches[0].x.flip(-1))
         assert sizes == [4]
         torch.testing.assert_close(flipped.logits, model(source.dataset.images[:4].flip(-1)))
