@@ -89,10 +89,8 @@ class AnalysisResult:
 
     @cached_property
     def _subgroup_metrics(self) -> dict[str, float]:
-        outcome, metadata = self._outcome, self.tables["validation"].metadata
-        if outcome is None:
-            return {}
-        return subgroup_metrics(list_subgroups(outcome, metadata, pairs=False), outcome, metadata)
+        outcome = self._outcome
+        return {} if outcome is None else subgroup_metrics(outcome, self.tables["validation"].metadata)
 
     @property
     def _outcome(self) -> Outcome | None:
