@@ -117,7 +117,7 @@ class LookCapture:
             self._rows.append(found.numpy(force=True))
 
     def take(self) -> Tensor | None:
-        """Give the looks of the batch that has just been run, ``(n, m)``; None unless every block has run on all of it."""
+        """Give the looks of the batch that has just been run, ``(n, m)``; None unless each block ran on all of it."""
         parts = [self._now[number] for number in sorted(self._now)]
         self._now = {}
         is_whole = len(parts) == len(self._blocks or ()) and len({len(part) for part in parts}) == 1
