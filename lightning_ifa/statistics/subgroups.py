@@ -159,7 +159,7 @@ def error_p_value(wrong: Mask, labels: Ints, inside: Mask) -> float:
 
 def _sure(taken: float, bad: float) -> Floats:
     """The chances of a class with nothing but errors, or none."""
-    return np.eye(int(taken) + 1)[-1 if bad else 0]
+    return np.asarray(np.eye(int(taken) + 1)[-1 if bad else 0])
 
 
 def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mask]]:
