@@ -48,6 +48,8 @@ class PlaceEvidence:
         few = _coarsen(A).half()
         few = few.clamp(-6e4, 6e4) if bool(few.isinf().any()) else few
         self._bytes += few.numel() * 2
+        if classes * few[0].numel() * 4 > MOST_BYTES:  # the gradients, which lie on the device
+            self._bytes = MOST_BYTES + 1
         if self._gradient is not None and self._space != tuple(few.shape[2:]):  # inputs of several sizes
             self._bytes = MOST_BYTES + 1
         if self._bytes > MOST_BYTES or classes < 2:
