@@ -40,8 +40,10 @@ class _Commands(click.Group):
 
 
 def _say_last(words: str) -> None:
+    from lightning_ifa.tracking.names import hide_secrets
+
     with suppress(OSError):
-        click.secho(words, fg="yellow", err=True)
+        click.secho(hide_secrets(words), fg="yellow", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -326,7 +328,7 @@ def _undecided_after(what: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        click.secho(f"{what}: {error}", fg="yellow", err=True)
+        _say_last(f"{what}: {error}")
         raise SystemExit(UNDECIDED) from None
 
 

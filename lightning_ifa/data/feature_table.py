@@ -49,11 +49,12 @@ class FeatureTable:
             residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
         thumbnails: ``(n, 24, 24)`` float32, the inputs in little, by which copies are found; None where inputs are no
             images.
-        places: ``(n, k, *cells)`` float16, what each cell adds to each class's score, in a unit of its own; or
+        places: ``(n, k, *cells)`` float16, what each cell adds to each class's score, in ``place_unit``; or
             ``(n, 0, 1)``.
+        place_unit: Unit of ``places``, chosen by each rank for its samples.
         looks: ``(n, m)`` float32, channel means on the way to the layer; or ``(n, 0)``.
-        blocks: Name and number of looks of each block on the way. Thumbnails, places, looks and blocks are held during
-            the analysis only and never saved.
+        blocks: Name and number of looks of each block on the way. Thumbnails, places, their unit, looks and blocks
+            are held during the analysis only and never saved.
     """
 
     contributions: NDArray[np.float32]
@@ -78,6 +79,7 @@ class FeatureTable:
     thumbnails: NDArray[np.float32] | None = None
 
     places: NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0, 1), dtype=np.float16))
+    place_unit: float = 1.0
     looks: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     blocks: tuple[tuple[str, int], ...] = ()
 
@@ -147,7 +149,16 @@ class FeatureTable:
     def without_places(self) -> FeatureTable:
         """Give the table without places and looks, as it is saved."""
         none = np.zeros((len(self), 0, 1))
-        return replace(self, places=none.astype(np.float16), looks=none[..., 0].astype(np.float32), blocks=())
+        places, looks = none.astype(np.float16), none[..., 0].astype(np.float32)
+        return replace(self, places=places, place_unit=1.0, looks=looks, blocks=())
+
+    def with_place_unit(self, unit: float) -> FeatureTable:
+        """Give the table with its places in a larger unit."""
+        if unit == self.place_unit:
+            return self
+        return replace(
+            self, places=(self.places * np.float32(self.place_unit / unit)).astype(np.float16), place_unit=unit
+        )
 
     @classmethod
     def concatenate(cls, tables: Sequence[FeatureTable]) -> FeatureTable:
@@ -167,6 +178,8 @@ class FeatureTable:
             tables = [replace(table, cams=resize(table.cams, size, keep_sum=True)) for table in tables]
         if len({(table.places.shape[1:], table.looks.shape[1:]) for table in tables}) > 1:
             tables = [table.without_places() for table in tables]  # one rank could not take them
+        unit = max(table.place_unit for table in tables)
+        tables = [table.with_place_unit(unit) for table in tables]
         columns: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _ARRAYS}
         columns |= {name: pd.concat([getattr(t, name) for t in tables], ignore_index=True) for name in _FRAMES}
         small = [t.thumbnails for t in tables if t.thumbnails is not None]
@@ -230,8 +243,10 @@ class FeatureTable:
 _FRAMES = ("metadata", "properties")
 _LABELS = ("layer", "task", "cam", "gradient")
 _HEADER = (*_LABELS, "notes")
-_HELD = ("thumbnails", "places", "looks", "blocks")
-_ARRAYS = tuple(f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_HEADER, "thumbnails", "blocks"))
+_HELD = ("thumbnails", "places", "place_unit", "looks", "blocks")
+_ARRAYS = tuple(
+    f.name for f in fields(FeatureTable) if f.name not in (*_FRAMES, *_HEADER, "thumbnails", "place_unit", "blocks")
+)
 _SAVED = tuple(name for name in _ARRAYS if name not in _HELD)
 _COLUMNS = _ARRAYS + _FRAMES
 _FORMS = {

@@ -90,8 +90,10 @@ class LookCapture:
         if self._blocks is None:
             self._blocks = []
             with suppress(Exception):
-                _, layers = trace_layers(model, lambda: run_forward(model, x[:2], state))
-                blocks = choose_blocks(model, layers, target.module)
+                few = x[:2]
+                _, layers = trace_layers(model, lambda: run_forward(model, few, state))
+                by_sample = [layer for layer in layers if layer.shape[0] == len(few)]  # no tokens or frames come first
+                blocks = choose_blocks(model, by_sample, target.module)
                 self._blocks, self._names = [block.module for block in blocks], [block.name for block in blocks]
                 channels = [block.shape[2 if _is_tokens(block.shape) else 1] for block in blocks]
                 self._widths = [2 * len(range(count)[_every(count)]) for count in channels]
@@ -115,10 +117,11 @@ class LookCapture:
             self._rows.append(found.numpy(force=True))
 
     def take(self) -> Tensor | None:
-        """Give the looks of the batch that has just been run, ``(n, m)``; None unless every block has run."""
+        """Give the looks of the batch that has just been run, ``(n, m)``; None unless each block ran on all of it."""
         parts = [self._now[number] for number in sorted(self._now)]
         self._now = {}
-        return torch.cat(parts, 1) if parts and len(parts) == len(self._blocks or ()) else None
+        is_whole = len(parts) == len(self._blocks or ()) and len({len(part) for part in parts}) == 1
+        return torch.cat(parts, 1) if is_whole else None
 
     def looks(self, rows: int) -> NDArray[np.float32]:
         """Give ``(n, m)`` looks, or ``(n, 0)`` where they could not be taken."""

@@ -35,6 +35,7 @@ class PlaceEvidence:
         self._count: Tensor | None = None
         self._bytes = 0
         self._space: tuple[int, ...] = ()
+        self.unit = 1.0  # of the evidence that was given
 
     def add(self, A: Tensor, G: Tensor, explained: Tensor, classes: int) -> None:
         """Add a batch.
@@ -48,6 +49,8 @@ class PlaceEvidence:
         few = _coarsen(A).half()
         few = few.clamp(-6e4, 6e4) if bool(few.isinf().any()) else few
         self._bytes += few.numel() * 2
+        if classes * few[0].numel() * 4 > MOST_BYTES:  # the gradients, which lie on the device
+            self._bytes = MOST_BYTES + 1
         if self._gradient is not None and self._space != tuple(few.shape[2:]):  # inputs of several sizes
             self._bytes = MOST_BYTES + 1
         if self._bytes > MOST_BYTES or classes < 2:
@@ -79,8 +82,8 @@ class PlaceEvidence:
             torch.einsum("nc...,kc...->nk...", torch.from_numpy(part).float(), weights) for part in self._activations
         ]
         found = torch.cat(parts)
-        scale = float(found.abs().max()) or 1.0  # half precision holds neither 1e5 nor 1e-8
-        return np.array((found / scale).half().numpy())  # a copy: a view would keep the tensor
+        self.unit = float(found.abs().max()) or 1.0  # half precision holds neither 1e5 nor 1e-8
+        return np.array((found / self.unit).half().numpy())  # a copy: a view would keep the tensor
 
 
 def _coarsen(maps: Tensor) -> Tensor:

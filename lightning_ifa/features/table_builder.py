@@ -168,7 +168,7 @@ class _Columns:
         properties = pd.concat(self.properties, ignore_index=True)
         columns["places"] = self.places.evidence(len(properties))
         metadata = pd.DataFrame(index=properties.index)
-        labels |= {"layer": self.layer, "gradient": self.gradient}
+        labels |= {"layer": self.layer, "gradient": self.gradient, "place_unit": self.places.unit}
         return FeatureTable(**columns, properties=properties, metadata=metadata, **labels)
 
 

@@ -93,11 +93,11 @@ class AnalysisResult:
 
     @cached_property
     def _subgroup_metrics(self) -> dict[str, float]:
-        outcome, metadata = self._outcome, self.tables["validation"].metadata
+        outcome = self._outcome
         if outcome is None:
             return {}
         try:
-            return subgroup_metrics(list_subgroups(outcome, metadata, pairs=False), outcome, metadata)
+            return subgroup_metrics(outcome, self.tables["validation"].metadata)
         except Exception:  # whatever stands in the user's columns: the families' numbers are there without these
             log.warning("performance by group of the metadata could not be measured", exc_info=True)
             return {}

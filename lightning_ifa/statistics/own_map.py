@@ -20,6 +20,8 @@ GLOBAL_LIMIT = 0.5
 VISIBLE = 3.0
 """Standard deviations of the other side from which on a cell of a sample's map stands out."""
 
+LEAST_SAMPLES = 4  # two on each side
+
 
 class OwnMap(NamedTuple):
     """Where a candidate acts.
@@ -95,6 +97,8 @@ def own_map(
         values: See there.
         pictures: The inputs in little, ``(n, height, width)``, or None.
     """
+    if len(values) < LEAST_SAMPLES:
+        return None
     middle = (values.min() + values.max()) / 2 if len(np.unique(values)) == 2 else cut_in_two(values[:, None])[1][0]
     upper = values > middle
     if min(int(upper.sum()), int((~upper).sum())) < 2 or not centre_within(upper[:, None], labels).any():

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.signal import fftconvolve
 from scipy.special import softmax
-from scipy.stats import hypergeom, norm
-from sklearn.metrics import roc_auc_score
+from scipy.stats import hypergeom, norm, rankdata
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.metadata_columns import GROUP, MOST_CODES, MOST_LEVELS, read_column
@@ -27,6 +26,9 @@ MOST_PAIRED = 5
 
 LEVEL = 0.05
 """Chance that any of all groups is called worse or better if none is."""
+
+SHORT = 64
+"""Samples of a class up to which a plain convolution is faster than one by Fourier transform."""
 
 PAIR = " × "
 """Between the names of two columns, and of their groups."""
@@ -65,7 +67,8 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
 
     Args:
         outcome: What the network makes of the samples; unlabelled ones are left out.
-        metadata: What is known of each sample, n rows; numbers are cut into three parts of equal size.
+        metadata: What is known of each sample, n rows; numbers are cut into three parts of equal size, and columns of
+            more than 20 categories are left out.
         pairs: Whether groups of two columns are compared as well, of the five columns with the fewest groups.
 
     Returns:
@@ -88,15 +91,16 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
     return found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def subgroup_metrics(found: pd.DataFrame, outcome: Outcome, metadata: pd.DataFrame) -> dict[str, float]:
-    """Summarise the groups of single columns that are large enough.
+def subgroup_metrics(outcome: Outcome, metadata: pd.DataFrame) -> dict[str, float]:
+    """Summarise the groups of single columns that are large enough; arguments as for ``list_subgroups``.
 
     Returns:
         ``worst_accuracy``; ``gap`` (largest difference of accuracy between two groups of a column);
         ``equalised_odds`` (largest difference of a class's recall between two groups of a column, 20 samples of the
         class in each); ``worse`` (how many groups do worse than their classes explain). Empty if no group is judged.
     """
-    alone = found[(found["judgement"] != "too few") & ~found["column"].str.contains(PAIR, regex=False)]
+    alone = list_subgroups(outcome, metadata, pairs=False)
+    alone = alone[alone["judgement"] != "too few"]
     if not len(alone):
         return {}
     accuracy = alone.groupby("column")["accuracy"]
@@ -104,7 +108,7 @@ def subgroup_metrics(found: pd.DataFrame, outcome: Outcome, metadata: pd.DataFra
         "worst_accuracy": float(alone["accuracy"].min()),
         "gap": float((accuracy.max() - accuracy.min()).max()),
         "equalised_odds": max((_recall_gap(outcome, column) for _, column in _levels(metadata)), default=0.0),
-        "worse": float((found["judgement"] == "worse").sum()),
+        "worse": float((alone["judgement"] == "worse").sum()),
     }
 
 
@@ -141,14 +145,21 @@ def error_p_value(wrong: Mask, labels: Ints, inside: Mask) -> float:
         labels: Class of each, ``(n,)``.
         inside: Which belong to the group, ``(n,)``.
     """
+    _, position = np.unique(labels, return_inverse=True)
+    size, errors, drawn = (np.bincount(position, part) for part in (np.ones(len(labels)), wrong, inside))
     density = np.ones(1)
-    for label in np.unique(labels[inside]):
-        of_class = labels == label
-        errors, drawn = int(wrong[of_class].sum()), int((inside & of_class).sum())
-        density = fftconvolve(density, hypergeom.pmf(np.arange(drawn + 1), of_class.sum(), errors, drawn))
+    for n, bad, taken in zip(size, errors, drawn, strict=True):
+        if taken:
+            chances = hypergeom.pmf(np.arange(taken + 1), n, bad, taken) if 0 < bad < n else _sure(taken, bad)
+            density = (np.convolve if taken < SHORT else fftconvolve)(density, chances)
     density = np.maximum(density, 0)
     seen = density[int(wrong[inside].sum())]
     return float(min(density[density <= seen * (1 + 1e-7)].sum() / density.sum(), 1.0))
+
+
+def _sure(taken: float, bad: float) -> Floats:
+    """The chances of a class with nothing but errors, or none."""
+    return np.asarray(np.eye(int(taken) + 1)[-1 if bad else 0])
 
 
 def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mask]]:
@@ -166,7 +177,7 @@ def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mas
 
 
 def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
-    """Turn each column into words for its groups; identifiers, and columns of one group, are left out."""
+    """Turn each column into words for its groups; those of one group, or of more than 20 categories, are left out."""
     for name in metadata:
         if name == GROUP:
             continue
@@ -174,17 +185,18 @@ def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
         read = read_column(column)
         if read.values is None or column.nunique() < 2:
             continue
-        words = column.astype(str).where(column.notna()) if read.levels else _cut(column)
+        words = column.astype(str).where(column.notna()) if read.levels else _cut(column, read.values[:, 0])
         if 2 <= words.nunique() <= max(MOST_LEVELS, MOST_CODES):
             yield str(name), words
 
 
-def _cut(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Cut numbers and times into parts of equal size, named by their range."""
-    parts = pd.qcut(column, PARTS, duplicates="drop")
-    ranges = column.groupby(parts, observed=True).agg(["min", "max"])
-    words = {part: f"{_short(low)} to {_short(high)}" for part, low, high in ranges.itertuples()}
-    return parts.astype(object).map(words)
+def _cut(column: pd.Series[Any], numbers: Floats) -> pd.Series[Any]:
+    """Cut numbers and times, given those that are known, into parts of equal size, named by their range."""
+    known = column.dropna()
+    parts = pd.Series(pd.qcut(numbers, PARTS, labels=False, duplicates="drop"), known.index)
+    groups = known.groupby(parts)
+    words = {part: f"{_short(values.min())} to {_short(values.max())}" for part, values in groups}
+    return parts.map(words).reindex(column.index)
 
 
 def _short(value: Any) -> str:
@@ -205,11 +217,16 @@ def _describe(outcome: Outcome, column: str, group: str, inside: Mask) -> list[A
 
 
 def _auroc(logits: Array, labels: Ints) -> float:
-    """Give the mean AUROC of each class against the rest, NaN where a group has one class."""
-    present = [label for label in np.unique(labels) if (labels != label).any()]
-    evidence = logits - logits.mean(1, keepdims=True)
-    scores = [roc_auc_score(labels == label, evidence[:, label]) for label in present]
-    return float(np.mean(scores)) if scores else np.nan
+    """Give the mean AUROC of each class against the rest, NaN where a group has one class.
+
+    All classes at once by their ranks (Mann & Whitney 1947), since there may be a thousand of them.
+    """
+    present, position, count = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(present) < 2:
+        return np.nan
+    ranks = rankdata((logits - logits.mean(1, keepdims=True))[:, present], axis=0)
+    own = np.bincount(position, ranks[np.arange(len(labels)), position])
+    return float(np.mean((own - count * (count + 1) / 2) / (count * (len(labels) - count))))
 
 
 def _recall_gap(outcome: Outcome, column: pd.Series[Any]) -> float:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import FilesLeftError, IFAError, TrackingError
 from lightning_ifa.text import shorten
-from lightning_ifa.tracking.names import without_secret
+from lightning_ifa.tracking.names import hide_secrets, without_secret
 
 ANSWERS_WITHIN = 10.0
 """Seconds to wait for any answer at all, where MLflow's own time-out is not shorter."""
@@ -63,17 +63,22 @@ def explain_failure(uri: str, path: str) -> Iterator[None]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Say what an error of a store was, by its status or its system's number, and what would help.
+    """Say what an error of a store was, by its status or its system's number, and what would help; never a password.
 
     >>> describe_failure(OSError(errno.ENOSPC, "No space left on device"))
     'No space left on device; the disk of the artifact root is full; free some space'
     """
+    return hide_secrets(_describe(error))
+
+
+def _describe(error: Exception) -> str:
     response = getattr(error, "response", None)
     if isinstance(response, requests.Response):
         said = f"{response.status_code} {response.reason or ''}".strip()
         return f"{said}; {_advise(response.status_code)}"
-    if isinstance(error, _GONE):
-        return f"the server went away ({type(error).__name__})"
+    gone = next((each for each in (error, error.__cause__, error.__context__) if isinstance(each, _GONE)), None)
+    if gone is not None and not isinstance(error, IFAError):  # MLflow wraps them, as if the server had said 500
+        return f"the server went away ({type(gone).__name__})"
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()  # type: ignore[no-untyped-call]
         return f"{status} {shorten(error.message.strip(), LONGEST_REASON)}; {_advise(status)}"
@@ -102,9 +107,23 @@ def require_answer(uri: str, within: float | None = None) -> None:
         return
     shortest = MLFLOW_HTTP_REQUEST_TIMEOUT.get()  # type: ignore[no-untyped-call]
     patience = within or min(ANSWERS_WITHIN, float(shortest or ANSWERS_WITHIN))
-    certificate, insecure = MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_INSECURE_TLS
-    verify = certificate.get() or not insecure.get()  # type: ignore[no-untyped-call]
     try:
-        requests.get(uri.rstrip("/") + "/health", timeout=patience, verify=verify)
+        ask(uri, "/health", patience)
     except requests.RequestException as error:
         raise TrackingError(f"{without_secret(uri)} does not answer: {type(error).__name__}") from None
+
+
+def ask(uri: str, path: str, patience: float) -> requests.Response:
+    """Ask a server beside MLflow's client, and trust its certificate as far as MLflow's variables say.
+
+    Args:
+        uri: Address of the server.
+        path: What is asked for.
+        patience: Seconds to wait.
+
+    Raises:
+        requests.RequestException: It gave no answer.
+    """
+    certificate, insecure = MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_INSECURE_TLS
+    verify = certificate.get() or not insecure.get()  # type: ignore[no-untyped-call]
+    return requests.get(uri.rstrip("/") + path, timeout=patience, verify=verify)

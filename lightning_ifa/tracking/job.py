@@ -180,7 +180,7 @@ def upload(folder: Path, tracking_uri: str | None = None, files_too: bool = True
 
 def _upload(folder: Path, tracking_uri: str | None, files_too: bool) -> str:
     job = Job.load(folder)
-    files = _files_of(folder)
+    files, of_model = _files_of(folder / ARTIFACTS), _files_of(folder / MODEL)
     uri = tracking_uri or job.tracking_uri
     require_answer(uri)
     client = MlflowClient(uri)
@@ -198,7 +198,8 @@ def _upload(folder: Path, tracking_uri: str | None, files_too: bool) -> str:
         log_inputs(client, run_id, job.inputs)
     if files or job.model:
         if not files_too:
-            raise FilesLeftError(f"{len(files)} files wait for those of an earlier analysis, which they replace")
+            count = len(files) + len(of_model)
+            raise FilesLeftError(f"{count} files wait for those of an earlier analysis, which they replace")
         _upload_files(client, run_id, folder / ARTIFACTS, files)
     if job.model:
         with explain_failure(uri, f"model {job.model.name}"):
@@ -234,13 +235,12 @@ def _remove_if_done(folder: Path) -> None:
             folder.rmdir()
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """List a job's artifacts.
+def _files_of(root: Path) -> list[Path]:
+    """List the files that a job brings.
 
     Raises:
         FileError: One of them is a link or no file: uploading would publish, and then remove, what it leads to.
     """
-    root = folder / ARTIFACTS
     if root.is_symlink():
         raise FileError(f"{root} is a link; links are not uploaded")
     files = []

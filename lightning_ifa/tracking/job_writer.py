@@ -79,6 +79,7 @@ def write_job(
         for number, picture in enumerate(alarm_pictures(report)):
             key = OWN_MAP_KEY if not number else f"{OWN_MAP_KEY}_{number}"
             write_image(files, picture, key_at(prefix, key), moment.epoch, job.timestamp)
+    with pictures_may_fail():
         probes = probe_pictures(report)
         write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)
         if single_images:

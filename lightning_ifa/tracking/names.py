@@ -48,3 +48,12 @@ def without_secret(uri: str) -> str:
     """
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def hide_secrets(text: str) -> str:
+    """Remove user names and passwords from the URIs in a text, such as a library's message.
+
+    >>> hide_secrets("no answer from http://me:secret@host:5000/api")
+    'no answer from http://host:5000/api'
+    """
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)

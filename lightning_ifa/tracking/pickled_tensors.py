@@ -42,17 +42,17 @@ class _StandIn:
 
     def __new__(cls, *arguments: Any, **_: Any) -> _StandIn:
         self = object.__new__(cls)
-        if arguments and isinstance(arguments[0], dict):  # traced modules are rebuilt from their attributes
-            self.__dict__.update(arguments[0])
+        if arguments:  # traced modules are rebuilt from their attributes
+            self.__setstate__(arguments[0])
         return self
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict):
-                self.__dict__.update(part)
+        parts = [part for part in (state if isinstance(state, tuple) else (state,)) if isinstance(part, dict)]
+        if parts:
+            self.__dict__ = parts[0]  # not a copy: a file may ask for any number of them
 
     def __call__(self, *_: Any, **__: Any) -> _StandIn:
         return _StandIn()
@@ -68,6 +68,12 @@ class _StandIn:
 
     def add(self, value: Any) -> None:
         """Take an entry of a set-like object."""
+
+
+class _Names(list[Any]):
+    """In place of a set: hashing what a file holds may take for ever."""
+
+    add = list.append
 
 
 def read_pickled(path: Path) -> Any:
@@ -99,12 +105,50 @@ class _Storage(NamedTuple):
 class _Unpickler(pickle._Unpickler):
     """Reads tensors and plain containers; everything else becomes a stand-in.
 
-    The reader in Python, since the one in C takes memory for whatever number stands in the file.
+    The reader in Python, since the one in C takes memory for whatever number stands in the file. A few bytes can ask
+    for a hash of nested tuples, which takes for ever, for copies without end, or for another attribute of what is known
+    here; so keys are names and numbers, nothing is copied, and states are for stand-ins.
     """
 
-    dispatch: ClassVar = {
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]] = {
         code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
     }
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], _StandIn):
+            self.stack[-1].__setstate__(state)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._enter([key, value])
+
+    def _set_items(self) -> None:
+        self._enter(self.pop_mark())
+
+    def _enter(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if isinstance(key, (str, int)):
+                target[key] = value
+
+    def _empty_set(self) -> None:
+        self.stack.append(_Names())
+
+    def _frozen_set(self) -> None:
+        self.stack.append(self.pop_mark())
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._enter(items)
+
+    dispatch |= {
+        pickle.BUILD[0]: _build, pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items,
+        pickle.EMPTY_SET[0]: _empty_set, pickle.FROZENSET[0]: _frozen_set, pickle.DICT[0]: _dict,
+    }  # fmt: skip
 
     def __init__(self, file: IO[bytes], read: Callable[[str], bytes], swapped: bool) -> None:
         super().__init__(file, encoding="utf-8")
@@ -113,7 +157,9 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage | None:
         _, dtype, key, _, length = pid
-        if dtype not in BYTES and dtype != "":
+        if not isinstance(key, str):
+            raise ValueError("a storage without a name")
+        if not isinstance(dtype, str) or (dtype not in BYTES and dtype != ""):
             return None  # of a quantised tensor
         if key not in self._storages:
             stored = self._read(key)
@@ -142,6 +188,16 @@ def _make_class(*_: Any, **__: Any) -> type[_StandIn]:
     return _StandIn
 
 
+def _make_names(items: Any = ()) -> Any:
+    return items if isinstance(items, list) else _Names()
+
+
+def _make_dict(*items: Any) -> OrderedDict[Any, Any]:
+    if items:
+        raise ValueError("a dictionary in a form that PyTorch does not write")
+    return OrderedDict()
+
+
 def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any) -> Any:
     dtype = storage.dtype or next(part for part in rest if isinstance(part, str))
     views = [part for part in rest if isinstance(part, dict) and {"conj", "neg"} & set(part)]
@@ -158,9 +214,9 @@ def _rebuild_plain(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): _make_names,
+    ("__builtin__", "set"): _make_names,
+    ("collections", "OrderedDict"): _make_dict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor,

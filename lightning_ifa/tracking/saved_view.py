@@ -27,6 +27,7 @@ from packaging.version import Version
 
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.indicators import registry
+from lightning_ifa.tracking.failures import ANSWERS_WITHIN, ask, describe_failure
 
 log = logging.getLogger(__name__)
 FIRST_WITH_VIEWS, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
@@ -96,7 +97,7 @@ def _unless_unwanted() -> Iterator[None]:
             status = error.get_http_status_code()  # type: ignore[no-untyped-call]
         if (isinstance(cause, requests.RequestException) and status is None) or (status or 0) >= 500:
             raise
-        log.info("no saved view: %s", error)
+        log.info("no saved view: %s", describe_failure(error))
 
 
 def install_view_once(client: MlflowClient, run_id: str, wish: ViewWish) -> bool:
@@ -141,8 +142,8 @@ def show_latest(uri: str, run_id: str) -> None:
     """Let the view open on a run's latest pictures, if there is one; a view that cannot be saved stops nothing."""
     try:
         refresh_view(MlflowClient(uri), run_id)
-    except (TrackingError, MlflowException) as error:
-        log.info("no saved view: %s", error)
+    except Exception as error:  # pictures are listed, and each store of artifacts has errors of its own
+        log.info("no saved view: %s", describe_failure(error))
 
 
 def _experiment_of(client: MlflowClient, run_id: str) -> Experiment:
@@ -176,7 +177,7 @@ def _server_version(uri: str) -> Version:
     if not uri.startswith(("http://", "https://")):
         return Version(installed)
     try:
-        answer = requests.get(uri.rstrip("/") + "/version", timeout=10)
+        answer = ask(uri, "/version", ANSWERS_WITHIN)
         answer.raise_for_status()
         return Version(answer.text.strip())
     except (requests.RequestException, ValueError) as error:

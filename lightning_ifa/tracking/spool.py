@@ -216,8 +216,9 @@ class Spool:
         try:
             act()
         except Exception as error:
-            self._failures.append(f"{type(error).__name__}: {error}")
-            log.warning("what follows on an upload failed: %s", error, exc_info=True)
+            self._failures.append(describe_failure(error))
+            log.warning("what follows on an upload failed: %s", describe_failure(error))
+            log.debug("what follows on an upload failed", exc_info=error)
 
 
 def release(spool: Path, names: Collection[str] | None = None) -> None:

@@ -41,6 +41,9 @@ SAFE = {
 """Names of the dtypes in safetensors."""
 
 
+MOST_AXES = 64
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an archive as PyTorch writes it: members stored as they are, each name once, nothing before or after.
@@ -74,6 +77,8 @@ def as_tensor(
         ValueError: It would reach beyond the storage.
     """
     size = BYTES[dtype]
+    if len(shape) > MOST_AXES:
+        raise ValueError("a tensor of more axes than there can be")
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("a tensor of impossible shape")

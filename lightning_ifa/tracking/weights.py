@@ -30,6 +30,8 @@ FILES = ("model.pth", "model.pt2", "state_dict.pth", "model.safetensors")
 MOST_TENSORS = 100_000
 """Names of modules and tensors that are read of a pickled module; modules that hold one another may have any number."""
 
+LONGEST_NAME = 2_000
+
 
 def digest_model(folder: str | os.PathLike[str]) -> str:
     """Digest the weights of an MLflow model that was downloaded to a folder.
@@ -139,9 +141,9 @@ def _module_tensors(module: Any) -> dict[str, Any]:
         content = getattr(each, "__dict__", {})
         passing = content.get("_non_persistent_buffers_set", ())
         own = [*content.get("_parameters", {}).items(), *content.get("_buffers", {}).items()]
-        seen += 1 + len(own)
-        if seen > MOST_TENSORS:
-            raise ValueError(f"more than {MOST_TENSORS:,} modules and tensors")
+        seen += 1 + len(own) + len(passing)
+        if seen > MOST_TENSORS or len(prefix) > LONGEST_NAME:
+            raise ValueError(f"more than {MOST_TENSORS:,} modules and tensors, or a name without end")
         found |= {prefix + name: value for name, value in own if value is not None and name not in passing}
         children = content.get("_modules", {}).items()
         waiting += [(f"{prefix}{name}.", child) for name, child in children if child is not None]

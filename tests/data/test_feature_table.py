@@ -49,6 +49,8 @@ def test_what_is_never_saved_is_not_read(table, tmp_path, name):
 def test_joined_tables_keep_places_only_where_all_have_them(table):
     halves = [table.take(np.arange(6)), table.take(np.arange(6, 12))]
     assert np.array_equal(FeatureTable.concatenate(halves).places, table.places)
+    coarse = dataclasses.replace(halves[1], places=halves[1].places / 2, place_unit=2 * table.place_unit)
+    np.testing.assert_allclose(FeatureTable.concatenate([halves[0], coarse]).places, table.places / 2, atol=1e-6)
     assert table.places.shape[1] == 3
     assert table.looks.shape[1] == sum(width for _, width in table.blocks) > 0
     assert not FeatureTable.concatenate([halves[0], halves[1].without_places()]).places.shape[1]

@@ -329,10 +329,12 @@ def test_a_video_is_analysed_as_a_volume_of_frames():
     class Frames(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.head = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), nn.Linear(8, 2)
+            self.stem, self.head = nn.Conv3d(1, 4, 1), nn.Linear(8, 2)
+            self.body = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU())
 
         def forward(self, video):
-            return self.head(self.body(video.flatten(0, 1)).mean((2, 3)).unflatten(0, (len(video), -1)).mean(1))
+            frames = self.stem(video.transpose(1, 2)).transpose(1, 2)
+            return self.head(self.body(frames.flatten(0, 1)).mean((2, 3)).unflatten(0, (len(video), -1)).mean(1))
 
     torch.manual_seed(0)
     x, y = torch.randn(N, 4, 1, 16, 16), torch.arange(N) % 2
@@ -342,6 +344,7 @@ def test_a_video_is_analysed_as_a_volume_of_frames():
     report = analyze(Frames().eval(), _loader(x, y), probes=2, regions={"validation": [region] * N}, cam="scorecam")
     assert report.tables["validation"].cams.shape == (N, 4, 14, 14)
     assert report.probes.images.shape == (2, 1, 4, 16, 16)
+    assert report.tables["validation"].blocks == (("stem", 8),)  # the frames of the others are no samples
 
 
 @pytest.mark.parametrize("squeeze", [lambda net, tokens: net.norm(tokens), lambda net, tokens: torch.relu(tokens)])

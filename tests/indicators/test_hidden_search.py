@@ -13,6 +13,7 @@ from lightning_ifa.indicators.context import AnalysisContext
 from lightning_ifa.indicators.hidden_search import HiddenSearch
 from lightning_ifa.statistics.confounder_candidates import ConfounderCandidate
 from lightning_ifa.statistics.hidden_variables import HiddenVariable
+from lightning_ifa.statistics.own_map import own_map
 
 N, CELL = 400, (1, 2)
 
@@ -81,3 +82,8 @@ def test_variables_of_one_block_have_names_and_columns_of_their_own(monkeypatch)
     search = HiddenSearch(context)
     assert len(set(search.names)) == 3
     assert np.array_equal(search.columns().to_numpy().T, values)
+
+
+def test_a_column_known_of_three_samples_has_no_map():
+    three = np.arange(3.0)
+    assert own_map(np.ones((3, 2, 3, 3)), np.ones((3, 2)), np.array([0, 1, 0]), three) is None

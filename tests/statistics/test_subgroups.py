@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import fisher_exact
+from sklearn.metrics import roc_auc_score
 
 from lightning_ifa.statistics.subgroups import (
     Outcome,
@@ -57,7 +58,7 @@ def test_a_group_with_more_errors_than_its_classes_explain_is_told_first(people)
     assert single.loc["m", "judgement"] == "better"
     assert "f" in found["group"].iloc[0].split(" × ")
     women = (metadata["sex"] == "f").to_numpy()
-    metrics = subgroup_metrics(found, outcome, metadata)
+    metrics = subgroup_metrics(outcome, metadata)
     assert metrics["gap"] >= correct[~women].mean() - correct[women].mean()
     recall = [[correct[(labels == k) & (women == w)].mean() for w in (True, False)] for k in range(3)]
     assert metrics["equalised_odds"] >= np.ptp(recall, axis=1).max() - 1e-9
@@ -102,3 +103,24 @@ def test_sound_groups_rarely_alarm():
         p = holm(np.array([error_p_value(wrong, np.zeros(300, int), group == g) for g in range(5)]))
         alarms += bool((p < 0.05).any())
     assert alarms <= 10  # 5 expected at most; 11 or more has a chance of one percent
+
+
+@pytest.mark.parametrize("kind", ["float16", "Int64", "datetime64[ns]", "timedelta64[ns]"])
+def test_numbers_and_times_of_any_type_are_cut(kind):
+    values = pd.Series(np.arange(90)).astype(kind)
+    if kind != "float16":
+        values = values.where(np.arange(90) % 9 > 0)
+    labels = np.arange(90) % 3
+    found = list_subgroups(outcome_of(labels, labels < 2), pd.DataFrame({"value": values}))
+    assert len(found) == 3
+    assert found["size"].sum() == values.notna().sum()
+
+
+def test_the_auroc_of_many_classes_is_that_of_each_against_the_rest():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 5, 60), rng.normal(size=(60, 5)).round(1)  # with ties
+    found = list_subgroups(Outcome(labels, logits, logits[:, 0]), pd.DataFrame({"site": np.arange(60) // 30}))
+    evidence, inside = logits - logits.mean(1, keepdims=True), found["group"].iloc[0] == "1"
+    rows = slice(30, 60) if inside else slice(0, 30)
+    each = [roc_auc_score(labels[rows] == label, evidence[rows, label]) for label in range(5)]
+    assert found["auroc"].iloc[0] == pytest.approx(np.mean(each))

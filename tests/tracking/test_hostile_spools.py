@@ -31,6 +31,8 @@ def run_id(store):
 def write(folder, run_id, store, **changes):
     (folder / "artifacts" / "ifa").mkdir(parents=True)
     (folder / "artifacts" / "ifa" / "a.txt").write_text("a")
+    (folder / "model").mkdir()
+    (folder / "model" / "MLmodel").write_text("")
     begin(folder)
     Job(run_id, store, metrics=[("m", 1.0, 1, 1)], tags={"t": "v"}, timestamp=5).save(folder)
     path = folder / "job.json"
@@ -42,13 +44,15 @@ def artifacts(store, run_id, path=None):
     return {file.path for file in mlflow.MlflowClient(store).list_artifacts(run_id, path)}
 
 
-@pytest.mark.parametrize("where", ["artifacts", "artifacts/ifa", "artifacts/ifa/a.txt", "job.json"])
+@pytest.mark.parametrize(
+    "where", ["artifacts", "artifacts/ifa", "artifacts/ifa/a.txt", "model", "model/MLmodel", "job.json"]
+)
 def test_links_are_neither_uploaded_nor_emptied(store, run_id, tmp_path, where):
     secret = tmp_path / "home"
     secret.mkdir()
     (secret / "key").write_text("secret")
     job = write(tmp_path / "spool" / "job", run_id, store)
-    target, stays = job / where, secret if "." not in where.split("/")[-1] else secret / "key"
+    target, stays = job / where, secret if (job / where).is_dir() else secret / "key"
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     target.symlink_to(stays)
     with pytest.raises(FileError, match="link"):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from outages import sync
 
 from lightning_ifa.errors import FilesLeftError, IFAWarning
 from lightning_ifa.tracking.description import DESCRIPTION
+from lightning_ifa.tracking.failures import describe_failure
 from lightning_ifa.tracking.job import ARTIFACTS, Job, list_pending, upload
 from lightning_ifa.tracking.spool import Spool
 
@@ -88,3 +90,13 @@ def test_an_artifact_root_that_cannot_be_written(store, tmp_path, monkeypatch, n
         with pytest.raises(FilesLeftError, match=f"did not take sub/table.json: said the system; .*{advice}"):
             upload(folder)
     assert_told(client, run_id)
+
+
+def test_a_password_in_the_address_is_in_no_message(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MlflowException) as raised:
+        MlflowClient("http://me:secret@127.0.0.1:9").get_run("a")
+    assert "secret" in str(raised.value)
+    assert describe_failure(raised.value) == "the server went away (ConnectionError)"
+    raised.value.__context__ = None
+    assert "secret" not in describe_failure(raised.value)

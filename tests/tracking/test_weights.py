@@ -15,8 +15,9 @@ from torch import nn
 from lightning_ifa.errors import FileError
 from lightning_ifa.model.weights_digest import digest_weights
 from lightning_ifa.tracking.checkpoint import load_checkpoint
+from lightning_ifa.tracking.pickled_tensors import UnreadableTensor
 from lightning_ifa.tracking.stored_tensors import BYTES
-from lightning_ifa.tracking.weights import digest_file, digest_model, read_state
+from lightning_ifa.tracking.weights import digest_file, digest_model, read_state, read_weights
 
 
 class Command:
@@ -286,3 +287,32 @@ def test_what_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "a.ckpt").write_bytes(content)
     with pytest.raises(FileError, match=r"a\.ckpt (is not|holds no)"):
         load_checkpoint(tmp_path / "a.ckpt")
+
+
+def _store(pickled, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
+    return path
+
+
+MODULE = b"\x80\x02cfoo\nBar\n)\x81q\x01}(X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00nh\x01sub."
+ENDLESS = {
+    "nested keys": b"\x80\x02})" + b"".join(b"q\x01h\x01\x86" for _ in range(60)) + b"K\x01s.",
+    "copies": b"\x80\x02](" + b"M\x00\x01" * 60_000 + b"eq\x010cbuiltins\nset\nq\x02("
+    + b"h\x02h\x01\x85R" * 20_000 + b"l.",
+    "a module that holds itself": MODULE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pickled", ENDLESS.values(), ids=ENDLESS)
+def test_a_few_bytes_that_ask_for_endless_work_are_refused(pickled, tmp_path):
+    with pytest.raises(FileError):
+        read_weights(_store(pickled, tmp_path / "model.pth"))
+
+
+def test_what_reads_a_file_is_not_changed_by_it(tmp_path):
+    before = dict(vars(UnreadableTensor))
+    pickled = b"\x80\x02ctorch.nn.parameter\nBuffer\nN}X\x08\x00\x00\x00__init__K\x05s\x86b."
+    with pytest.raises(FileError):
+        read_weights(_store(pickled, tmp_path / "model.pth"))
+    assert dict(vars(UnreadableTensor)) == before
