@@ -250,9 +250,9 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
     return _plain_state() | {
         "compareRunCharts": charts,
         "compareRunSections": [
-            _section("health", "Health, alarm < 0.5", 2, 260),
+            _section("health", "Health, alarm < 0.5", 2, 220),
             _section("maps", "The same probes", 1, 640),
-            _section("scores", "Scores, 0 is good", 2, 260),
+            _section("scores", "Scores, 0 is good", 2, 220),
         ],
         "isAccordionReordered": True,
         "useGroupedValuesInCharts": True,
