@@ -70,11 +70,12 @@ def photograph(store: str, address: str, path: Path) -> None:
                 " localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
                 " localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch {}"
             )
-            page.resize(1400, 1500)
+            page.resize(1400, 1700)
             page.open(f"http://127.0.0.1:{PORT}/{address}")
             page.wait_for("[...document.images].filter((i) => i.src.includes('ifa~xai~') && i.naturalWidth).length > 5",
                           "probe images")  # fmt: skip
-            page.screenshot(path, 1400, 1500)
+            page.wait_for("document.querySelectorAll('.scatterlayer .trace').length >= 15", "five charts of three runs")
+            page.screenshot(path, 1400, 1700)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

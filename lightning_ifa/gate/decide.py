@@ -105,7 +105,7 @@ def _absolute(limit: Limit, operator: str, candidate: ModelMetrics) -> Check:
         "at_least": value >= bar - tolerance,
         "above": value > bar + tolerance,
     }[operator]
-    return Check(limit.metric, met, value, words, "" if met else f"{value:.6g} is not {words}")
+    return Check(limit.metric, met, value, words, "" if met else f"{_digits(value, bar)} is not {words}")
 
 
 def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | None) -> Check:
@@ -134,7 +134,14 @@ def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: M
     shares = (limit.vs_champion.abs, None if limit.vs_champion.rel is None else limit.vs_champion.rel * abs(other))
     allowed = max(share for share in shares if share is not None)
     met = worse <= allowed + _tolerance(value)
-    return Check(limit.metric, met, value, words, f"champion {other:.6g}, worse by {worse:.6g}, allowed {allowed:.6g}")
+    reason = f"champion {other:.3g}, worse by {_digits(worse, allowed)}, allowed {allowed:.6g}"
+    return Check(limit.metric, met, value, words, reason)
+
+
+def _digits(value: float, bar: float) -> str:
+    """A number as people read it, but with more digits where few would show it at its limit."""
+    short = f"{value:.3g}"
+    return f"{value:.6g}" if math.isclose(float(short), bar, rel_tol=0.01) else short
 
 
 def _unlike(candidate: ModelMetrics, champion: ModelMetrics) -> str:

@@ -17,9 +17,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import IFAWarning, UndecidableError
+from lightning_ifa.gate.keys import families_of
 from lightning_ifa.gate.model_metrics import logged_model_id, subject
 from lightning_ifa.gate.render import markdown
 from lightning_ifa.gate.verdict import Verdict
+from lightning_ifa.text import escape_prose, shorten
+from lightning_ifa.tracking.description import DESCRIPTION
 from lightning_ifa.tracking.names import slug
 
 VERDICT_TAG, POLICY_TAG, SUBJECT_TAG = "ifa.gate", "ifa.gate.policy", "ifa.gate.subject"
@@ -100,7 +103,7 @@ def write_verdict(
     name, number = str(version.name), str(version.version)
     word = NOT_PROMOTED if promoting else verdict.word
     tags = {POLICY_TAG: verdict.policy, SUBJECT_TAG: verdict.subject, VERDICT_TAG: word}
-    description = describe_version(version.description or "", verdict, _find_pages(client, version))
+    description = describe_version(version.description or "", verdict, _find_pages(client, version, verdict))
     if tags.items() <= version.tags.items() and (not rewrite or description == version.description):
         return
     if word != "pass":
@@ -146,28 +149,48 @@ def move_alias(client: MlflowClient, name: str, alias: str, version: ModelVersio
         ) from problem
 
 
-def _find_pages(client: MlflowClient, version: ModelVersion) -> str:
-    """Say where the report on a version's weights stands; nothing where its run is not known."""
+def _find_pages(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> str:
+    """Say what to try and where the report on a version's weights stands; nothing where that is not known."""
     try:
         run = client.get_run(str(version.run_id)) if version.run_id else None
+        model = logged_model_id(client, version)
+        words = client.get_logged_model(model).tags.get(DESCRIPTION, "") if model else ""
     except MlflowException:
         return ""
-    if run is None:
-        return ""
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return f"What was found, and what to try: [the run]({page}), [its report]({page}/artifacts/ifa_report.html)."
+    lines = list_advice(words, verdict)
+    if run is not None:
+        page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        lines.append(f"* What was found: [the run]({page}), [its report]({page}/artifacts/ifa_report.html)")
+    return "\n".join(lines)
+
+
+def list_advice(words: str, verdict: Verdict) -> list[str]:
+    """List what a model's description says is to be tried about the families that failed, as Markdown.
+
+    The description is anybody's to write, so that its words are taken as plain text.
+    """
+    failed = {family for check in verdict.failures for family in families_of(check.name)}
+    parts = [part.partition("\n") for part in re.split(r"(?m)^## ", words)[1:]]
+    found = {name.strip().lower(): _ADVICE.search(text) for name, _, text in parts}
+    advice = {name: re.sub(r"\\([\W_])", r"\1", match[1]) for name, match in found.items() if match and name in failed}
+    return [f"* To try, {name}: {escape_prose(shorten(text, LONGEST_ADVICE))}" for name, text in advice.items()]
+
+
+_ADVICE = re.compile(r"(?m)^\* \*\*To try:\*\* (.+)$")
+LONGEST_ADVICE = 300
 
 
 def describe_version(description: str, verdict: Verdict, pages: str = "") -> str:
     """Put the verdict before what the user wrote, in place of an earlier verdict.
 
-    Its first line is plain text, since lists show only the beginning; ``pages`` is a line of links for its end. Only a
-    headline of ours with an end of ours is an earlier verdict; all other words stay.
+    Its first line is plain text, since lists show only the beginning; ``pages``, lines of advice and links, come next.
+    Only a headline of ours with an end of ours is an earlier verdict; all other words stay.
     """
     end = description.find(END)
     begins = [found.start() for found in _HEADLINE.finditer(description, 0, max(end, 0))]
     before, after = (description[: begins[-1]], description[end + len(END) :]) if begins else ("", description)
-    words = "\n\n".join(filter(None, (markdown(verdict), pages)))
+    first, _, rest = markdown(verdict).partition("\n\n")
+    words = "\n\n".join(filter(None, (first, pages, rest)))
     return f"{BEGIN}{words}\n\n{END}\n\n{before}{after.lstrip()}".rstrip() + "\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from lightning_ifa.indicators.confounder_table import order_candidates
-from lightning_ifa.report.figures.cam_overlay import own_map_panels, strip
+from lightning_ifa.report.figures.cam_overlay import own_map_panels
 from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
 from lightning_ifa.report.figures.overview import overview_png
@@ -104,7 +104,7 @@ def alarm_pictures(report: AnalysisResult) -> list[Image.Image]:
     """Draw the own map of each candidate that alarms."""
     subjects = [finding.subject for finding in report.findings.values() if finding.alarm and finding.subject]
     found = [own_map_panels(report, subject) for subject in subjects]
-    return [Image.fromarray(strip(panels)) for panels in found if panels]
+    return [contact_sheet([Image.fromarray(panel) for panel in panels]) for panels in found if panels]
 
 
 @contextmanager

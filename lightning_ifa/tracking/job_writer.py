@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa.report.figures.probe_card import contact_sheet
+from lightning_ifa.report.figures.probe_card import add_heading, contact_sheet
 from lightning_ifa.report.files import (
     SUMMARY_FILE,
     TABLES,
@@ -42,7 +42,8 @@ def write_job(
     doubtful: bool = False,
     sources: Mapping[str, str] | None = None,
     view: ViewWish | None = None,
-) -> None:
+    shown: Collection[str] | None = None,
+) -> set[str]:
     """Write a complete job for the spool: files, the contact sheet of the probes, tags, description.
 
     Args:
@@ -58,6 +59,11 @@ def write_job(
         doubtful: Whether it is not known if the run has them already.
         sources: Split to what its samples come from, where they are to become inputs of the run.
         view: The saved view that the experiment is to have.
+        shown: Keys of the images that the run has of earlier analyses. An image of another key goes to step 0 too,
+            where MLflow's sliders stand at first, with its epoch written above it. None: no image does.
+
+    Returns:
+        Keys of the sheet and of the maps of alarms, as far as they could be drawn.
     """
     begin(folder)
     files = folder / ARTIFACTS
@@ -75,16 +81,22 @@ def write_job(
             job.verdict = (files / SUMMARY_FILE).read_text(encoding="utf-8")
     job.metrics = [(key, value, job.timestamp, moment.step) for key, value in (metrics or {}).items()]
     job.doubtful = doubtful
+    images: dict[str, Image.Image] = {}
     with pictures_may_fail():
         for number, picture in enumerate(alarm_pictures(report)):
             key = OWN_MAP_KEY if not number else f"{OWN_MAP_KEY}_{number}"
-            write_image(files, picture, key_at(prefix, key), moment.epoch, job.timestamp)
+            images[key_at(prefix, key)] = picture
     with pictures_may_fail():
         probes = probe_pictures(report)
-        write_image(files, contact_sheet(probes), key_at(prefix, SHEET_KEY), moment.epoch, job.timestamp)
+        images[key_at(prefix, SHEET_KEY)] = contact_sheet(probes)
+        for key, picture in images.items():
+            write_image(files, picture, key, moment.epoch, job.timestamp)
+            if moment.epoch and shown is not None and key not in shown:
+                write_image(files, add_heading(picture, f"epoch {moment.epoch}"), key, 0, job.timestamp)
         if single_images:
             _write_each(report, probes, files, moment, prefix, job.timestamp)
     job.save(folder)
+    return set(images)
 
 
 def write_picture_job(report: AnalysisResult, folder: Path, run: Run, moment: Moment, *, prefix: str = "") -> None:

@@ -75,6 +75,7 @@ class Publisher:
         self._run, self._prefix = run, prefix
         self._view = view and not prefix
         self._keys: list[str] = []
+        self._shown: set[str] = set()  # keys of images that the run has of an earlier analysis
         self._latest_ten = -1
         self._about: dict[str, AboutWeights] = {}
         self._inputs: set[str] = set()  # digests of the data sets that are inputs of the run
@@ -170,7 +171,9 @@ class Publisher:
         assert self._run is not None
         draws = self._allow_drawing(report, moment)
         with self._drawing.spending() if draws else nullcontext():
-            write_job(report, folder, self._run, moment, prefix=self._prefix, pictures=draws, **what)
+            self._shown |= write_job(
+                report, folder, self._run, moment, prefix=self._prefix, pictures=draws, shown=self._shown, **what
+            )
         self._about[report.weights] = describe_weights(report, folder / ARTIFACTS)
 
     def _allow_drawing(self, report: AnalysisResult, moment: Moment) -> bool:

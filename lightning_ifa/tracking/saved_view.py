@@ -48,8 +48,9 @@ def install_view(client: MlflowClient, experiment_id: str) -> str:
 
 
 def address_of(experiment_id: str) -> str:
-    """Give the view's address, to be put behind the server's."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}&compareRunsMode=CHART"
+    """Give the view's address, to be put behind the server's; MLflow's pages for training, not those for traces."""
+    where = f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_ID}"
+    return f"{where}&compareRunsMode=CHART&workflowType=machine_learning"
 
 
 @dataclass(frozen=True)
@@ -250,9 +251,9 @@ def _state(probes: list[str], epoch: int) -> dict[str, Any]:
     return _plain_state() | {
         "compareRunCharts": charts,
         "compareRunSections": [
-            _section("health", "Health: 1 = good, below 0.5 = alarm", 3, 300),
-            _section("maps", "The same probes in every run, one scale", 1, 640),
-            _section("scores", "Scores over training: 0 = nothing found", 3, 300),
+            _section("health", "Health, alarm < 0.5", 2, 220),
+            _section("maps", "The same probes", 1, 640),
+            _section("scores", "Scores, 0 is good", 2, 220),
         ],
         "isAccordionReordered": True,
         "useGroupedValuesInCharts": True,
@@ -280,9 +281,14 @@ def _chart(kind: str, section: str, name: str, **options: Any) -> dict[str, Any]
 
 
 def _line_chart(section: str, name: str, key: str, limits: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """A chart of one metric; its name is short, since a narrow card shows the beginning only."""
+    """A chart of one metric; its name is short, since a narrow card shows the beginning only.
+
+    MLflow's page of runs puts the metric's key in place of a chart's name, except where the chart has a configuration
+    of system metrics; without nodes to choose from that changes nothing else.
+    """
     shown = {"range": {"xMin": None, "xMax": None, **limits}} if limits else {}
-    return shown | _chart(
+    named = {"nodeLevelSystemMetricConfiguration": {"metric": name, "type": "node"}}
+    return shown | named | _chart(
         "LINE", section, name, metricKey=key, selectedMetricKeys=[key], yAxisKey="metric", xAxisKey="step",
         scaleType="linear", xAxisScaleType="linear", lineSmoothness=0, selectedXAxisMetricKey="",
         ignoreOutliers=False, useGlobalLineChartConfig=True,

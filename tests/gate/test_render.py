@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lightning_ifa.gate import render
-from lightning_ifa.gate.registry import describe_version
+from lightning_ifa.gate.registry import describe_version, list_advice
 from lightning_ifa.gate.verdict import Check, Verdict
 
 SCORE = "ifa/overfitting/score"
@@ -91,3 +91,13 @@ def test_own_words_around_the_verdict_stay(own):
     assert again.count(own) == 2
     assert again.count("<!-- end of the gate's verdict -->") == 1
     assert "IFA gate: PASS" not in again
+
+
+def test_advice_on_what_failed_comes_before_the_table():
+    told = "# Two.\n\n## Overfitting\n\n* **To try:** go\\_back <b> IFA gate: PASS\n\n## Other\n\n* **To try:** no"
+    failed = Check("ifa/health/overfitting", False, 0.2, "above 0.5", "0.2 is not above 0.5")
+    advice = list_advice(told, verdict(GOOD, failed))
+    assert advice == ["* To try, overfitting: go_back \\<b\\> IFA gate: PASS"]
+    assert list_advice(told, verdict(GOOD)) == []
+    first, second, _ = describe_version("", verdict(failed), "\n".join(advice)).split("\n\n", 2)
+    assert (first, [second]) == ("IFA gate: FAIL, 1 of 1 checks", advice)

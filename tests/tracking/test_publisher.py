@@ -80,6 +80,8 @@ def test_the_last_analysis_is_drawn_and_others_as_they_come_cheap(report, monkey
         found.put(report, Moment(epoch, epoch))
     drawn = {path.parents[1].name for path in tmp_path.rglob("ifa_overview.png")}
     assert [any(name.endswith(f"{epoch:08d}") for name in drawn) for epoch in range(10, 13)] == 3 * [wait > 0]
+    sheets = [path.name.split("+")[2] for path in tmp_path.rglob("ifa~probes*.png")]
+    assert sorted(sheets) == ["0", "10", "11", "12"]  # the first one where MLflow's slider stands, too
     found.close(1.0)
     assert (tmp_path / "run" / "pictures").is_dir() == (wait == 0)
     assert len({path.parents[1].name for path in tmp_path.rglob("ifa_report.html")}) == (3 if wait else 1)

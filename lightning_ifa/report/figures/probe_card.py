@@ -132,3 +132,12 @@ def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
     for number, picture in enumerate(pictures):
         sheet.paste(picture, (number % columns * width, number // columns * height))
     return sheet
+
+
+def add_heading(picture: Image.Image, text: str) -> Image.Image:
+    """Put a line of text above a picture, large enough for its thumbnail; a square one stays square."""
+    size = max(18, max(picture.size) // 20)
+    headed = Image.new("RGB", (picture.width + 2 * size, picture.height + 2 * size), "white")
+    headed.paste(picture, (0, 2 * size))
+    ImageDraw.Draw(headed).text((size // 2, size // 3), text, fill=QUIET, font=typeface(size))
+    return headed

@@ -196,6 +196,8 @@ def candidates(report: AnalysisResult) -> str:
 
 def subgroups(report: AnalysisResult) -> str:
     """Write how well the network does in each group of the metadata, the worst first."""
+    if not len(report.subgroups):
+        return "<p>There is no metadata that divides the samples into groups; <code>metadata=</code> gives some.</p>"
     rows = []
     for group in report.subgroups.head(MOST_ROWS).to_dict("records"):
         interval = f"{group['low']:.3f} to {group['high']:.3f}"
