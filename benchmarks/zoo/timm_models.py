@@ -65,7 +65,7 @@ ENTRIES = [
     conv("mobilevit_xxs", "final_conv"),
     image("vit_tiny_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
     image("vit_tiny_patch16_224 pooled", "blocks", (14, 14), MEAN, global_pool="avg", class_token=False, **THREE),
-    image("vit_small_patch16_dinov3", "blocks.2", (14, 14), CLASS, **THREE),
+    image("vit_small_patch16_dinov3", "norm", (14, 14), MEAN + ", whose output the mean is of", **THREE),
     image(
         "vit_small_patch14_reg4_dinov2", "blocks.2.norm1", (8, 6), CLASS, (2, 3, 112, 84), img_size=(112, 84), **THREE
     ),
