@@ -14,6 +14,7 @@ SQUARE = (2, 3, 224, 224)
 POOLED = "what the head pools"
 CLASS = "behind the last block's first norm only the class token is read"
 MEAN = "the mean over tokens is read behind the last norm"
+LIST = "; the blocks are a list, which is not called itself"
 STAGE = "the last stage, which the head pools"
 LAST = "the last class attention reads the tokens behind its norm"
 BOTH = "class token and tokens are read"
@@ -71,8 +72,8 @@ ENTRIES = [
     ),
     image("vit_base_patch16_siglip_224", "norm", (14, 14), "an attention pool reads the tokens", **THREE),
     image("deit_tiny_distilled_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
-    image("beit_base_patch16_224", "blocks", (14, 14), MEAN, **THREE),
-    image("eva02_tiny_patch14_224", "blocks", (16, 16), MEAN, **THREE),
+    image("beit_base_patch16_224", "blocks.2", (14, 14), MEAN + LIST, **THREE),
+    image("eva02_tiny_patch14_224", "blocks.2", (16, 16), MEAN + LIST, **THREE),
     image("cait_xxs24_224", "blocks_token_only.1.norm1", (14, 14), LAST, **THREE),
     image("xcit_nano_12_p16_224", "cls_attn_blocks.1.norm1", (14, 14), LAST, **THREE),
     image("crossvit_tiny_240", "blocks.2.fusion.1.norm1", (20, 20), LAST + ", those of one branch", (2, 3, 240, 240)),
