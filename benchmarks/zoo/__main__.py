@@ -64,7 +64,7 @@ def summarize(lines: list[str]) -> str:
     rows = [row for row in rows if row[0] in LIBRARIES]
     counts = {
         name: sum(row[2].startswith(name) for row in rows)
-        for name in ("ok", "as expected", "refused", "WRONG", "not built")
+        for name in ("ok", "as expected", "refused", "WRONG", "not built", "failed")
     }
     largest = {}
     for number, name in enumerate(COLUMNS):
@@ -92,7 +92,11 @@ def main() -> None:
     for library in given.libraries:
         for entry in import_module(f"benchmarks.zoo.{library}_models").ENTRIES:
             if (not given.only or entry.name in given.only) and entry.name not in given.skip:
-                lines.append("| " + " | ".join([library, *judge(entry)]) + " |")
+                try:
+                    row = judge(entry)
+                except Exception as error:  # the other rows are worth having
+                    row = [entry.name, "failed", "-", f"{type(error).__name__}: {error}".splitlines()[0], *"-" * 6]
+                lines.append("| " + " | ".join([library, *row]) + " |")
                 print(lines[-1], flush=True)
     print("\n" + summarize(lines))
 

@@ -12,7 +12,7 @@ from benchmarks.zoo.entry import Entry
 DECODER = "the decoder's last features; a convolution makes class planes of them"
 
 
-def planes(name: str, layer: str, grid: tuple[int, ...] = (96, 64), reason: str = DECODER, **options: Any) -> Entry:
+def planes(name: str, layer: str, grid: tuple[int, ...] = (96, 64), shape=(2, 3, 96, 64), **options: Any) -> Entry:  # type: ignore[no-untyped-def]
     """Describe a network of four classes."""
 
     def build() -> nn.Module:
@@ -20,7 +20,7 @@ def planes(name: str, layer: str, grid: tuple[int, ...] = (96, 64), reason: str 
         model: nn.Module = getattr(smp, name)(**ways)
         return model
 
-    return Entry(name, build, (2, 3, 96, 64), layer, grid, reason)
+    return Entry(name, build, shape, layer, grid, DECODER)
 
 
 ENTRIES = [
@@ -30,7 +30,7 @@ ENTRIES = [
     planes("Linknet", "decoder"),
     planes("FPN", "decoder", (24, 16)),
     planes("PSPNet", "decoder", (12, 8)),
-    planes("PAN", "decoder", (24, 16)),
+    planes("PAN", "decoder", (32, 32), (2, 3, 128, 128)),
     planes("DeepLabV3Plus", "decoder", (24, 16)),
     planes("Segformer", "decoder", (24, 16)),
     planes("UPerNet", "decoder", (24, 16)),

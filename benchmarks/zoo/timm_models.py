@@ -14,6 +14,7 @@ SQUARE = (2, 3, 224, 224)
 POOLED = "what the head pools"
 CLASS = "behind the last block's first norm only the class token is read"
 MEAN = "the mean over tokens is read behind the last norm"
+LIST = "; the blocks are a list, which is not called itself"
 STAGE = "the last stage, which the head pools"
 LAST = "the last class attention reads the tokens behind its norm"
 BOTH = "class token and tokens are read"
@@ -49,11 +50,11 @@ ENTRIES = [
     conv("mobilenetv3_small_100", "blocks", reason=POOLED + "; a convolution of one position follows"),
     conv("mobilenetv4_conv_small", "blocks", reason=POOLED + "; a convolution of one position follows"),
     conv("ghostnet_100", "blocks", reason=POOLED + "; a convolution of one position follows"),
-    conv("regnety_002", "final_conv"),
+    conv("regnety_002", "s4", reason=POOLED + "; the final convolution is an identity in this one"),
     conv("repvgg_a0", "stages"),
     conv("hrnet_w18_small", "final_layer"),
     conv("dla34", "level5"),
-    conv("xception41", "act"),
+    conv("xception41", "blocks", reason=POOLED + "; the last activation is an identity in this one"),
     conv("rexnet_100", "features"),
     conv("dm_nfnet_f0", "final_act"),
     conv("darknet53", "stages"),
@@ -65,14 +66,14 @@ ENTRIES = [
     conv("mobilevit_xxs", "final_conv"),
     image("vit_tiny_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
     image("vit_tiny_patch16_224 pooled", "blocks", (14, 14), MEAN, global_pool="avg", class_token=False, **THREE),
-    image("vit_small_patch16_dinov3", "blocks.2", (14, 14), CLASS, **THREE),
+    image("vit_small_patch16_dinov3", "norm", (14, 14), MEAN + ", whose output the mean is of", **THREE),
     image(
         "vit_small_patch14_reg4_dinov2", "blocks.2.norm1", (8, 6), CLASS, (2, 3, 112, 84), img_size=(112, 84), **THREE
     ),
     image("vit_base_patch16_siglip_224", "norm", (14, 14), "an attention pool reads the tokens", **THREE),
     image("deit_tiny_distilled_patch16_224", "blocks.2.norm1", (14, 14), CLASS, **THREE),
-    image("beit_base_patch16_224", "blocks", (14, 14), MEAN, **THREE),
-    image("eva02_tiny_patch14_224", "blocks", (16, 16), MEAN, **THREE),
+    image("beit_base_patch16_224", "blocks.2", (14, 14), MEAN + LIST, **THREE),
+    image("eva02_tiny_patch14_224", "blocks.2", (16, 16), MEAN + LIST, **THREE),
     image("cait_xxs24_224", "blocks_token_only.1.norm1", (14, 14), LAST, **THREE),
     image("xcit_nano_12_p16_224", "cls_attn_blocks.1.norm1", (14, 14), LAST, **THREE),
     image("crossvit_tiny_240", "blocks.2.fusion.1.norm1", (20, 20), LAST + ", those of one branch", (2, 3, 240, 240)),

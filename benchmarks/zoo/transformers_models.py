@@ -23,7 +23,7 @@ CLASS = "behind the last block's first norm only the class token is read"
 MEAN = "the mean over tokens is read behind the last block"
 STAGE = "what the head pools: the last stage"
 TIME = "the mean over time is read behind the encoder; a projection follows"
-FRAMES = "the input is (n, frames, channels, height, width): maps follow axes 1, 3, 4, pictures need channels second"
+FRAMES = "; frames, height, width: axes 1, 3, 4 of the input"
 
 
 def classifier(config: str, model: str, **options: Any) -> nn.Module:
@@ -151,16 +151,16 @@ ENTRIES = [
         "VideoMAE",
         lambda: classifier("VideoMAEConfig", "VideoMAEForVideoClassification", patch_size=8, **VIDEO),
         (2, 8, 3, 32, 32),
-        None,
-        (),
-        FRAMES,
+        "videomae.encoder.layer.1",
+        (4, 4, 4),
+        MEAN + FRAMES,
     ),
     Entry(
         "Vivit",
         lambda: classifier("VivitConfig", "VivitForVideoClassification", tubelet_size=[2, 8, 8], **VIDEO),
         (2, 8, 3, 32, 32),
-        None,
-        (),
-        FRAMES,
+        "vivit.layers.1.layernorm_before",
+        (4, 4, 4),
+        CLASS + FRAMES,
     ),
 ]

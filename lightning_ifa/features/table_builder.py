@@ -82,7 +82,7 @@ class TableBuilder:
                     precision = _coarsest(raw, batch.output)
                     captured = CapturedBatch(batch.x, A, G, rescore.score, explained, precision)
                     require_sound_capture(run.model, capture.target, captured)
-                gradient = "plain" if capture.unplaced is None else "conservative"
+                gradient = "conservative" if capture.held else "plain"
                 self._columns.append(_Columns(capture.target.name, gradient, self._map_size))
             C, maps = contributions_and_cam(A, G, cam_weights(self._cam), rescore)
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}

@@ -43,8 +43,10 @@ class ActivationCapture:
         conservative: Whether to hold norms and attention weights behind the layer; see ``conservative_gradients``.
 
     Attributes:
+        held: Whether the last gradient needed the rule, and was taken by it.
         unplaced: What of the last score, ``(n,)``, comes through entries of the layer's output without a position, as
-            class tokens, and past the layer, as in a residual stream; None where the gradient was a plain one.
+            class tokens, and, where the rule was needed, past the layer, as in a residual stream; None if nothing
+            does.
 
     Example::
 
@@ -63,6 +65,7 @@ class ActivationCapture:
     ) -> None:
         self.model, self.target, self.state = model, as_target_layer(layer, name), state
         self.conservative = self._follows_input = conservative
+        self.held = False
         self.unplaced: Tensor | None = None
         self._input: Tensor | None = None
         self._marked: Tensor | None = None
@@ -257,7 +260,8 @@ def _differentiate(
         grads = torch.autograd.grad(total, wanted, retain_graph=keep or more, allow_unused=True)
         found |= dict(zip(plain, grads, strict=True))
     for number, (capture, rule) in enumerate(zip(captures, rules, strict=True)):
-        capture.unplaced = None
+        capture.held = rule is not None
+        capture.unplaced = None if rule is not None else _outside_maps(capture, leaves[number], found[number])
         capture._follows_input = rule is not None and capture._follows_input
         if rule is not None:
             more = any(later is not None for later in rules[number + 1 :])
@@ -284,14 +288,23 @@ def _by_rule(capture: ActivationCapture, leaf: Tensor, total: Tensor, rule: Rule
         handle.remove()
     if not at_leaf:
         return None
-    product = leaf.detach() * at_leaf[0]
-    placed = _sums(capture.target.read(product).float())
-    capture.unplaced = _sums(capture.target.by_sample(product).float().reshape(len(placed), -1)) - placed
+    capture.unplaced = _without_position(capture, leaf.detach() * at_leaf[0])
     for x, grad in zip(wanted[1:], grads[1:], strict=True):
         if grad is not None:
             passed = capture.target.by_sample(x.detach() * grad)
-            capture.unplaced += _sums(passed.float().reshape(len(placed), -1))
+            capture.unplaced += _sums(passed.float())
     return at_leaf[0]
+
+
+def _outside_maps(capture: ActivationCapture, leaf: Tensor, grad: Tensor | None) -> Tensor | None:
+    """The same of a plain gradient at a layer whose output is more than its maps."""
+    if grad is None or not capture.conservative or capture.target.read(leaf).numel() == leaf.numel():
+        return None
+    return _without_position(capture, leaf.detach() * grad)
+
+
+def _without_position(capture: ActivationCapture, product: Tensor) -> Tensor:
+    return _sums(capture.target.by_sample(product).float()) - _sums(capture.target.read(product).float())
 
 
 @contextmanager

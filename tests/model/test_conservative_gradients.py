@@ -184,7 +184,7 @@ def captured(model, names, x, **options):
             capture.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("name", ["blocks.1.norm1", "blocks.0", "blocks.1", "blocks.0.norm1"])
+@pytest.mark.parametrize("name", ["blocks.1.norm1", "blocks.0", "blocks.1", "blocks.0.norm1", "norm"])
 def test_maps_and_what_has_no_place_in_them_sum_to_the_logit(name):
     model, x = Transformer().eval(), torch.randn(5, 1, 16, 16)
     score, [(A, G)], [unplaced] = captured(model, [name], x)
@@ -192,6 +192,18 @@ def test_maps_and_what_has_no_place_in_them_sum_to_the_logit(name):
     torch.testing.assert_close((A * G).flatten(1).sum(1) + unplaced, score, rtol=1e-3, atol=1e-3)
     assert not x.requires_grad
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_class_token_beside_a_plain_gradient_is_counted_as_without_a_position():
+    class ReadsBoth(Transformer):  # as DINOv2 does
+        def forward(self, x):
+            tokens = torch.cat([self.token.expand(len(x), -1, -1), self.patch(x).flatten(2).transpose(1, 2)], 1)
+            tokens = self.norm(self.blocks(tokens))
+            return self.head(tokens[:, 0] + tokens[:, 1:].mean(1))
+
+    model, x = ReadsBoth().eval(), torch.randn(5, 1, 16, 16)
+    score, [(A, G)], [unplaced] = captured(model, ["norm"], x)
+    torch.testing.assert_close((A * G).flatten(1).sum(1) + unplaced, score, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_captured_together_equal_those_captured_alone():
