@@ -34,11 +34,12 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
         float32 tensors of shape ``(n,)`` in units of the input, channels averaged. Of the whole image:
         ``brightness`` (mean), ``contrast`` (standard deviation), ``sharpness`` (mean absolute difference of
         neighbours), ``aspect`` (log ratio of extent along the last two axes), ``colour_i`` (mean of channel i
-        minus brightness). Of what lies around the object: ``background`` (10th percentile), ``border`` (mean of the
-        outer strip), ``side_...`` and ``corner_...`` (mean of each side and corner over the last two axes),
-        ``edge_peak`` and ``edge_pit`` (how far the brightest and the darkest spot at the edge stand out from the
-        strip's median), ``border_texture`` (mean absolute difference of neighbours along the outermost line),
-        ``border_colour_i``. Images of less than 14 pixels have no border: there the object fills the strip.
+        minus brightness). Of what lies around the object: ``background`` (10th percentile), ``border`` (median of the
+        outer strip, which an object that reaches into it does not move), ``side_...`` and ``corner_...`` (mean of each
+        side and corner over the last two axes), ``edge_peak`` and ``edge_pit`` (how far the brightest and the darkest
+        spot at the edge stand out from the border), ``border_texture`` (mean absolute difference of neighbours along
+        the outermost line), ``border_colour_i``. Images of less than 14 pixels have no border: there the object fills
+        the strip.
     """
     x = x.detach().float()
     flat = x.flatten(1)
@@ -56,11 +57,11 @@ def image_properties(x: Tensor) -> dict[str, Tensor]:
     if min(gray.shape[1:]) < LEAST_SIZE:
         return found
     outside = _strip_mask(gray)
-    found["border"] = gray[:, outside].mean(1)
+    found["border"] = gray[:, outside].median(1).values
     found["border_texture"] = _outline_step(gray)
-    found.update((f"border_colour_{i}", x[:, i][:, outside].mean(1) - found["border"]) for i in colours)
+    found.update((f"border_colour_{i}", (x[:, i] - gray)[:, outside].mean(1)) for i in colours)
     found.update((f"side_{name}", part.flatten(1).mean(1)) for name, part in _sides(gray))
-    return found | _edge_extremes(gray, outside)
+    return found | _edge_extremes(gray, found["border"])
 
 
 def has_background(properties: pd.DataFrame) -> bool:
@@ -112,10 +113,8 @@ def _strip_mask(gray: Tensor) -> Tensor:
     return outside
 
 
-def _edge_extremes(gray: Tensor, outside: Tensor) -> dict[str, Tensor]:
-    """How far the brightest and the darkest spot of the strip stand out from it, wherever they lie."""
-    strip = gray[:, outside]
-    middle = strip.median(1).values
+def _edge_extremes(gray: Tensor, middle: Tensor) -> dict[str, Tensor]:
+    """How far the brightest and the darkest spot of the strip stand out from its median, wherever they lie."""
     window = max(1, min(_edge_width(min(gray.shape[1:])) * 3 // 4, *gray.shape[1:]))
     ends = [(axis, start) for axis in range(1, gray.dim()) for start in (0, gray.shape[axis] - window)]
     faces = [gray.narrow(axis, start, window).mean(axis) for axis, start in ends]

@@ -57,6 +57,14 @@ def test_any_number_of_axes(shape):
     assert all(v.shape == (3,) and bool(v.isfinite().all()) for v in found.values())
 
 
+def test_an_object_that_reaches_into_the_border_does_not_move_its_level():
+    x = torch.full((2, 1, 28, 28), 0.25)
+    x[1, :, 2:16, 10:18] = 1.0  # two rows of the strip's four
+    found = image_properties(x)
+    assert found["border"].tolist() == [0.25, 0.25]
+    assert found["side_top"][1] > found["side_top"][0]
+
+
 def test_small_images_have_no_border():
     assert "border" not in image_properties(torch.rand(3, 1, 8, 8))
 
