@@ -156,7 +156,7 @@ def library_networks():
     few = {"in_chans": 1, "num_classes": CLASSES}
     vit = {"img_size": SIDE, "patch_size": 4, "embed_dim": 32, "depth": 3, "num_heads": 4, **few}
     return {
-        "ConvNeXt": (lambda: TimmConvNeXt(depths=(1, 1, 2), dims=(16, 32, 48), patch_size=2, **few), None),
+        "ConvNeXt": (lambda: TimmConvNeXt(depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), patch_size=1, **few), None),
         "Swin": (
             lambda: SwinTransformer(
                 img_size=SIDE, patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_size=11, **few

@@ -80,7 +80,7 @@ ENTRIES = [
     image("volo_d1_224", "norm", (14, 14), BOTH),
     image("tnt_s_patch16_224", "blocks.2.norm_out", (14, 14), CLASS, **THREE),
     image("levit_128", "stages", (4, 4), MEAN, depth=(1, 1, 1)),
-    image("pit_ti_224", "transformers.2", (7, 7), CLASS, depths=(1, 1, 1)),
+    image("pit_ti_224", "transformers.2", (7, 7), CLASS, depth=(1, 1, 1)),
     image("hiera_tiny_224", "blocks.4", (7, 7), STAGE, stages=(1, 1, 2, 1)),
     image("swin_tiny_patch4_window7_224", "norm", (7, 7), STAGE, depths=(1, 1, 1, 1)),
     image("swinv2_cr_tiny_224", "stages", (7, 7), STAGE, depths=(1, 1, 1, 1)),
