@@ -21,6 +21,9 @@ from lightning_ifa.errors import DataError, FileError
 
 FORMAT = 1
 
+ONE_LABEL = ("multiclass", "binary")
+"""Tasks in which one class of several is right."""
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
@@ -77,7 +80,6 @@ class FeatureTable:
     gradient: str = "plain"
     unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     thumbnails: NDArray[np.float32] | None = None
-
     places: NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, 0, 1), dtype=np.float16))
     place_unit: float = 1.0
     looks: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
@@ -104,6 +106,11 @@ class FeatureTable:
         if self.targets.dtype.kind == "f":
             return np.zeros(len(self), dtype=bool)
         return np.asarray(self.targets == self.predictions)
+
+    @property
+    def has_one_label(self) -> bool:
+        """Whether one class of several is right for a sample, so that classes compete."""
+        return self.task in ONE_LABEL
 
     @property
     def has_one_object(self) -> bool:

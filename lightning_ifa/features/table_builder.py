@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lightning_ifa.cam.methods import Method, cam_weights, contributions_and_cam, method_name
-from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.feature_table import ONE_LABEL, FeatureTable
 from lightning_ifa.data.image_properties import image_properties
 from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.thumbnails import thumbnails
@@ -52,8 +52,7 @@ class TableBuilder:
         Raises:
             IFAError: A batch, output or value that cannot be explained.
         """
-        run = batch.run
-        readout = batch.readout
+        readout, run = batch.readout, batch.run
         explained = explained_class(readout, self._explain)
         pairs = batch.gradients(explained)
         shared = {
@@ -64,15 +63,14 @@ class TableBuilder:
             "indices": batch.samples.positions,
             "fingerprints": batch.samples.fingerprints,
         }
-        small = thumbnails(batch.pictures)
+        pictures = batch.pictures
+        small = thumbnails(pictures)
         if small is not None:
             shared["thumbnails"] = small
         if readout.object_size is not None:
             shared["object_size"] = readout.object_size
         self._from_probabilities |= readout.from_probabilities
-        properties = pd.DataFrame(
-            {k: values.numpy(force=True) for k, values in image_properties(batch.pictures).items()}
-        )
+        properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(pictures).items()})
         self._task = run.task if isinstance(run.task, str) else "custom"
         for number, (capture, (raw, grad)) in enumerate(zip(run.captures, pairs, strict=True)):
             A, G, rescore = raw.float(), grad.float(), batch.rescore(explained, number)
@@ -88,7 +86,7 @@ class TableBuilder:
             own = {"contributions": C, "activations": A.flatten(2).mean(2), "cams": maps}
             own["unplaced"] = C.new_zeros(len(C)) if capture.unplaced is None else capture.unplaced
             self._columns[number].add(properties, **own, **shared)
-            if self._search and self._task in SEARCHED:
+            if self._search and self._task in ONE_LABEL:
                 self._columns[number].places.add(A, G, explained, readout.logits.shape[1])
 
     def run(self, batch: FeatureBatch) -> None:
@@ -118,16 +116,13 @@ class TableBuilder:
         indices = self._columns[0].indices
         labels: dict[str, Any] = {"sample_ids": name_samples(indices), "task": self._task}
         labels["cam"] = method_name(self._cam)
-        if self._task in SEARCHED:
+        if self._task in ONE_LABEL:
             labels |= {"looks": self._looks.looks(len(indices)), "blocks": self._looks.blocks}
         notes = [_PROBABILITIES] if self._from_probabilities else []
         if len(indices) < asked:
             notes.append(_DROPPED.format(asked - len(indices), asked))
         return [columns.table(notes, **labels) for columns in self._columns]
 
-
-SEARCHED = ("multiclass", "binary")
-"""Tasks whose places and looks are noted."""
 
 _PROBABILITIES = (
     "the model returns probabilities; they are read as the logits before its sigmoid or softmax, which is what is "

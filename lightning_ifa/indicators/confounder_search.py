@@ -38,7 +38,7 @@ def find_all_candidates(context: AnalysisContext, hidden: HiddenSearch) -> list[
     groups = _number_groups(context.tables)
     candidates = _test_columns(context, known, groups)
     # how much there is to see may well be the target, or how many labels there are
-    listed = () if table.task in ("multiclass", "binary") else PROPERTIES
+    listed = () if table.has_one_label else PROPERTIES
     for origin, found in (("swap", context.swaps), ("region", context.region_swaps)):
         if found is not None:
             source_groups = _groups_of(found.sources, table, groups.get("validation"))

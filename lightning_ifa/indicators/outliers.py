@@ -175,7 +175,7 @@ def label_margins(table: FeatureTable, labels: NDArray[np.int64]) -> NDArray[np.
     A network that gives probabilities is read in their logarithms: near 1 they differ by next to nothing, so that any
     doubt would lie many standard deviations away from the rest.
     """
-    if table.task not in ("multiclass", "binary"):
+    if not table.has_one_label:
         return np.full(len(table), np.nan)
     return np.where(labels >= 0, margin(read_logits(table), np.maximum(table.targets, 0)), np.nan)
 
@@ -207,7 +207,7 @@ def _score_samples(context: AnalysisContext) -> tuple[dict[str, OutlierScores], 
     for split, table in context.tables.items():
         similarity = reference.compare(samples[split])
         scores[split] = reference.score(samples[split], similarity)
-        if context.validation.task in ("multiclass", "binary"):
+        if context.validation.has_one_label:
             nearness = class_nearness(similarity[0], targets, table.logits.shape[1])
             given = np.where(context.strata[split] >= 0, table.targets, -1)
             labels[split] = score_labels(read_logits(table), nearness, given)

@@ -75,7 +75,7 @@ def sort_outliers(rows: pd.DataFrame) -> pd.DataFrame:
 def _conflicts(context: AnalysisContext, duplicates: Duplicates) -> NDArray[np.bool_]:
     """Which validation samples are copies of training samples with another label, ``(n,)``."""
     validation, train = context.validation, context.tables["train"]
-    if validation.task not in ("multiclass", "binary"):
+    if not validation.has_one_label:
         return np.zeros(len(validation), dtype=bool)
     targets, others = validation.targets, train.targets[duplicates.match]
     return np.asarray((duplicates.match >= 0) & (targets >= 0) & (others >= 0) & (targets != others))

@@ -22,9 +22,9 @@ from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
+from lightning_ifa.indicators.outliers import label_margins, read_logits
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.options import SPLITS
-from lightning_ifa.statistics.generalization_gap import margin
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
@@ -106,9 +106,9 @@ class AnalysisResult:
     def _outcome(self) -> Outcome | None:
         """What the network makes of the validation samples, or None where groups cannot be compared."""
         table = self.tables["validation"]
-        if table.task not in ("multiclass", "binary") or not len(table.metadata.columns):
+        if not table.has_one_label or not len(table.metadata.columns):
             return None
-        return Outcome(table.targets, table.logits, margin(table.logits, np.maximum(table.targets, 0)))
+        return Outcome(table.targets, read_logits(table), label_margins(table, table.targets))
 
     @cached_property
     def context(self) -> AnalysisContext:

@@ -80,31 +80,6 @@ class OutlierScores(NamedTuple):
         return np.asarray((self.disagreement >= VOTE) | (DOUBT_WEIGHT * self.doubt > THRESHOLD))
 
 
-def outlier_scores(samples: OutlierInput, reference: OutlierInput | None = None, seed: int = 0) -> OutlierScores:
-    """Score samples against reference samples (the training split), or against each other without reference.
-
-    The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class,
-    in activations and in contributions, plus 1.5 times the share of neighbours that agree on another class, plus what
-    the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, sign turned), if
-    that is larger. The distance finds what is unlike its class, the vote stays true where many training labels are
-    wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does not add up
-    with the rest: a sum would lift every sample that is merely misclassified above those that are damaged.
-
-    Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
-    samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
-    network or after a shift, their own median and lower half take over: that is no property of single samples.
-
-    Classes with too few reference samples are pooled: their samples are compared with the nearest reference samples of
-    any class, which shows foreign and damaged ones, but hardly a wrong label.
-
-    Args:
-        samples: The samples that are judged.
-        reference: The samples that they are compared with, or None.
-        seed: Seed of the choice of ``MOST_REFERENCE`` reference samples, where there are more.
-    """
-    return OutlierReference(samples if reference is None else reference, seed).score(samples)
-
-
 class OutlierReference:
     """The samples that others are compared with; what is found among them serves every split.
 
@@ -151,7 +126,22 @@ class OutlierReference:
     def score(
         self, samples: OutlierInput, similarity: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     ) -> OutlierScores:
-        """Score samples; see ``outlier_scores``.
+        """Score samples against the reference samples, or these against each other.
+
+        The score is the mean robust z of the log cosine distance to the nearest reference samples of the same class, in
+        activations and in contributions, plus 1.5 times the share of neighbours that agree on another class, plus what
+        the image properties' z exceeds 3 by; or 1.1 times the robust z of the network's doubt (its margin, sign
+        turned), if that is larger. The distance finds what is unlike its class, the vote stays true where many training
+        labels are wrong, the properties see damage to which the network is blind, the doubt finds wrong labels. It does
+        not add up with the rest: a sum would lift every sample that is merely misclassified above those that are
+        damaged.
+
+        Centre and spread come from the reference samples' own leave-one-out distances, so outliers among the judged
+        samples do not hide each other. Where the judged samples as a whole lie further out, as they do in an overfitted
+        network or after a shift, their own median and lower half take over: that is no property of single samples.
+
+        Classes with too few reference samples are pooled: their samples are compared with the nearest reference samples
+        of any class, which shows foreign and damaged ones, but hardly a wrong label.
 
         Args:
             samples: The samples that are judged.

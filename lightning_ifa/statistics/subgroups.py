@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.signal import fftconvolve
 from scipy.special import softmax
-from scipy.stats import hypergeom, norm, rankdata
+from scipy.stats import binomtest, hypergeom, rankdata
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
-from lightning_ifa.statistics.metadata_columns import GROUP, MOST_CODES, MOST_LEVELS, read_column
+from lightning_ifa.statistics.metadata_columns import GROUP, MOST_LEVELS, read_column
 
 LEAST_SIZE = 20
 """Samples from which on a group is judged: below, a 95 % interval of an accuracy is wider than .4."""
@@ -79,8 +79,9 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
     """
     known = outcome.labels >= 0
     outcome = Outcome(outcome.labels[known], outcome.logits[known], outcome.margins[known])
-    masks = list(_groups(metadata[known].reset_index(drop=True), pairs))
-    found = pd.DataFrame([_describe(outcome, *group) for group in masks], columns=COLUMNS)
+    describe = _describer(outcome)
+    groups = _groups(metadata[known].reset_index(drop=True), pairs)
+    found = pd.DataFrame([describe(*group) for group in groups], columns=COLUMNS)
     judged = found["size"].to_numpy() >= LEAST_SIZE
     found.loc[judged, "p"] = holm(found.loc[judged, "p"].to_numpy(float))
     worse = np.where(found["accuracy"] < found["expected"], "worse", "better")
@@ -119,9 +120,8 @@ def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
     >>> round(low, 2), round(high, 2)
     (0.49, 0.94)
     """
-    z = norm.ppf(0.5 + level / 2)
-    centre, spread = hits + z**2 / 2, z * np.sqrt(hits * (n - hits) / n + z**2 / 4)
-    return float((centre - spread) / (n + z**2)), float((centre + spread) / (n + z**2))
+    found = binomtest(hits, n).proportion_ci(level, "wilson")
+    return float(found.low), float(found.high)
 
 
 def holm(p: Floats) -> Floats:
@@ -186,7 +186,7 @@ def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
         if read.values is None or column.nunique() < 2:
             continue
         words = column.astype(str).where(column.notna()) if read.levels else _cut(column, read.values[:, 0])
-        if 2 <= words.nunique() <= max(MOST_LEVELS, MOST_CODES):
+        if 2 <= words.nunique() <= MOST_LEVELS:
             yield str(name), words
 
 
@@ -203,17 +203,22 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
-def _describe(outcome: Outcome, column: str, group: str, inside: Mask) -> list[Any]:
-    right, n = outcome.correct, int(inside.sum())
-    by_class = pd.Series(right).groupby(outcome.labels).transform("mean").to_numpy()
-    hits, confidence = int(right[inside].sum()), softmax(outcome.logits[inside], axis=1).max(1)
-    p = error_p_value(~right, outcome.labels, inside) if n >= LEAST_SIZE else np.nan
-    accuracy = hits / n
-    return [
-        column, group, n, accuracy, *wilson(hits, n), float(by_class[inside].mean()),
-        _auroc(outcome.logits[inside], outcome.labels[inside]), float(confidence.mean() - accuracy),
-        float(outcome.margins[inside].mean()), p, "",
-    ]  # fmt: skip
+def _describer(outcome: Outcome) -> Callable[[str, str, Mask], list[Any]]:
+    """Give what makes the row of a group; what all groups share is computed once."""
+    right = outcome.correct
+    expected = pd.Series(right).groupby(outcome.labels).transform("mean").to_numpy()
+    confidence = softmax(outcome.logits, axis=1).max(1)
+
+    def describe(column: str, group: str, inside: Mask) -> list[Any]:
+        hits, n = int(right[inside].sum()), int(inside.sum())
+        return [
+            column, group, n, hits / n, *wilson(hits, n), float(expected[inside].mean()),
+            _auroc(outcome.logits[inside], outcome.labels[inside]), float(confidence[inside].mean() - hits / n),
+            float(outcome.margins[inside].mean()),
+            error_p_value(~right, outcome.labels, inside) if n >= LEAST_SIZE else np.nan, "",
+        ]  # fmt: skip
+
+    return describe
 
 
 def _auroc(logits: Array, labels: Ints) -> float:

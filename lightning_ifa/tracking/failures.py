@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from lightning_ifa.errors import FilesLeftError, IFAError, TrackingError
 from lightning_ifa.text import shorten
-from lightning_ifa.tracking.names import hide_secrets, without_secret
+from lightning_ifa.tracking.names import hide_secrets, is_server, without_secret
 
 ANSWERS_WITHIN = 10.0
 """Seconds to wait for any answer at all, where MLflow's own time-out is not shorter."""
@@ -103,7 +103,7 @@ def require_answer(uri: str, within: float | None = None) -> None:
     Raises:
         TrackingError: The server gave none.
     """
-    if not uri.startswith(("http://", "https://")):
+    if not is_server(uri):
         return
     shortest = MLFLOW_HTTP_REQUEST_TIMEOUT.get()  # type: ignore[no-untyped-call]
     patience = within or min(ANSWERS_WITHIN, float(shortest or ANSWERS_WITHIN))

@@ -40,6 +40,15 @@ def metrics_at(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {key_at(prefix, key): value for key, value in metrics.items()}
 
 
+def is_server(uri: str) -> bool:
+    """Whether the address of a store is a server's, and not a file's or a data base's.
+
+    >>> is_server("https://host:5000"), is_server("sqlite:///mlflow.db")
+    (True, False)
+    """
+    return uri.startswith(("http://", "https://"))
+
+
 def without_secret(uri: str) -> str:
     """Remove user name and password from a URI, for files and messages.
 

@@ -28,6 +28,7 @@ from packaging.version import Version
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.indicators import registry
 from lightning_ifa.tracking.failures import ANSWERS_WITHIN, ask, describe_failure
+from lightning_ifa.tracking.names import is_server
 
 log = logging.getLogger(__name__)
 FIRST_WITH_VIEWS, FIRST_UNKNOWN = Version("3.15"), Version("3.18")
@@ -175,7 +176,7 @@ def _save(client: MlflowClient, experiment_id: str, probes: list[str], epoch: in
 
 
 def _server_version(uri: str) -> Version:
-    if not uri.startswith(("http://", "https://")):
+    if not is_server(uri):
         return Version(installed)
     try:
         answer = ask(uri, "/version", ANSWERS_WITHIN)

@@ -26,11 +26,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_USER
 from lightning_ifa.errors import TrackingError
 from lightning_ifa.tracking.failures import require_answer
 from lightning_ifa.tracking.job import ARTIFACTS, Job, begin, find_spooled_start
-from lightning_ifa.tracking.names import slug
+from lightning_ifa.tracking.names import is_server, slug
 from lightning_ifa.tracking.offline_store import SPOOLED_AS, RunStart, id_in_store, remember, resolve_run
-from lightning_ifa.tracking.offline_switch import is_offline
 from lightning_ifa.tracking.run import Run
 from lightning_ifa.tracking.spool import Spool
+from lightning_ifa.tracking.switches import is_offline
 
 log = logging.getLogger(__name__)
 Logger = TypeVar("Logger")
@@ -237,7 +237,7 @@ class SpoolingClient(MlflowClient):
         if self._absent:
             return None
         request = _Request(self.tracking_uri, question, late or (lambda _: None))
-        if not self.tracking_uri.startswith(("http://", "https://")):
+        if not is_server(self.tracking_uri):
             request.run()  # a data base of this machine, which nobody has to wait for
         else:
             threading.Thread(target=request.run, name="lightning-ifa-start", daemon=True).start()
@@ -267,8 +267,7 @@ class _Request(Generic[Answer]):
             self._late(answer)
             self.answers.append(answer)
         except MlflowException as error:
-            is_local = not self._uri.startswith(("http://", "https://"))
-            self.error = error if is_local or _is_refusal(error) else None
+            self.error = error if not is_server(self._uri) or _is_refusal(error) else None
         except Exception as error:
             log.debug("no answer at the start", exc_info=error)
         finally:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ifa.errors import ConfigError, FileError, IFAError
 from lightning_ifa.options import require_known
+from lightning_ifa.tracking.switches import is_on
 from lightning_ifa.training.offline_loggers import make_loggers_offline
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def callbacks() -> list[IntegratedFeatureAnalysis]:
     config = os.environ.get(CONFIG, "")
     if config:
         return [_make(_read(Path(config)), f"{CONFIG}={config}", FileError)]
-    if os.environ.get(SWITCH, "0").lower() in ("", "0", "false", "no", "off"):
-        return []
-    return [_make({}, SWITCH, FileError)]
+    return [_make({}, SWITCH, FileError)] if is_on(SWITCH) else []
 
 
 def _make(options: Mapping[str, Any], source: str, error: type[IFAError]) -> IntegratedFeatureAnalysis:

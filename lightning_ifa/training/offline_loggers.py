@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lightning_ifa.tracking.offline_switch import is_offline
+from lightning_ifa.tracking.switches import is_offline
 
 _MODULES = ("pytorch_lightning.loggers.mlflow", "lightning.pytorch.loggers.mlflow")
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.indicators.outliers import label_margins
 
 
@@ -13,6 +14,8 @@ class Table:
     logits: np.ndarray
     targets: np.ndarray
     task: str = "multiclass"
+
+    has_one_label = FeatureTable.has_one_label
 
     def __len__(self):
         return len(self.targets)

@@ -6,10 +6,14 @@ from lightning_ifa.statistics.duplicates import DuplicateInput, find_duplicates
 from lightning_ifa.statistics.neighbour_outliers import (
     KINDS,
     OutlierInput,
+    OutlierReference,
     outlier_kinds,
-    outlier_scores,
     small_classes,
 )
+
+
+def outlier_scores(judged, reference=None):
+    return OutlierReference(judged if reference is None else reference).score(judged)
 
 
 def samples(n=500, seed=0, k=5, channels=24, spread=1.0):

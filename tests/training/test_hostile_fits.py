@@ -11,7 +11,6 @@ import io
 import os
 import pickle
 import socket
-import sys
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from interrupted_job import in_analysis
 from lightning_modules import Classifier, loaders, weights
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -61,16 +61,6 @@ class Scene:
     settings: dict[str, Any] = field(default_factory=dict)
     hooks: dict[str, Any] = field(default_factory=dict)
     resume: bool = False
-
-
-def in_analysis():
-    """Whether the package runs right now, be it in a worker that was forked for it."""
-    frame = sys._getframe()
-    while frame is not None:
-        if "/lightning_ifa/" in frame.f_code.co_filename:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def raiser(error):

@@ -68,34 +68,41 @@ def test_weights_changed_without_a_step_get_no_record_until_they_are_put_back(pa
     assert callback.model_tags
 
 
+class Average:
+    """Validates with other weights than it trains with, and saves these; mixed into each package's Callback."""
+
+    factor = 0.9
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.own = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        self.average = {name: value * self.factor for name, value in self.own.items()}
+        pl_module.load_state_dict(self.average)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.load_state_dict(self.own)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if vars(self):
+            checkpoint["state_dict"] = self.average
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_weights_that_others_put_into_the_checkpoint(package, tmp_path):
     """Averaged weights are put in after our hook, by another callback or by the module; the last word counts."""
     pl, kind = PACKAGES[package]
 
-    class Average(pl.Callback):
-        validated = False
-
-        def on_validation_epoch_start(self, trainer, pl_module):
-            self.own = {name: value.clone() for name, value in pl_module.state_dict().items()}
-            self.average = {name: value * 2 for name, value in self.own.items()}
-            pl_module.load_state_dict(self.average)
-
-        def on_validation_epoch_end(self, trainer, pl_module):
-            pl_module.load_state_dict(self.own)
-
-        def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-            checkpoint["state_dict"] = self.average
+    class Doubled(Average, pl.Callback):
+        factor = 2
 
     class Half(kind):
         def on_save_checkpoint(self, checkpoint):
             checkpoint["state_dict"] = {name: value / 2 for name, value in checkpoint["state_dict"].items()}
 
-    average = Average()
+    average = Doubled()
     trainer = trainer_of(package, average, quiet_callback(), num_sanity_val_steps=0)
     trainer.fit(kind(), TRAIN, VALIDATION)
     assert saved(trainer, tmp_path / "a.ckpt")[KEY]["weights"] == digest_weights(average.average)
-    trainer = trainer_of(package, Average(), quiet_callback(), num_sanity_val_steps=0)
+    trainer = trainer_of(package, Doubled(), quiet_callback(), num_sanity_val_steps=0)
     module = Half()
     trainer.fit(module, TRAIN, VALIDATION)
     with OTHER:
@@ -139,22 +146,6 @@ callback_key = "ifa/outliers/score"
 
 SCORE = "ifa/redundancy/score"
 ANY = policy({"metric": SCORE, "at_most": 1e9}, undecided="accept")
-
-
-class Average:
-    """Validates with other weights than it trains with, and saves these; mixed into each package's Callback."""
-
-    def on_validation_epoch_start(self, trainer, pl_module):
-        self.own = {name: value.clone() for name, value in pl_module.state_dict().items()}
-        self.average = {name: value * 0.9 for name, value in self.own.items()}
-        pl_module.load_state_dict(self.average)
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        pl_module.load_state_dict(self.own)
-
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        if vars(self):
-            checkpoint["state_dict"] = self.average
 
 
 class Life:
