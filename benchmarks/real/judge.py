@@ -56,7 +56,8 @@ def samples(judged: Judged) -> dict[str, Any]:
     rows = rows[rows["split"] == "validation"]
     kinds, wrong = rows["kind"].to_numpy(), judged.wrong
     found: dict[str, Any] = {"clean flagged": float(((kinds != "") & (rows["duplicate_of"] == "") & ~wrong).mean())}
-    found["accuracy"] = float(judged.report.tables["validation"].correct.mean())
+    tables = judged.report.tables
+    found |= {"accuracy": float(tables["validation"].correct.mean()), "training": float(tables["train"].correct.mean())}
     if wrong.any():
         table, called = judged.report.tables["validation"], kinds == "mislabelled"
         found |= {

@@ -8,6 +8,9 @@ from benchmarks.planted.tables import to_markdown
 
 PURPOSES = ["choose", "report", "untouched"]
 
+OVERFITTED_GAP = 0.1
+"""Accuracy on training samples above that on validation samples from which on an alarm of overfitting is a true one."""
+
 
 def tables(rows: pd.DataFrame) -> str:
     """Write every table as Markdown."""
@@ -23,14 +26,21 @@ def tables(rows: pd.DataFrame) -> str:
 
 
 def alarms(sound: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Count alarms of each family, every checkpoint a row of its own."""
+    """Count alarms of each family, every checkpoint a row of its own.
+
+    ``true overfitting`` are alarms of networks whose accuracy falls by ``OVERFITTED_GAP`` or more on new samples; the
+    column ``overfitting`` leaves them out.
+    """
     names = [name for name in sound if name.startswith("alarm ")]
+    overfitted = sound["alarm overfitting"] & (sound["training"] - sound["accuracy"] >= OVERFITTED_GAP)
+    sound = sound.assign(true=overfitted, **{"alarm overfitting": sound["alarm overfitting"] & ~overfitted})
     found = sound.groupby(keys, sort=False).agg(
         networks=("seed", lambda seeds: len(set(zip(sound.loc[seeds.index, "task"], seeds, strict=True)))),
         judged=("checkpoint", "size"), lowest=("accuracy", "min"), highest=("accuracy", "max"),
-        **{name.removeprefix("alarm "): (name, "sum") for name in names}, clean=("clean flagged", "mean"),
+        **{name.removeprefix("alarm "): (name, "sum") for name in names}, true=("true", "sum"),
+        clean=("clean flagged", "mean"),
     )  # fmt: skip
-    return _by_purpose(found.rename(columns={"clean": "clean flagged"}).reset_index())
+    return _by_purpose(found.rename(columns={"true": "true overfitting", "clean": "clean flagged"}).reset_index())
 
 
 def undecided(sound: pd.DataFrame) -> pd.DataFrame:
