@@ -27,8 +27,8 @@ MODES_LIMIT, SHARED_LIMIT = 0.88, 0.7
 """Shares of all variance, and of that within classes, which two modes at common positions must explain."""
 
 CLASSES_TO_SPARE = 5
-"""Among as many classes or more, both modes of a look must be seen without the class that most of the smaller side comes
-from: else the look is little but that class, and what looks like it."""
+"""Among as many classes or more, both modes of a look must be seen without the class that most of the smaller side
+comes from: else the look is little but that class, and what looks like it."""
 
 LEAST_SIDE = 0.02  # share of the samples that lies on the smaller side
 LEAST_RELIANCE, LEAST_Z = 0.01, 2.0  # of a cut that is worth refining: what is not used confounds nothing
