@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,9 @@ def reference_loader(
     )
 
 
-def drawn_twice(
+def draw_twice(
     loader: DataLoader[Any], indices: Indices, seed: int, ask: Callable[[], None] | None = None
-) -> tuple[Any, Any]:
+) -> Iterator[tuple[Any, Any]]:
     """Collate a few samples twice, under different random states; they differ where the data set augments.
 
     Args:
@@ -110,12 +111,17 @@ def drawn_twice(
         indices: Data-set indices; up to eight of them are drawn, since an augmentation may leave some alone.
         seed: Seed of the draws.
         ask: Function to call before each sample; what it raises ends the reading.
+
+    Yields:
+        Two batches of the same samples, no larger than the loader's own: its samples may be of several sizes.
     """
-    few = indices[:DRAWS]
-    draws = (_Indexed(loader.dataset, few, state, loader.collate_fn, ask) for state in (seed, seed + 1))
-    with preserve_generators(loader.dataset, loader.collate_fn):
-        first, second = (loader.collate_fn([draw[row][1] for row in range(len(few))]) for draw in draws)
-    return first, second
+    few, size = indices[:DRAWS], batch_size(loader)
+    draws = [_Indexed(loader.dataset, few, state, loader.collate_fn, ask) for state in (seed, seed + 1)]
+    for start in range(0, len(few), size):
+        rows = range(start, min(start + size, len(few)))
+        with preserve_generators(loader.dataset, loader.collate_fn), _explain_sizes():
+            first, second = (loader.collate_fn([draw[row][1] for row in rows]) for draw in draws)
+        yield first, second
 
 
 def collate_alone(loader: DataLoader[Any], seed: int, index: int) -> Any:
@@ -129,8 +135,14 @@ def read_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     Raises:
         DataError: The samples of a batch are of several sizes, and the user's collation cannot join them.
     """
-    try:
+    with _explain_sizes():
         yield from loader
+
+
+@contextmanager
+def _explain_sizes() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _UNEQUAL):
             raise

@@ -17,7 +17,7 @@ from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.preserved_state import preserve_generators
-from lightning_ifa.data.sampling import Indices, collate_alone, drawn_twice, read_batches, reference_loader, sample_ids
+from lightning_ifa.data.sampling import Indices, collate_alone, draw_twice, read_batches, reference_loader, sample_ids
 from lightning_ifa.features.feature_batch import FeatureBatch, NetworkRun
 from lightning_ifa.features.samples import SampleReader, regroup
 from lightning_ifa.features.table_builder import TableBuilder
@@ -109,8 +109,10 @@ class FeatureExtractor:
         """Whether the loader's data set gives different inputs for one and the same index."""
         with self.session():
             reader = self._reader(loader, may_drop=True)
-            first, second = (reader.input_of(b)[0] for b in drawn_twice(loader, indices, self.seed, self.ask))
-        return first.shape != second.shape or not torch.equal(first, second)
+            return any(
+                not torch.equal(reader.input_of(first)[0], reader.input_of(second)[0])
+                for first, second in draw_twice(loader, indices, self.seed, self.ask)
+            )
 
     @contextmanager
     def session(self) -> Iterator[None]:

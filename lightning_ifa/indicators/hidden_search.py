@@ -86,7 +86,9 @@ def no_hidden() -> pd.DataFrame:
 
 
 def _signals(table: FeatureTable, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Signal]:
-    signals = []
+    signals: list[Signal] = []
+    if table.has_one_object:  # its labels are sizes, not classes that compete for the evidence
+        return signals
     if table.places.shape[1]:
         evidence = table.places[rows].reshape(len(rows), table.places.shape[1], -1)
         signals.append(Signal("place", place_signals(evidence, labels[rows])))

@@ -54,8 +54,12 @@ class Survey:
 
     @cached_property
     def last_calls(self) -> list[TracedCall]:
-        """The last call of each module and function."""
-        last = {(call.key.name, call.key.function): call for call in self.calls}
+        """The last call of each module and function, of those on the way to the score if any is."""
+        last: dict[tuple[str, str | None], TracedCall] = {}
+        for call in self.calls:
+            known = last.get((call.key.name, call.key.function))
+            if known is None or call.depends or not known.depends:
+                last[call.key.name, call.key.function] = call
         return [call for call in self.calls if last[call.key.name, call.key.function] is call]
 
     @cached_property

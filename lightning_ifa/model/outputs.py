@@ -114,9 +114,25 @@ def _custom(score: Any, n: int) -> Readout:
 def _multiclass(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout:
     if scores.dim() != 2 or scores.shape[1] < 2:
         raise _unlike("multiclass", scores, target, "output (n, k) with k >= 2")
+    if _has_unit_rows(scores):
+        raise OutputError(
+            f"the model returns {tuple(scores.shape)} with every row of length 1: features that were normalised, not "
+            "scores of classes; add the classifier, or score them by forward_fn= or a callable `task`, as by their "
+            "similarity to each class's mean"
+        )
     if target is not None and target.shape == scores.shape:
         target = target.argmax(1)  # one-hot, or soft as from mixup
     return Readout(scores, _class_labels(target, scores), scores.argmax(1))
+
+
+def _has_unit_rows(scores: Tensor) -> bool:
+    """Whether rows have length 1 without being all of one class, as certain probabilities are."""
+    if len(scores) < 2 or scores.shape[1] < 3:
+        return False
+    found = scores.detach().float()
+    rounding = 1e-3 if scores.dtype in (torch.float16, torch.bfloat16) else 1e-5
+    is_mixed = (found.abs().amax(1) < 1 - 1e-3).any()
+    return bool(((found.norm(dim=1) - 1).abs() < rounding).all() and is_mixed)
 
 
 def _binary(scores: Tensor, target: Tensor | None, positions: Tensor) -> Readout:

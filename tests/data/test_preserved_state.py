@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from lightning_ifa.data.preserved_state import find_generators, preserve, preserve_generators
-from lightning_ifa.data.sampling import drawn_twice, reference_loader
+from lightning_ifa.data.sampling import draw_twice, reference_loader
 from lightning_ifa.errors import IFAWarning
 from lightning_ifa.model.isolation import isolate
 
@@ -94,7 +94,7 @@ def test_samples_are_the_same_whatever_was_drawn_before(kind, workers):
     assert all(torch.equal(each, alone) for each in rounds)
     assert len(alone.unique()) == 8
     before = find_generators(data)
-    first, second = drawn_twice(loader, np.arange(8), 0)
+    first, second = next(draw_twice(loader, np.arange(8), 0))
     assert not torch.equal(first, second)
     assert before == [generator]
 

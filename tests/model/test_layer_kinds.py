@@ -303,6 +303,15 @@ def test_layout_from_movements_alone():
     assert seen.layout == Layout(1, (6, 4), 2, (0, 1), (2, 3))
 
 
+def test_shared_layers_last_call_on_the_way_is_meant():
+    def run(net, x):
+        return {"out": net.head(net.body(x).mean((2, 3))), "aux": net.side(net.body(x.flip(-1)).mean((2, 3)))}
+
+    model = Parts(run, body=conv(), head=nn.Linear(8, 3), side=nn.Linear(8, 3))
+    assert found(model, 1, 16, 16, scores=lambda output: output["out"]).name == "body#0"
+    assert found(model, 1, 16, 16, scores=lambda output: output["aux"]).name == "body#1"
+
+
 def attend(net, x):
     """Pool by attention whose weights have a hidden layer of their own."""
     features = net.body(x)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_ifa.errors import OutputError
 from lightning_ifa.model.output_form import infer_task, output_tensor
@@ -125,6 +126,7 @@ def test_unknown_output_form(output, match):
         ("segmentation", torch.randn(N, 3, 4, 4), torch.zeros(N, 8, 8), "mask"),
         ("multiclass", torch.randn(3, 3), LABELS, "one row a sample"),
         ("multiclass", torch.full((N, 3), torch.nan), LABELS, "NaN or infinite"),
+        ("multiclass", nn.functional.normalize(torch.randn(N, 16)), LABELS, "features that were normalised"),
         ("clustering", torch.randn(N, 3), LABELS, "unknown task 'clustering'"),
         (lambda output, target: output, torch.randn(N, 3), LABELS, "task function returned"),
     ],
