@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
+from lightning_ifa.data.volume_grid import VolumeGrid
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
@@ -219,6 +220,7 @@ class AnalysisResult:
             "trend": self.trend,
             "splits": list(self.tables),
             "weights": self.weights,
+            "grids": _grid_content(self.probes.grids),
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -247,6 +249,7 @@ class AnalysisResult:
                     FeatureTable.load(folder / "probes.npz"),
                     FeatureTable.load(folder / "probes_predicted.npz"),
                     arrays.get("images"),
+                    _read_grids(content.get("grids")),
                 ),
                 class_names=tuple(map(str, content["class_names"])),
                 warnings=tuple(map(str, content["warnings"])),
@@ -278,6 +281,21 @@ def _split(name: str) -> str:
 def _place(name: str) -> tuple[str, int]:
     _, split, row = name.split("/")
     return split, int(row)
+
+
+def _grid_content(grids: Sequence[VolumeGrid] | None) -> list[Any] | None:
+    if grids is None:
+        return None
+    return [[grid.shape, None if grid.affine is None else grid.affine.tolist(), grid.file] for grid in grids]
+
+
+def _read_grids(content: Any) -> tuple[VolumeGrid, ...] | None:
+    if content is None:
+        return None
+    return tuple(
+        VolumeGrid(tuple(map(int, shape)), None if affine is None else np.array(affine, float).reshape(4, 4), str(file))
+        for shape, affine, file in content
+    )
 
 
 def _finding_content(finding: Finding) -> dict[str, Any]:
