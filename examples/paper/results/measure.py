@@ -34,11 +34,13 @@ class Cost:
         maps: For the correlation with the logit and for random weights.
         masked: For insertion, deletion, drop and increase.
         draws: Of the random controls.
+        methods: CAM methods whose maps are masked.
     """
 
     maps: int = 160
     masked: int = 96
     draws: int = 5
+    methods: tuple[str, ...] = METHODS
 
 
 def measure(model: nn.Module, loader: DataLoader[Any], report: FeatureReport, cost: Cost) -> pd.DataFrame:
@@ -55,7 +57,7 @@ def measure(model: nn.Module, loader: DataLoader[Any], report: FeatureReport, co
     """
     rows = [("", name, value) for name, value in _of_row(model, loader, report, cost).items()]
     rows += _correlations(model, loader, report, cost)
-    for method in METHODS:
+    for method in cost.methods:
         rows += [(method, name, value) for name, value in _faithfulness(model, loader, report, method, cost).items()]
     return pd.DataFrame(rows, columns=["method", "name", "value"])
 

@@ -10,13 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .measure import METHODS, value
-from .rows import TITLES
+from .real import REAL
+from .rows import TITLES as ROW_TITLES
 
 NAMES = {"hirescam": "HiResCAM", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "xgradcam": "XGrad-CAM"}
 ENOUGH = {
     "per_class": "each class its own, rest zero", "per_class_random": "random for each class",
     "refill": "important, refill", "refill_random": "random, refill", "components": "components",
 }  # fmt: skip
+TITLES = ROW_TITLES | {name: row.title for name, row in REAL.items()}
 Cell = Callable[[pd.DataFrame], str]
 
 
