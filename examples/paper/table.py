@@ -117,8 +117,8 @@ def real_row(row: str, folder: Path, root: Path | None, seed: int) -> pd.DataFra
     began = time.process_time()
     trained = train_real(row, root, store(folder), seed)
     spent = time.process_time() - began
-    slow = Cost(maps=64, masked=32, methods=("hirescam", "gradcam++"))
-    numbers = measure(trained.model, trained.loader, trained.report, slow if REAL[row].net is None else Cost())
+    cost = Cost(maps=64, masked=24, draws=3, methods=("hirescam", "gradcam++"), noise_draws=3)
+    numbers = measure(trained.model, trained.loader, trained.report, cost)
     more = {"accuracy/whole": trained.accuracy, "validation/whole": len(trained.loader.dataset), "seconds": spent}
     more |= {f"family/{name}/{kind}": value for name, found in trained.report.findings.items()
              for kind, value in (("score", found.score), ("z", found.z), ("alarm", float(found.alarm)))}  # fmt: skip

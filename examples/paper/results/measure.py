@@ -35,12 +35,14 @@ class Cost:
         masked: For insertion, deletion, drop and increase.
         draws: Of the random controls.
         methods: CAM methods whose maps are masked.
+        noise_draws: Of the noise under which maps should stay as they are.
     """
 
     maps: int = 160
     masked: int = 96
     draws: int = 5
     methods: tuple[str, ...] = METHODS
+    noise_draws: int = 5
 
 
 def measure(model: nn.Module, loader: DataLoader[Any], report: FeatureReport, cost: Cost) -> pd.DataFrame:
@@ -94,11 +96,13 @@ def _faithfulness(
 ) -> dict[str, float]:
     layer = report.tables["validation"].layer
     found = evaluate_maps(
-        model, loader, method=method, layer=layer, shares=SHARES, max_samples=cost.masked, sanity_check=False
-    ).numbers
-    numbers = {}
+        model, loader, method=method, layer=layer, shares=SHARES, max_samples=cost.masked, sanity_check=False,
+        noise_draws=cost.noise_draws,
+    ).numbers  # fmt: skip
+    numbers = {name: found[f"cam/{name}"] for name in ("sparseness", "max_sensitivity")}
     for side, map_name in (("", "cam"), ("_shuffled", "shuffled")):
-        numbers |= {f"{name}{side}": found[f"{map_name}/{name}"] for name in ("insertion", "deletion")}
+        alone = ("insertion", "deletion", "relevance_mass", "relevance_rank", "pointing")
+        numbers |= {f"{name}{side}": found[f"{map_name}/{name}"] for name in alone}
         for name in ("average_drop", "average_increase"):
             numbers[f"{name}{side}"] = found[f"{map_name}/common scale/{name}"]
     return numbers

@@ -27,6 +27,8 @@ FROZEN = 12
 """Stem and blocks of EfficientNet-Lite0 that keep their ImageNet weights: up to 112 channels at a 16th of the input."""
 
 CHANNELS, WIDTH = 112, 128
+SAMPLES = 512
+"""Samples of each split that are analysed at most."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ def _stacks() -> nn.Module:
 
 REAL = {
     "real_mnist": RealRow("MNIST", real.Digits, None, SmallCNN, 10, 2, 64, (60000, 10000)),
-    "real_xray": RealRow("Chest X-ray of children", real.Xray, (64, 64), _crops, 2, 4),
+    "real_xray": RealRow("Chest X-ray of children", real.Xray, (64, 64), _crops, 2, 3),
     "real_ultrasound": RealRow("Breast ultrasound, ImageNet features", real.BreastUltrasound, (128, 128), None, 3, 15),
     "real_nodules": RealRow("LUNA16, 2-D crops", real.NoduleCrops, None, _crops, 2, 5),
-    "real_hippocampus": RealRow("Hippocampus, 3-D", real.Hippocampus, (24, 32, 24), _volumes, 2, 20, 16),
+    "real_hippocampus": RealRow("Hippocampus, 3-D", real.Hippocampus, (24, 32, 24), _volumes, 2, 12, 16),
     "real_stacks": RealRow("Hippocampus, three stacks", real.HippocampusStacks, (48, 48), _stacks, 2, 25, 16),
-    "real_skin": RealRow("Skin, ImageNet features", real.Skin, (72, 96), None, 3, 15, 32, (1600, 600)),
+    "real_skin": RealRow("Skin, ImageNet features", real.Skin, (72, 96), None, 3, 15, 32, (1000, 400)),
 }
 
 
@@ -101,14 +103,14 @@ def train_real(name: str, root: Path, store: str, seed: int) -> Trained:
         "max_epochs": row.epochs, "check_val_every_n_epoch": row.epochs, "log_every_n_steps": 10,
     }  # fmt: skip
     if row.net is not None:
-        analysis = IntegratedFeatureAnalysis()
+        analysis = IntegratedFeatureAnalysis(max_samples=SAMPLES)
         task = Supervised(row.net())
         trainer = pl.Trainer(callbacks=[analysis], **quiet)
         trainer.fit(task, datamodule=data)
         net, report = task, analysis.report
     else:
         net, trainer = fine_tune(data, row, quiet)
-        report = analyze(net, data.val_dataloader(), data.train_dataloader())
+        report = analyze(net, data.val_dataloader(), data.train_dataloader(), max_samples=SAMPLES)
     assert report is not None
     assert logger.run_id is not None
     accuracy = float(trainer.callback_metrics["val_accuracy"])

@@ -75,13 +75,18 @@ def _sections() -> dict[str, dict[str, Cell]]:
     return {
         "Rows": {
             "validation samples": _plain("samples", 0), "channels": _plain("channels", 0),
-            "accuracy (R2)": _plain("performance", 3), "layer": lambda part: f"`{part['layer'].iloc[0]}`",
+            "accuracy (R2)": _plain("performance", 3), "whole validation split: samples": _plain("validation/whole", 0),
+            "whole validation split: accuracy": _plain("accuracy/whole", 3),
+            "layer": lambda part: f"`{part['layer'].iloc[0]}`",
         },
         "Correlation of map sum and logit: common scale / ReLU / per image": correlated,
         "Smallest share of the features that keeps 99 % of the performance / and maps correlated at 0.95": {
             title: _joined([f"enough/{curve}", f"enough_with_maps/{curve}"]) for curve, title in ENOUGH.items()
         },
         "Faithfulness, map (same intensities shuffled)": {k: v for k, v in faithful.items() if "insertion" in k},
+        "Sparseness (Gini), sensitivity to noise; relevance mass, relevance rank, pointing (shuffled)": {
+            NAMES[m]: _quality(m) for m in ("hirescam", "gradcam++")
+        },
         "Confidence under the map, common scale (shuffled)": {k: v for k, v in faithful.items() if "drop" in k},
         "Random weights: mean absolute correlation of the maps with the trained network's": {
             NAMES[m]: _joined(["random_weights"], m) for m in METHODS
@@ -110,6 +115,14 @@ def _beside(names: Sequence[str], method: str) -> Cell:
     def cell(part: pd.DataFrame) -> str:
         pairs = [(value(part, name, method), value(part, f"{name}_shuffled", method)) for name in names]
         return ", ".join(f"{_number(own)} ({_number(control)})" for own, control in pairs)
+
+    return cell
+
+
+def _quality(method: str) -> Cell:
+    def cell(part: pd.DataFrame) -> str:
+        own = _joined(["sparseness", "max_sensitivity"], method)(part)
+        return f"{own}; {_beside(['relevance_mass', 'relevance_rank', 'pointing'], method)(part)}"
 
     return cell
 
