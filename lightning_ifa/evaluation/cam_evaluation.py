@@ -96,7 +96,7 @@ class MapEvaluation:
         for _, row in self.masking.iterrows():
             found |= {f"{row['map']}/{row['mask']}/{name}": float(row[name]) for name in _MASKING}
         for _, row in self.quality.iterrows():
-            found |= {f"{row['map']}/{name}": float(row[name]) for name in QUALITY}
+            found |= {f"{row['map']}/{name}": float(row[name]) for name in QUALITY if np.isfinite(row[name])}
         if self.check is not None:
             means = self.check.agreement.query("reading == 'mean'")
             found |= {f"correlation/{row['transform']}": float(row["pearson"]) for _, row in means.iterrows()}

@@ -111,7 +111,7 @@ def scale_percentiles(cams: Array) -> pd.DataFrame:
         Rows ``"maxima"`` and ``"minima"``, columns 25, 50, 75, 90, 99. The default scale takes 90 of the maxima and 50
         of the minima.
 
-    >>> scale_percentiles(np.array([[0.0, 1.0], [-1.0, 3.0]])).loc["maxima", 50]
+    >>> float(scale_percentiles(np.array([[0.0, 1.0], [-1.0, 3.0]])).loc["maxima", 50])
     2.0
     """
     flat = np.asarray(cams, dtype=np.float64).reshape(len(cams), -1)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa import FeatureReport, check_maps, decompose, evaluate_maps
+from lightning_ifa.evaluation.map_quality import QUALITY
 
 from .localisation import localisation
 
@@ -99,10 +100,11 @@ def _faithfulness(
         model, loader, method=method, layer=layer, shares=SHARES, max_samples=cost.masked, sanity_check=False,
         noise_draws=cost.noise_draws,
     ).numbers  # fmt: skip
-    numbers = {name: found[f"cam/{name}"] for name in ("sparseness", "max_sensitivity")}
+    known = {name: value for name, value in found.items() if name.rpartition("/")[2] in QUALITY}
+    numbers = {name: known.get(f"cam/{name}", float("nan")) for name in QUALITY}
+    numbers |= {f"{name}_shuffled": known.get(f"shuffled/{name}", float("nan")) for name in QUALITY}
     for side, map_name in (("", "cam"), ("_shuffled", "shuffled")):
-        alone = ("insertion", "deletion", "relevance_mass", "relevance_rank", "pointing")
-        numbers |= {f"{name}{side}": found[f"{map_name}/{name}"] for name in alone}
+        numbers |= {f"{name}{side}": found[f"{map_name}/{name}"] for name in ("insertion", "deletion")}
         for name in ("average_drop", "average_increase"):
             numbers[f"{name}{side}"] = found[f"{map_name}/common scale/{name}"]
     return numbers
