@@ -26,6 +26,7 @@ from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.outliers import label_margins, read_logits
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.options import SPLITS
+from lightning_ifa.report.objects import list_objects, object_metrics
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
@@ -78,6 +79,9 @@ class AnalysisResult:
             found[f"ifa/health/{family}"] = finding.health
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
+        found |= {
+            f"ifa/segmentation/{name}": value for name, value in object_metrics(self.tables["validation"]).items()
+        }
         found |= {f"ifa/subgroups/{name}": value for name, value in self._subgroup_metrics.items()}
         return {key: float(value) for key, value in found.items()}
 
@@ -158,6 +162,15 @@ class AnalysisResult:
         parts the two groups) and ``group`` (``"upper"`` or ``"lower"``).
         """
         return self.table("hidden")
+
+    @property
+    def objects(self) -> pd.DataFrame:
+        """One row a validation sample of a segmentation, the worst first; empty for other tasks.
+
+        Columns ``sample_id``, ``dice``, ``size`` (share of the labelled object), ``outcome``: ``"found"``, ``"missed"`` (an
+        object is labelled, none is predicted), ``"false positive"`` (the reverse), ``"empty"`` (neither).
+        """
+        return list_objects(self.tables["validation"])
 
     def table(self, name: str) -> pd.DataFrame:
         """Give a table that an indicator made, or makes on first use.
