@@ -167,8 +167,8 @@ class AnalysisResult:
     def objects(self) -> pd.DataFrame:
         """One row a validation sample of a segmentation, the worst first; empty for other tasks.
 
-        Columns ``sample_id``, ``dice``, ``size`` (share of the labelled object), ``outcome``: ``"found"``, ``"missed"`` (an
-        object is labelled, none is predicted), ``"false positive"`` (the reverse), ``"empty"`` (neither).
+        Columns ``sample_id``, ``dice``, ``size`` (share of the labelled object), ``outcome``: ``"found"``, ``"missed"``
+        (an object is labelled, none is predicted), ``"false positive"`` (the reverse), ``"empty"`` (neither).
         """
         return list_objects(self.tables["validation"])
 
