@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
-from lightning_ifa.data.batches import BatchFunction, read_with, replace_input
+from lightning_ifa.data.batches import BatchFunction, read_with, replace_input, unwrap
 from lightning_ifa.data.volume_grid import Affine, tensor_grids
 from lightning_ifa.errors import DataError
 from lightning_ifa.model.forward import as_ordinary_tensor
@@ -97,8 +97,8 @@ class SampleReader:
         given, y = read_with(self.batch_fn, ready)
         if len(given) != len(rows):
             raise DataError(f"the batch made ready for the model holds {len(given)} inputs for {len(rows)} samples")
-        x = as_ordinary_tensor(given).to(self.device)
-        y = as_ordinary_tensor(y).to(self.device) if torch.is_tensor(y) else y
+        x = as_ordinary_tensor(unwrap(given)).to(self.device)
+        y = as_ordinary_tensor(unwrap(y)).to(self.device) if torch.is_tensor(y) else y
         if not self.keeps_batch:
             return Samples(torch.tensor(rows), torch.tensor(sums), x, y, grids=grids)
         whole = replace_input(ready, given, x)

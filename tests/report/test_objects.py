@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from models import PoolNet, loader
@@ -49,3 +50,26 @@ def test_objects_are_listed_with_their_overlap_the_worst_first(tmp_path):
     other = analyze(PoolNet(), loader(12))
     assert other.objects.empty
     assert not [key for key in other.metrics if "segmentation" in key]
+
+
+def test_a_confounder_of_one_object_is_judged_by_the_object_s_size():
+    """Bins of the size are no classes of the network; a gain that goes with the size is used by a plain threshold."""
+    rng = np.random.default_rng(0)
+    x, y = torch.zeros(80, 1, 12, 12), torch.zeros(80, 12, 12, dtype=torch.int64)
+    for row, side in enumerate(2 + rng.integers(0, 6, 80)):
+        y[row, 2 : 2 + side, 3 : 3 + side] = 1
+    x[:, 0] = y + 0.05 * torch.from_numpy(rng.random((80, 12, 12))).float()
+    size = y.flatten(1).sum(1).numpy()
+    larger = np.where(rng.random(80) < 0.85, size > np.median(size), size <= np.median(size))
+    found = {}
+    for name, scanner in (("planted", larger), ("sound", rng.random(80) < 0.5)):
+        gain = np.where(scanner, 1.8, 1.0) if name == "planted" else np.ones(80)
+        data = DataLoader(TensorDataset(x * torch.from_numpy(gain).float().reshape(-1, 1, 1, 1), y), 20)
+        metadata = {"validation": pd.DataFrame({"scanner": np.where(scanner, "B", "A")})}
+        report = analyze(Threshold(), data, task="segmentation", layer="features", metadata=metadata)
+        found[name] = report.confounders.set_index("source").loc["scanner"], report.findings["confounding"]
+    assert not found["sound"][1].undecided
+    assert found["planted"][0]["z"] > 4
+    assert found["planted"][0]["score"] > 0.1
+    assert found["planted"][1].alarm
+    assert not found["sound"][1].alarm
