@@ -37,7 +37,8 @@ def root(tmp_path_factory):
     write(folder, "hippocampus_mri_3d", volumes, masks, raw_p99=RNG.random(48))
     dx = np.repeat(["nv", "mel", "bkl", "bcc"], [24, 8, 10, 6])
     write(folder, "ham10000", RNG.integers(0, 256, (48, 12, 16, 3)), np.ones((48, 12, 16)), dx=dx,
-          dx_type="histo", age=["50.0", ""] * 24, sex="male", localization="back", group=np.arange(48) // 2)  # fmt: skip
+          dx_type="histo", age=["50.0", ""] * 24, sex="male", localization="back",
+          group=np.arange(48) // 2)  # fmt: skip
     return folder
 
 
