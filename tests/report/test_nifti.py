@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ifa import FeatureReport, analyze
 from lightning_ifa.data.volume_grid import VolumeGrid, read_affine
-from lightning_ifa.errors import DataError, MetadataError
+from lightning_ifa.errors import DataError, IFAWarning, MetadataError
 from lightning_ifa.report.files import write_pictures
 from lightning_ifa.report.nifti import INDEX_FILE, NIFTI_FOLDER, UNKNOWN, resample
 
@@ -107,9 +107,11 @@ def test_an_affine_comes_from_the_metadata_or_the_original_file_or_is_said_to_be
     original.header.set_xyzt_units("micron")
     nibabel.save(original, tmp_path / "jane.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), tmp_path / "other.nii")
-    rows = [{"affine": " ".join(map(str, AFFINES[1].ravel()))}, {"file": str(tmp_path / "jane.nii.gz")},
+    rows = [{"affine": AFFINES[1]}, {"file": str(tmp_path / "jane.nii.gz")},
             {"file": str(tmp_path / "other.nii")}, {"file": str(tmp_path / "gone.nii")}, {}, {}]  # fmt: skip
-    report = analysed(images, metadata={"validation": pd.DataFrame([rows[i % 6] for i in range(12)])})
+    frame = pd.DataFrame([rows[i % 6] for i in range(12)])
+    with pytest.warns(IFAWarning, match="'affine' .* taken as text"):
+        report = analysed(images, metadata={"validation": frame})
     files = report.to_nifti(tmp_path / "maps")
     index = pd.read_csv(tmp_path / "maps" / INDEX_FILE)
     told = {number % 6: (nibabel.load(path), index["affine"][row])
