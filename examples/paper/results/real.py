@@ -74,7 +74,7 @@ def _stacks() -> nn.Module:
 
 
 REAL = {
-    "real_mnist": RealRow("MNIST", real.Digits, None, SmallCNN, 10, 2, 64, (60000, 10000)),
+    "real_mnist": RealRow("MNIST", real.Digits, None, SmallCNN, 10, 3, 64, (20000, 10000)),
     "real_xray": RealRow("Chest X-ray of children", real.Xray, (64, 64), _crops, 2, 3),
     "real_ultrasound": RealRow("Breast ultrasound, ImageNet features", real.BreastUltrasound, (128, 128), None, 3, 15),
     "real_nodules": RealRow("LUNA16, 2-D crops", real.NoduleCrops, None, _crops, 2, 5),
