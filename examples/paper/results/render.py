@@ -19,6 +19,7 @@ ENOUGH = {
     "refill": "important, refill", "refill_random": "random, refill", "components": "components",
 }  # fmt: skip
 TITLES = ROW_TITLES | {name: row.title for name, row in REAL.items()}
+FAMILIES = ("overfitting", "confounding", "outliers", "redundancy")
 Cell = Callable[[pd.DataFrame], str]
 
 
@@ -95,6 +96,9 @@ def _sections() -> dict[str, dict[str, Cell]]:
             "energy inside": _moved("energy", "area"), "pointing game": _moved("pointing", "pointing_chance"),
             "pointing game, one cell's tolerance": _moved("near", "near_chance"),
         },
+        "Real rows: training in seconds of a core, families' score (z)": {
+            "training": _plain("seconds", 0), **{name: _family(name) for name in FAMILIES},
+        },
         "Confounding: score (z)": {"mark off": _confounding("confounding"), "mark on": _confounding("confounding_on")},
     }  # fmt: skip
 
@@ -131,6 +135,16 @@ def _moved(name: str, chance: str) -> Cell:
     def cell(part: pd.DataFrame) -> str:
         off, on = (value(part, f"{side}/{name}") for side in ("localisation", "localisation_on"))
         return f"{_number(off)} → {_number(on)} ({_number(value(part, f'localisation/{chance}'))})"
+
+    return cell
+
+
+def _family(name: str) -> Cell:
+    def cell(part: pd.DataFrame) -> str:
+        if name == "confounding" and value(part, f"family/{name}/score") == value(part, "confounding/score"):
+            return _confounding("confounding")(part)  # which also knows whether it could be told
+        score, z, alarm = (value(part, f"family/{name}/{kind}") for kind in ("score", "z", "alarm"))
+        return "—" if math.isnan(score) else f"{score:.2f} ({z:.1f}){' ALARM' if alarm else ''}"
 
     return cell
 
