@@ -69,6 +69,7 @@ def analyze(
     forward_fn: ForwardFunction | None = None,
     reshape: Reshape | None = None,
     swaps: bool = False,
+    nifti: bool = False,
     seed: int = 0,
 ) -> FeatureReport:
     """Look inside a trained network: overfitting, confounding, outliers, redundancy, comparable maps.
@@ -109,6 +110,8 @@ def analyze(
         swaps: Also look for confounders by exchanging borders, corners, background level, contrast and fine
             detail between images: twelve more forward passes of 256 samples. Only for images that have a background;
             see docs/indicators.md.
+        nifti: Note where the pictured volumes lie, so that ``report.to_nifti`` writes their maps over them; see
+            docs/medical_imaging.md.
         seed: Seed of every random draw.
 
     Returns:
@@ -300,7 +303,9 @@ def examine(
     rows = probe_rows(validation, options.probes)
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
-    report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
+    drawn = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels, options.nifti))
+    report = drawn or report
+    left_out += _unplaced_volumes(report.probes) if options.nifti else []
     return replace(report, warnings=(*report.warnings, *left_out), weights=digest_module(extraction.model))
 
 
@@ -348,18 +353,31 @@ def _notes(tables: Mapping[str, FeatureTable]) -> list[str]:
 
 
 def _with_pictures(
-    report: FeatureReport, sources: Mapping[str, Source], probes: NDArray[np.int64], pixels: bool
+    report: FeatureReport, sources: Mapping[str, Source], probes: NDArray[np.int64], pixels: bool, grids: bool
 ) -> FeatureReport:
     """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
     examples = example_rows(report) if pixels else {}
     validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
-    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels)
+    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels, grids)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
     for split, rows in examples.items():
         if split in sources:
             found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
             gallery |= {(split, row): image for row, image in found.items()}
     return replace(report, probes=taken, gallery=gallery)
+
+
+def _unplaced_volumes(probes: Probes) -> list[str]:
+    """Say where maps written as NIfTI will have no world coordinates."""
+    if probes.grids is None:
+        return [f"NIfTI: the maps have {probes.table.cams.ndim - 1} axes; only those of volumes are written"]
+    count = sum(grid.affine is None and not grid.file for grid in probes.grids)
+    if not count:
+        return []
+    return [
+        f"NIfTI: no affine is known for {count} of {len(probes.grids)} pictured volumes, so theirs is the identity; "
+        "give tensors with an affine (MONAI's MetaTensor), or a metadata column affine or file"
+    ]
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:

@@ -81,6 +81,7 @@ _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_p
 @click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
 @click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
 @click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
+@click.option("--nifti", is_flag=True, help="With --model: also write the maps of volumes as NIfTI over their images.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
 @click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
@@ -92,6 +93,7 @@ def analyze(
     data: str | None,
     forward_fn: str | None,
     batch_fn: str | None,
+    nifti: bool,
     output: Path | None,
     run_id: str | None,
     tracking_uri: str | None,
@@ -104,8 +106,9 @@ def analyze(
     """
     if bool(configs) == bool(model and data) or bool(model) != bool(data):
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
-    if configs and (forward_fn or batch_fn):
-        raise click.UsageError("--forward-fn and --batch-fn belong to --model; with --config the callback has them")
+    if configs and (forward_fn or batch_fn or nifti):
+        options = "--forward-fn, --batch-fn and --nifti"
+        raise click.UsageError(f"{options} belong to --model; with --config the callback has them")
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.data.untrusted_files import require_folder
@@ -125,7 +128,7 @@ def analyze(
         if output or not run_id:
             require_folder(folder)
         if model and data:
-            report = offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn)
+            report = offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn, nifti)
         else:
             report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
         click.echo(summary(report, str(checkpoint)))

@@ -10,6 +10,7 @@ import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -74,6 +75,7 @@ class AnalysisOptions(_Options):
     forward_fn: Callable[..., Any] | None = None
     reshape: Callable[..., Any] | None = None
     swaps: bool = False
+    nifti: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,7 +93,10 @@ class AnalysisOptions(_Options):
             _require(self, name, lambda value: value is None or callable(value), "a function")
         if self.reshape is not None and self.layer is None:
             raise ValueError("reshape belongs to the output of one layer; name it by layer=")
-        _require(self, "swaps", _is_flag, "True or False")
+        for name in ("swaps", "nifti"):
+            _require(self, name, _is_flag, "True or False")
+        if self.nifti and find_spec("nibabel") is None:
+            raise ValueError("nifti=True needs nibabel; pip install 'lightning-ifa[medical]'")
         if not isinstance(self.metadata, (str, os.PathLike)):
             _require_splits(self, "metadata")
         _require_splits(self, "regions")

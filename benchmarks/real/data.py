@@ -49,3 +49,13 @@ def read_set(root: Path, name: str) -> RealSet:
         content, offsets = stored["jpeg"].tobytes(), stored["offsets"]
     images = (Image.open(io.BytesIO(content[a:b])) for a, b in pairwise(offsets))
     return RealSet(np.stack([np.asarray(image) for image in images]), index)
+
+
+def read_masks(root: Path, name: str) -> np.ndarray:
+    """Read masks ``(n, *space)``: ``ham10000`` (the lesion), ``hippocampus_mri_3d`` (1 anterior, 2 posterior)."""
+    with np.load(root / name / "data.npz") as stored:
+        if "mask_shape" not in stored.files:
+            return stored["masks"]
+        shape = tuple(stored["mask_shape"])
+        bits = np.unpackbits(stored["masks"], axis=1, count=int(np.prod(shape)))
+        return bits.reshape(-1, *shape).astype(bool)

@@ -63,11 +63,14 @@ def _by_label(data: RealSet) -> tuple[np.ndarray, np.ndarray, None]:
     return np.arange(len(data.index)), data.index["label"].to_numpy(int), None
 
 
+def group_alike(images: np.ndarray) -> np.ndarray:
+    """Number groups of gray pictures that are nearly one: scans are published twice, also on a split's two sides."""
+    small = interpolate(torch.as_tensor(images).float()[:, None], size=(16, 16), mode="area").flatten(1).numpy()
+    return connected_components(csr_array(np.corrcoef(small) > SAME_PICTURE))[1]
+
+
 def _ultrasound(data: RealSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Groups are pictures that are nearly one: the published set holds scans twice."""
-    small = interpolate(torch.as_tensor(data.images).float()[:, None], size=(16, 16), mode="area").flatten(1).numpy()
-    groups = connected_components(csr_array(np.corrcoef(small) > SAME_PICTURE))[1]
-    return np.arange(len(data.index)), data.index["label"].to_numpy(int), groups
+    return np.arange(len(data.index)), data.index["label"].to_numpy(int), group_alike(data.images)
 
 
 def _nodules(data: RealSet) -> tuple[np.ndarray, np.ndarray, None]:

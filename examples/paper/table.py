@@ -2,6 +2,7 @@
 
 python -m examples.paper.table                                # stand-ins, made on the way
 python -m examples.paper.table --rows rsna luna --real rsna=/data/rsna
+python -m examples.paper.table --real-root FOLDER             # and the rows on real images; see examples/paper/get.py
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from .make_small import COUNT, make_small
 from .results import pretrained
 from .results.localisation import localisation
 from .results.measure import Cost, confounding, measure
+from .results.real import REAL, train_real
 from .results.record import record
-from .results.render import figure, markdown
-from .results.rows import FOLDERS, ROWS, TITLES, train_row
+from .results.render import TITLES, figure, markdown
+from .results.rows import FOLDERS, ROWS, train_row
 
 EXPERIMENT = "ifa-paper"
 COUNTS = {"mnist": 5000}
@@ -36,7 +38,9 @@ OPTIONS = {"mnist": ("--data.batch_size=64",)}
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "lite0"], default=[*ROWS, "lite0"])
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "lite0", *REAL])
+    parser.add_argument("--real-root", type=Path, metavar="FOLDER", help="folder of the real sets, as get.py says")
+    parser.add_argument("--keep", action="store_true", help="keep the rows that the folder's table has already")
     parser.add_argument(
         "--real", nargs="*", default=[], metavar="ROW=FOLDER", help="published files, where you have them"
     )
@@ -48,13 +52,20 @@ def main() -> None:
     folder = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     real = dict(one.split("=", 1) for one in chosen.real)
+    rows = chosen.rows or [*ROWS, "lite0", *_real_rows(chosen.real_root)]
     parts = []
-    for row in chosen.rows:
+    if chosen.keep and (folder / "table.csv").is_file():
+        before = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values={"value": [""]})
+        parts.append(before[~before["row"].isin(rows)])
+    for row in rows:
         began = time.perf_counter(), time.process_time()
-        parts.append(
-            lite0(folder) if row == "lite0" else one_row(row, folder, real.get(row), chosen.count, chosen.seed)
-        )
-        numbers = pd.concat(parts, ignore_index=True)
+        if row == "lite0":
+            parts.append(lite0(folder))
+        elif row in REAL:
+            parts.append(real_row(row, folder, chosen.real_root, chosen.seed))
+        else:
+            parts.append(one_row(row, folder, real.get(row), chosen.count, chosen.seed))
+        numbers = in_order(pd.concat(parts, ignore_index=True))
         numbers.to_csv(folder / "table.csv", index=False)  # after each row, so that an interruption loses one only
         spent = time.perf_counter() - began[0], time.process_time() - began[1]
         print(f"{TITLES[row]}: {spent[0]:.0f} s, {spent[1]:.0f} s of a core", flush=True)
@@ -90,6 +101,42 @@ def one_row(row: str, folder: Path, real: str | None, count: int, seed: int) -> 
         numbers = pd.concat([numbers, more], ignore_index=True)
     record(mlflow.MlflowClient(store(folder)), trained.run_id, numbers, row=row, data=kind)
     return numbers.assign(row=row, data=kind, layer=trained.report.tables["validation"].layer)
+
+
+def real_row(row: str, folder: Path, root: Path | None, seed: int) -> pd.DataFrame:
+    """Train and measure a row on real images.
+
+    Args:
+        row: One of ``REAL``.
+        folder: For runs and the store.
+        root: Folder of the real sets.
+        seed: Of the split and of the training.
+    """
+    if root is None:
+        raise SystemExit(f"{row} needs --real-root FOLDER; python -m examples.paper.get says what belongs there")
+    began = time.process_time()
+    trained = train_real(row, root, store(folder), seed)
+    spent = time.process_time() - began
+    cost = Cost(maps=64, masked=24, draws=3, methods=("hirescam", "gradcam++"), noise_draws=3)
+    numbers = measure(trained.model, trained.loader, trained.report, cost)
+    more = {"accuracy/whole": trained.accuracy, "validation/whole": len(trained.loader.dataset), "seconds": spent}
+    more |= {f"family/{name}/{kind}": value for name, found in trained.report.findings.items()
+             for kind, value in (("score", found.score), ("z", found.z), ("alarm", float(found.alarm)))}  # fmt: skip
+    table = pd.DataFrame({"method": "", "name": list(more), "value": list(more.values())})
+    numbers = pd.concat([numbers, table], ignore_index=True)
+    record(mlflow.MlflowClient(store(folder)), trained.run_id, numbers, row=row, data="real")
+    return numbers.assign(row=row, data="real", layer=trained.report.tables["validation"].layer)
+
+
+def in_order(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Put rows in the order of the table."""
+    order = {row: place for place, row in enumerate(TITLES)}
+    return numbers.sort_values("row", key=lambda rows: rows.map(order), kind="stable").reset_index(drop=True)
+
+
+def _real_rows(root: Path | None) -> list[str]:
+    """Rows whose set is in the folder."""
+    return [] if root is None else [name for name, row in REAL.items() if (root / row.source / "index.csv").is_file()]
 
 
 def lite0(folder: Path) -> pd.DataFrame:

@@ -66,6 +66,21 @@ def read_with(batch_fn: BatchFunction | None, batch: Any, raw: bool = False) -> 
     return pair
 
 
+def is_wrapped(value: Any) -> bool:
+    """Whether a tensor is of a class of its own that holds plain numbers, as MONAI's ``MetaTensor``."""
+    kind = type(value)
+    is_subclass = isinstance(value, Tensor) and kind not in (Tensor, torch.nn.Parameter)
+    return is_subclass and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
+def unwrap(value: Any) -> Any:
+    """Give the plain tensor in one of a class of its own; anything else as it is.
+
+    Such a class may put its results into other memory than torch does, so that layers cannot be told from one another.
+    """
+    return value.as_subclass(Tensor) if is_wrapped(value) else value
+
+
 def replace_input(batch: Any, x: Tensor, other: Any) -> Any:
     """Give a batch in which another value stands wherever ``x`` itself stood; the batch stays as it is.
 

@@ -16,6 +16,9 @@ from lightning_ifa.errors import IFAWarning, MetadataError
 LONGEST_TEXT = 200
 """Characters that are kept of a value that is made text."""
 
+AFFINE_SHAPES = ((4, 4), (3, 4))
+"""Shapes of arrays of which every number is kept: affines, which place a volume in the world."""
+
 _TIMES = (datetime.date, datetime.datetime, pd.Timestamp, np.datetime64)
 
 
@@ -115,7 +118,16 @@ def _as_text(column: pd.Series[Any], known: Any = None) -> pd.Series[Any]:
 
 def _text(value: Any) -> str:
     try:
+        if _is_affine(value):
+            return " ".join(f"{number:.9g}" for number in np.asarray(value, dtype=np.float64).ravel())
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     except Exception:  # the class is the user's
         text = type(value).__name__
     return text.encode("utf-8", "replace").decode("utf-8")[:LONGEST_TEXT]
+
+
+def _is_affine(value: Any) -> bool:
+    try:
+        return np.shape(value) in AFFINE_SHAPES and np.asarray(value).dtype.kind in "iuf"
+    except Exception:  # a list of lists of several lengths, or whatever the user's class throws
+        return False

@@ -47,6 +47,8 @@ class FeatureTable:
         cam: Name of the CAM method.
         notes: What the reader of these features has to know: samples left out, outputs or maps changed.
         object_size: ``(n,)`` float32, segmentation only: share of the target class in the mask; NaN where unknown.
+        dice: ``(n,)`` float32, segmentation only: Dice coefficient, mean over the foreground classes that are predicted
+            or labelled; NaN where unknown, or where there is neither.
         gradient: ``"conservative"`` where norms and attention weights behind the layer were held fixed, or ``"plain"``.
         unplaced: ``(n,)`` float32, what of the explained score comes through class tokens, and past the layer in a
             residual stream, so that no map can show it; known, and not 0, where ``gradient`` is conservative.
@@ -77,6 +79,7 @@ class FeatureTable:
     cam: str
     notes: tuple[str, ...] = ()
     object_size: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    dice: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     gradient: str = "plain"
     unplaced: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     thumbnails: NDArray[np.float32] | None = None
@@ -86,7 +89,7 @@ class FeatureTable:
     blocks: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, unknown in (("object_size", np.nan), ("unplaced", 0)):
+        for name, unknown in (("object_size", np.nan), ("dice", np.nan), ("unplaced", 0)):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(len(self), unknown, dtype=np.float32))
         for name in ("places", "looks"):
@@ -260,7 +263,7 @@ _FORMS = {
     **dict.fromkeys(("contributions", "activations", "logits"), ("f", 2)),
     **dict.fromkeys(("targets", "predictions"), ("if", 1)),
     **dict.fromkeys(("explained", "indices", "fingerprints"), ("iu", 1)),
-    **dict.fromkeys(("object_size", "unplaced"), ("f", 1)),
+    **dict.fromkeys(("object_size", "dice", "unplaced"), ("f", 1)),
     "cams": ("f", 1),
     "sample_ids": ("U", 1),
 }

@@ -57,6 +57,8 @@ class Decomposition:
         scope: What was run again: ``"pooled"``, ``"head"`` or ``"network"``; see ``Head.scope``.
         evaluated: Number of samples that performance was measured on.
         principal: ``"pca"`` and ``"nmf"`` of the contributions.
+        chosen: The channels that were asked for by number, kept alone, empty if none were. One row a ``rule`` for the
+            others (``"zero"``, ``"mean"``, ``"refill"``): ``kept``, ``performance``, ``similarity`` of the maps.
     """
 
     curves: pd.DataFrame
@@ -67,6 +69,7 @@ class Decomposition:
     scope: Scope
     evaluated: int
     principal: dict[str, PrincipalFeatures]
+    chosen: pd.DataFrame
 
 
 def decompose(
@@ -81,6 +84,7 @@ def decompose(
     modes: Sequence[str] = ("difference", "reverse"),
     draws: int = DRAWS,
     components: int = 8,
+    channels: Sequence[int] = (),
     seed: int = 0,
 ) -> Decomposition:
     """Find out how many features are enough, what pruning costs, and what the principal features look like.
@@ -99,12 +103,14 @@ def decompose(
         modes: Rankings to try besides the random control; see ``statistics.importance.MODES``.
         draws: Number of draws of the random control.
         components: Number of principal features.
+        channels: Numbers of channels to keep alone, as those of a finding.
         seed: Seed of every random draw.
 
     Raises:
         OutputError: The report was made with a task function, and it is not given; or ``forward_fn`` gives the network
             other inputs that its output depends on beside the layer.
         DataError: Model and loader are not the report's, or no sample is classified correctly.
+        ValueError: The layer has no such channel.
     """
     table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:
@@ -118,6 +124,7 @@ def decompose(
         forward_fn=forward_fn,
         gradient=table.gradient,
     )
+    wanted = _require_channels(channels, table.contributions.shape[1])
     table = table.take(_rows_that_fit(table))
     ranked = train or table.take(np.arange(0, len(table), 2))
     if not importance_mask(ranked).any():
@@ -136,6 +143,7 @@ def decompose(
                 trial, ranked, importance_mask(ranked), np.sort(np.asarray(shares, dtype=float)), modes, draws, seed
             )
             pruning = _pruning(trial, ranked, seed)
+            chosen = _keep_chosen(trial, wanted)
     return Decomposition(
         curves=curves,
         enough=enough(curves, trial.full),
@@ -145,6 +153,7 @@ def decompose(
         scope=head.scope,
         evaluated=len(trial.stored.A),
         principal=principal_features(table, stored, probes, report.probes.images is not None, components, seed),
+        chosen=chosen,
     )
 
 
@@ -174,6 +183,28 @@ def _pruning(trial: Trial, ranked: FeatureTable, seed: int) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _require_channels(channels: Sequence[int], count: int) -> NDArray[np.int64]:
+    wanted = np.unique(np.asarray(channels, dtype=np.int64))
+    if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < count:
+        raise ValueError(f"channels={list(channels)}; the layer's channels are 0 to {count - 1}")
+    return wanted
+
+
+def _keep_chosen(trial: Trial, wanted: NDArray[np.int64]) -> pd.DataFrame:
+    """Keep the channels of the user's choice, with the others treated in each way."""
+    if not len(wanted):
+        return pd.DataFrame(columns=["rule", "kept", "performance", "similarity"])
+    mask = np.isin(np.arange(len(trial.fit.mean)), wanted)[None]
+    measured = {rule: trial.mask(mask, rule) for rule in ("zero", "mean")}
+    measured["refill"] = trial.refill([selection.channel_refill(trial.fit, wanted)])
+    return pd.DataFrame(
+        [
+            {"rule": rule, "kept": len(wanted), "performance": float(found[0]), "similarity": float(alike[0])}
+            for rule, (found, alike) in measured.items()
+        ]
+    )
 
 
 def _rows_that_fit(table: FeatureTable) -> NDArray[np.int64]:

@@ -45,11 +45,14 @@ class MapCheck:
         randomised: One row a layer and method, means over networks with fresh weights: ``completeness`` and
             ``pearson`` there, ``similarity`` of their maps to the trained network's (mean correlation over
             positions) and its absolute value's mean.
+        levels: One row a layer, method, sample and class: ``sample_id``, ``class``, ``logit``, ``level`` (sum of the
+            class's raw map) and ``member`` (whether it is the sample's label); see ``level_figure``.
     """
 
     agreement: pd.DataFrame
     trust: pd.DataFrame
     randomised: pd.DataFrame
+    levels: pd.DataFrame
 
 
 def check_maps(
@@ -94,7 +97,7 @@ def check_maps(
     names, counts = np.unique(table.explained, return_counts=True)
     classes = np.sort(names[np.argsort(-counts, kind="stable")][:MOST_CLASSES])
     chosen = table.take(np.unique(np.linspace(0, len(table) - 1, min(samples, len(table))).astype(np.int64)))
-    agreements, trust, randomised = [], [], []
+    agreements, trust, randomised, levels = [], [], [], []
     for layer in layers or (table.layer,):
         extraction = FeatureExtractor(
             model,
@@ -119,10 +122,12 @@ def check_maps(
             agreements.append(pd.concat(tables, ignore_index=True).assign(**label))
             trust.append(label | _trust(tables[0].set_index("reading")))
             randomised.append(label | _randomised(found, fresh, method))
+            levels.append(_levels(found, method, chosen, classes).assign(**label))
     return MapCheck(
         pd.concat(agreements, ignore_index=True)[["layer", "method", *tables[0].columns]],
         pd.DataFrame(trust),
         pd.DataFrame(randomised),
+        pd.concat(levels, ignore_index=True),
     )
 
 
@@ -180,6 +185,19 @@ def _by_transform(
 def _trust(raw: pd.DataFrame) -> dict[str, Any]:
     complete, correlation = (float(raw[name]["mean"]) for name in ("completeness", "pearson"))
     return {"completeness": complete, "pearson": correlation, "trustworthy": trustworthy(complete)}
+
+
+def _levels(found: _ClassMaps, method: str | Method, table: FeatureTable, classes: NDArray[np.int64]) -> pd.DataFrame:
+    n, k = found.logits.shape
+    return pd.DataFrame(
+        {
+            "sample_id": np.repeat(table.sample_ids, k),
+            "class": np.tile(classes, n),
+            "logit": found.logits.ravel(),
+            "level": found.maps[method].reshape(n * k, -1).sum(1, dtype=np.float64),
+            "member": (table.targets[:, None] == classes).ravel(),
+        }
+    )
 
 
 def _randomised(found: _ClassMaps, fresh: Sequence[_ClassMaps], method: str | Method) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 from lightning_ifa.cam.methods import Method
 from lightning_ifa.data.batches import BatchFunction
 from lightning_ifa.data.feature_table import FeatureTable
+from lightning_ifa.data.regions import RegionSource, find_regions
 from lightning_ifa.data.sampling import reference_indices
 from lightning_ifa.evaluation.cam_check import MapCheck, check_maps
+from lightning_ifa.evaluation.map_quality import QUALITY, measure_quality
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.interventions.masking import MaskedRun, make_baseline, run_masked
 from lightning_ifa.model.batch_forward import ForwardFunction
@@ -27,6 +29,8 @@ from lightning_ifa.statistics.faithfulness import (
     average_drop,
     average_increase,
     confidence,
+    logit_increase,
+    others_drop,
     own_scale,
     shuffle,
 )
@@ -57,12 +61,17 @@ class MapEvaluation:
         masking: One row a map and soft mask. ``mask``: ``"own maximum"`` (positive part over the image's own
             maximum, as in the literature) or ``"common scale"`` (one range for all images, as in the IFA paper).
             ``average_drop`` (less is better) and ``average_increase`` (more is better), fractions in [0, 1], NaN
-            where the score has no probability; ``performance`` on the masked inputs.
+            where the score has no probability; ``logit_increase`` and ``others_drop`` (both: more is better), the logit
+            variants of the paper's code; ``performance`` on the masked inputs.
         areas: One row a map: ``insertion`` (more is better) and ``deletion`` (less is better), areas under the
             curves of the explained class's probability, in [0, 1]; of the score where it has no probability.
         curves: One row a map, mode and share of the positions: ``mode`` ``"insertion"`` (only the top share is
             shown) or ``"deletion"`` (the top share is hidden), ``share`` from 0 to 1, mean ``score``, and
             ``performance``: in mode ``"insertion"`` the accuracy after masking all but the top share.
+        quality: One row a map: ``sparseness`` (Gini index, the same for both), ``max_sensitivity`` (largest relative
+            change of the map under noise of a tenth of each input's standard deviation; less is better, the same for
+            both), and where regions are known ``relevance_mass``, ``relevance_rank`` and ``pointing`` at the input's
+            resolution, means over the samples, in [0, 1]. Definitions: ``statistics.map_quality``.
         check: Agreement of the maps' sum with the logit, by display transform, and similarity to the maps of networks
             with random weights; see ``MapCheck``. None if it was not asked for.
     """
@@ -77,6 +86,7 @@ class MapEvaluation:
     masking: pd.DataFrame
     areas: pd.DataFrame
     curves: pd.DataFrame
+    quality: pd.DataFrame
     check: MapCheck | None
 
     @property
@@ -85,6 +95,8 @@ class MapEvaluation:
         found = {f"{row['map']}/{name}": float(row[name]) for _, row in self.areas.iterrows() for name in _AREAS}
         for _, row in self.masking.iterrows():
             found |= {f"{row['map']}/{row['mask']}/{name}": float(row[name]) for name in _MASKING}
+        for _, row in self.quality.iterrows():
+            found |= {f"{row['map']}/{name}": float(row[name]) for name in QUALITY if np.isfinite(row[name])}
         if self.check is not None:
             means = self.check.agreement.query("reading == 'mean'")
             found |= {f"correlation/{row['transform']}": float(row["pearson"]) for _, row in means.iterrows()}
@@ -93,7 +105,7 @@ class MapEvaluation:
 
 
 _AREAS = ("insertion", "deletion")
-_MASKING = ("average_drop", "average_increase", "performance")
+_MASKING = ("average_drop", "average_increase", "logit_increase", "others_drop", "performance")
 
 
 def evaluate_maps(
@@ -108,6 +120,8 @@ def evaluate_maps(
     shares: Sequence[float] = SHARES,
     max_samples: int = 256,
     sanity_check: bool = True,
+    regions: Mapping[str, RegionSource] | None = None,
+    noise_draws: int = 10,
     batch_fn: BatchFunction | None = None,
     forward_fn: ForwardFunction | None = None,
     seed: int = 0,
@@ -131,6 +145,8 @@ def evaluate_maps(
         max_samples: Largest number of samples; of more, a fixed random subset is taken.
         sanity_check: Whether to compare the maps' sums with the logits of the ten most frequent classes, and the maps
             with those of three networks with random weights, which costs up to ten maps a sample and network.
+        regions: ``"validation"`` to masks, as for ``analyze``; by default the data set's method ``region(index)``.
+        noise_draws: Number of draws of the noise that tells the maps' sensitivity, each a map a sample; 0: left out.
         batch_fn: Function that takes a batch apart, as for ``analyze``.
         forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
         seed: Seed of the subset, the controls and the random weights.
@@ -153,6 +169,8 @@ def evaluate_maps(
         )
         masking += [{"map": name, "mask": mask} | _masking(table, performance, rerun[mask]) for mask in MASKS]
         curves += [row | {"map": name} for row in _curves(table, performance, rerun, grid)]
+    places = find_regions(regions, "validation", loader.dataset)
+    quality = measure_quality(extraction, loader, table, known, places, draws=noise_draws, seed=seed)
     frame = pd.DataFrame(curves)[["map", "mode", "share", "score", "performance"]]
     check = None
     if sanity_check:
@@ -170,6 +188,7 @@ def evaluate_maps(
         masking=pd.DataFrame(masking),
         areas=_areas(frame),
         curves=frame,
+        quality=quality,
         check=check,
     )
 
@@ -188,8 +207,14 @@ def _masking(table: FeatureTable, performance: Performance, rerun: MaskedRun) ->
     return {
         "average_drop": average_drop(before, after) if is_probability else float("nan"),
         "average_increase": average_increase(before, after) if is_probability else float("nan"),
+        "logit_increase": logit_increase(_explained(table.logits, table), _explained(rerun.logits[0], table)),
+        "others_drop": others_drop(table.logits, rerun.logits[0], table.explained),
         "performance": float(performance(*rerun)[0]),
     }
+
+
+def _explained(logits: NDArray[np.float32], table: FeatureTable) -> NDArray[np.float32]:
+    return logits[np.arange(len(table)), table.explained]
 
 
 def _curves(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from lightning_ifa.data.batches import is_wrapped
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.sampling import Indices, batch_size, is_stream
 from lightning_ifa.features.extractor import FeatureExtractor
@@ -68,6 +69,8 @@ class ActivationCache:
     def __init__(self, extraction: FeatureExtractor, x: Tensor, y: Any = None) -> None:
         if x.device.type != "cpu":
             raise NotCacheableError("the inputs would have to be copied from the device to be told apart")
+        if is_wrapped(x):
+            raise NotCacheableError("the inputs are tensors of a class of their own")
         self._model = extraction.model
         _require_plain(self._model)  # another cache may be recording, and must not record what follows
         with extraction.session():

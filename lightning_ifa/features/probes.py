@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.several_sizes import median_size, resize
+from lightning_ifa.data.volume_grid import VolumeGrid, grid_of
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.feature_batch import FeatureBatch
 from lightning_ifa.features.table_builder import TableBuilder
@@ -37,11 +38,13 @@ class Probes:
         table: p rows, explained for the label where there is one.
         predicted: The same rows explained for the prediction.
         images: ``(p, channels, *space)`` float32 inputs as the model got them; None if no pixel may be kept.
+        grids: The grid of each input volume; None where they were not asked for, or inputs are no volumes.
     """
 
     table: FeatureTable
     predicted: FeatureTable
     images: NDArray[np.float32] | None
+    grids: tuple[VolumeGrid, ...] | None = None
 
 
 def take_probes(
@@ -51,6 +54,7 @@ def take_probes(
     rows: Rows,
     examples: Rows = NO_ROWS,
     keep_images: bool = True,
+    keep_grids: bool = False,
 ) -> tuple[Probes, Images]:
     """Picture some rows of a table, and read the inputs of further ones, in one pass over the data.
 
@@ -61,25 +65,29 @@ def take_probes(
         rows: Row numbers of the probes, ``(p,)``; the network runs on them once more where it predicts another class.
         examples: Row numbers of the examples, ``(m,)``, of which only an image is needed.
         keep_images: Whether inputs may be kept.
+        keep_grids: Whether the grids of input volumes are noted.
     """
     probes = table.take(rows)
     explains_label = table.targets.dtype.kind != "f" and not np.array_equal(probes.explained, probes.predictions)
-    if not (explains_label or keep_images):
+    keep_grids = keep_grids and table.cams.ndim == 4
+    if not (explains_label or keep_images or keep_grids):
         return Probes(probes, probes, None), {}
     wanted = np.concatenate([rows, np.setdiff1d(examples, rows)])
     own = replace(extraction, layer=table.layer)
     builder = TableBuilder("prediction", extraction.cam, table.cams.shape[1:])
     inputs: list[NDArray[np.float32]] = []
+    grids: list[VolumeGrid] = []
     images: Images = {}
     with extraction.session():
         for batch in own.batches(loader, table.indices[wanted], apart=len(rows)):
             images |= _reduced(batch, table, wanted)
             if batch.rows.start < len(rows):
+                grids += _grids(batch, probes) if keep_grids else []
                 inputs.append(_pixels(batch).copy())  # before the network runs, which may change it in place
                 if explains_label:
                     builder.add(batch)
     predicted = builder.tables(len(rows), lambda indices: probes.sample_ids)[0] if explains_label else probes
-    pictured = Probes(probes, predicted, _join(inputs) if keep_images else None)
+    pictured = Probes(probes, predicted, _join(inputs) if keep_images else None, tuple(grids) if keep_grids else None)
     return pictured, {int(row): images[int(row)] for row in examples}
 
 
@@ -95,6 +103,12 @@ def take_images(extraction: FeatureExtractor, loader: DataLoader[Any], table: Fe
         for batch in extraction.batches(loader, table.indices[rows]):
             images |= _reduced(batch, table, rows)
     return images
+
+
+def _grids(batch: FeatureBatch, probes: FeatureTable) -> list[VolumeGrid]:
+    shape, told = batch.pictures.shape[2:], batch.samples.grids
+    rows = probes.metadata.iloc[batch.rows]
+    return [grid_of(shape, told[i] if told else None, rows.iloc[i]) for i in range(len(batch))]
 
 
 def _pixels(batch: FeatureBatch) -> NDArray[np.float32]:

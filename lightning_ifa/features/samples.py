@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
-from lightning_ifa.data.batches import BatchFunction, read_with, replace_input
+from lightning_ifa.data.batches import BatchFunction, read_with, replace_input, unwrap
+from lightning_ifa.data.volume_grid import Affine, tensor_grids
 from lightning_ifa.errors import DataError
 from lightning_ifa.model.forward import as_ordinary_tensor
 
@@ -26,6 +27,7 @@ class Samples(NamedTuple):
         x: Inputs on the model's device, ``(n, ...)``.
         y: Targets in the loader's own form, or None.
         batch: The batch on the model's device with ``x`` in it, for a network that is called with it; else None.
+        grids: Affine and file of each input, where the tensor tells them; else None.
     """
 
     positions: Tensor
@@ -33,6 +35,7 @@ class Samples(NamedTuple):
     x: Tensor
     y: Any
     batch: Any = None
+    grids: list[tuple[Affine | None, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,21 +89,23 @@ class SampleReader:
         return 0 if batch is None else len(self.input_of(batch)[0])
 
     def _samples(self, rows: list[int], batch: Any) -> Samples:
-        raw = self.input_of(batch)[0].float()
+        loaded = self.input_of(batch)[0]
+        raw = loaded.float()
         sums = [zlib.crc32(np.ascontiguousarray(one.numpy(force=True)).data) for one in raw]
+        grids = tensor_grids(loaded, len(rows))
         ready = self.prepare(batch) if self.prepare else batch
         given, y = read_with(self.batch_fn, ready)
         if len(given) != len(rows):
             raise DataError(f"the batch made ready for the model holds {len(given)} inputs for {len(rows)} samples")
-        x = as_ordinary_tensor(given).to(self.device)
-        y = as_ordinary_tensor(y).to(self.device) if torch.is_tensor(y) else y
+        x = as_ordinary_tensor(unwrap(given)).to(self.device)
+        y = as_ordinary_tensor(unwrap(y)).to(self.device) if torch.is_tensor(y) else y
         if not self.keeps_batch:
-            return Samples(torch.tensor(rows), torch.tensor(sums), x, y)
+            return Samples(torch.tensor(rows), torch.tensor(sums), x, y, grids=grids)
         whole = replace_input(ready, given, x)
         if whole is ready and x is not given:
             whole = (x, y)  # batch_fn has made the input
         moved = tree_map_only(Tensor, lambda t: t if t is x else t.to(self.device), whole)
-        return Samples(torch.tensor(rows), torch.tensor(sums), x, y, moved)
+        return Samples(torch.tensor(rows), torch.tensor(sums), x, y, moved, grids)
 
     def _find_kept(self, rows: list[int], batch: Any, count: int) -> list[int] | None:
         """Which samples are left in a batch: those whose inputs, collated alone, are in it, in its order."""

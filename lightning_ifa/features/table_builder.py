@@ -67,8 +67,9 @@ class TableBuilder:
         small = thumbnails(pictures)
         if small is not None:
             shared["thumbnails"] = small
-        if readout.object_size is not None:
-            shared["object_size"] = readout.object_size
+        for name in ("object_size", "dice"):
+            if (values := getattr(readout, name)) is not None:
+                shared[name] = values
         self._from_probabilities |= readout.from_probabilities
         properties = pd.DataFrame({k: values.numpy(force=True) for k, values in image_properties(pictures).items()})
         self._task = run.task if isinstance(run.task, str) else "custom"

@@ -67,9 +67,11 @@ def _test_columns(
         return [
             ConfounderCandidate(str(name), origin, note=SEVERAL) for origin, frame in sources.items() for name in frame
         ]
-    targets = table.targets[known] if table.task == "regression" else None
+    logits, targets = table.logits[known], table.targets[known] if table.task == "regression" else None
+    if table.has_one_object:  # bins of its size are no classes with logits of their own
+        logits, targets = logits[:, 1:] - logits[:, :1], table.object_size[known]
     own = groups["validation"][known] if "validation" in groups else None
-    return find_candidates(table.logits[known], labels[known], sources, targets, _training_rows(context, groups), own)
+    return find_candidates(logits, labels[known], sources, targets, _training_rows(context, groups), own)
 
 
 def _test_swaps(

@@ -27,6 +27,7 @@ class Readout:
         targets: Shape ``(n,)``. int64 class, ``-1`` where there is no label; float32 for regression.
         predictions: Shape ``(n,)``, classes or values as ``targets``.
         object_size: Shape ``(n,)``, segmentation only: share of the labelled positions that the target class takes.
+        dice: Shape ``(n,)``, segmentation only: overlap of predicted and labelled objects; NaN where there is neither.
         from_probabilities: Whether the model returns probabilities, and the logits were found behind them.
     """
 
@@ -34,6 +35,7 @@ class Readout:
     targets: Tensor
     predictions: Tensor
     object_size: Tensor | None = None
+    dice: Tensor | None = None
     from_probabilities: bool = False
 
 
@@ -196,7 +198,16 @@ def _segmentation(scores: Tensor, target: Tensor | None, positions: Tensor) -> R
         targets.where(area > 0, UNLABELLED),
         _foreground(planes.where(judged | (area == 0).reshape(-1, *[1] * (mask.dim() - 1)), UNLABELLED), classes),
         size,
+        _dice(planes.where(judged, UNLABELLED), mask.where(judged, UNLABELLED), classes),
     )
+
+
+def _dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Mean Dice coefficient of each sample's foreground classes, of those that are predicted or labelled."""
+    pairs = [((found == c).flatten(1), (truth == c).flatten(1)) for c in range(1, classes)]
+    both = torch.stack([(a & b).sum(1) for a, b in pairs], dim=1)
+    sizes = torch.stack([a.sum(1) + b.sum(1) for a, b in pairs], dim=1)
+    return (2 * both / sizes).nanmean(1)  # 0 / 0 is NaN
 
 
 def _foreground(mask: Tensor, classes: int) -> Tensor:

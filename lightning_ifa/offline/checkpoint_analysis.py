@@ -61,6 +61,7 @@ def analyze_factories(
     data: str,
     forward_fn: str | None = None,
     batch_fn: str | None = None,
+    nifti: bool = False,
 ) -> FeatureReport:
     """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
 
@@ -70,6 +71,7 @@ def analyze_factories(
         data: ``MODULE:NAME`` as for ``reanalysis.load_data``.
         forward_fn: ``MODULE:NAME`` of a function ``(model, batch) -> output``, as for ``analyze``.
         batch_fn: ``MODULE:NAME`` of a function ``batch -> (x, y)``, as for ``analyze``.
+        nifti: Whether maps of volumes can be written over their images, as for ``analyze``.
 
     Raises:
         DataError: Model or loaders cannot be had.
@@ -88,17 +90,20 @@ def analyze_factories(
     load_weights(module, content, checkpoint)
     given = {"forward_fn": (forward_fn, "--forward-fn"), "batch_fn": (batch_fn, "--batch-fn")}
     ways = {name: load_object(spec, option) for name, (spec, option) in given.items() if spec}
-    return analyze_loaded(module.eval(), load_data(data), **ways)
+    return analyze_loaded(module.eval(), load_data(data), nifti=nifti, **ways)
 
 
 def save(report: FeatureReport, folder: Path) -> None:
     """Write the report, as ``FeatureReport.load`` reads it, with its page and its summary."""
     from lightning_ifa.report.files import PAGE_FILE, SUMMARY_FILE
     from lightning_ifa.report.markdown import summary
+    from lightning_ifa.report.nifti import NIFTI_FOLDER
 
     report.save(folder)
     report.to_html(folder / PAGE_FILE)
     (folder / SUMMARY_FILE).write_text(summary(report), encoding="utf-8")
+    if report.probes.grids is not None:
+        report.to_nifti(folder / NIFTI_FOLDER)
 
 
 def log(report: FeatureReport, checkpoint: str | os.PathLike[str], run_id: str, tracking_uri: str | None) -> None:

@@ -6,7 +6,9 @@ import os
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lightning_ifa.indicators.overfitting import Overfitting, first_epoch
 from lightning_ifa.report.result import AnalysisResult
@@ -54,3 +56,9 @@ class FeatureReport(AnalysisResult):
         from lightning_ifa.report.html.page import write_html
 
         write_html(self, Path(path), overview_png(self, "Integrated feature analysis"))
+
+    def to_nifti(self, folder: str | os.PathLike[str], groups: NDArray[np.float32] | None = None) -> list[Path]:
+        """Write the maps of the pictured volumes over their images; see ``report.nifti.write_nifti``."""
+        from lightning_ifa.report.nifti import write_nifti
+
+        return write_nifti(self, Path(folder), groups)

@@ -18,6 +18,7 @@ from lightning_ifa.report.figures.overview import overview_png
 from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.markdown import summary
+from lightning_ifa.report.nifti import NIFTI_FOLDER, write_nifti
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.style import png
 from lightning_ifa.report.tables import as_json, cams_table, outliers_table
@@ -67,7 +68,7 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
 
     Args:
         report: The report.
-        folder: The folder that receives overview, page, feature page and gallery.
+        folder: The folder that receives overview, page, feature page and gallery, and maps of volumes if asked for.
         epoch: Zero-based epoch in which it was made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,9 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
         (folder / FEATURES_FILE).write_bytes(png(feature_page(report, f"{title}: features")))
     with pictures_may_fail():
         (folder / GALLERY_FILE).write_bytes(png(gallery_page(report, f"{title}: samples")))
+    if report.probes.grids is not None:
+        with pictures_may_fail():
+            write_nifti(report, folder / NIFTI_FOLDER)
 
 
 def write_sheet(report: AnalysisResult, folder: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
+from lightning_ifa.data.volume_grid import VolumeGrid
 from lightning_ifa.errors import DataError
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
@@ -25,6 +26,7 @@ from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.outliers import label_margins, read_logits
 from lightning_ifa.indicators.sample_table import sort_outliers
 from lightning_ifa.options import SPLITS
+from lightning_ifa.report.objects import list_objects, object_metrics
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
@@ -77,6 +79,9 @@ class AnalysisResult:
             found[f"ifa/health/{family}"] = finding.health
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
+        found |= {
+            f"ifa/segmentation/{name}": value for name, value in object_metrics(self.tables["validation"]).items()
+        }
         found |= {f"ifa/subgroups/{name}": value for name, value in self._subgroup_metrics.items()}
         return {key: float(value) for key, value in found.items()}
 
@@ -158,6 +163,15 @@ class AnalysisResult:
         """
         return self.table("hidden")
 
+    @property
+    def objects(self) -> pd.DataFrame:
+        """One row a validation sample of a segmentation, the worst first; empty for other tasks.
+
+        Columns ``sample_id``, ``dice``, ``size`` (share of the labelled object), ``outcome``: ``"found"``, ``"missed"``
+        (an object is labelled, none is predicted), ``"false positive"`` (the reverse), ``"empty"`` (neither).
+        """
+        return list_objects(self.tables["validation"])
+
     def table(self, name: str) -> pd.DataFrame:
         """Give a table that an indicator made, or makes on first use.
 
@@ -219,6 +233,7 @@ class AnalysisResult:
             "trend": self.trend,
             "splits": list(self.tables),
             "weights": self.weights,
+            "grids": _grid_content(self.probes.grids),
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -247,6 +262,7 @@ class AnalysisResult:
                     FeatureTable.load(folder / "probes.npz"),
                     FeatureTable.load(folder / "probes_predicted.npz"),
                     arrays.get("images"),
+                    _read_grids(content.get("grids")),
                 ),
                 class_names=tuple(map(str, content["class_names"])),
                 warnings=tuple(map(str, content["warnings"])),
@@ -278,6 +294,21 @@ def _split(name: str) -> str:
 def _place(name: str) -> tuple[str, int]:
     _, split, row = name.split("/")
     return split, int(row)
+
+
+def _grid_content(grids: Sequence[VolumeGrid] | None) -> list[Any] | None:
+    if grids is None:
+        return None
+    return [[grid.shape, None if grid.affine is None else grid.affine.tolist(), grid.file] for grid in grids]
+
+
+def _read_grids(content: Any) -> tuple[VolumeGrid, ...] | None:
+    if content is None:
+        return None
+    return tuple(
+        VolumeGrid(tuple(map(int, shape)), None if affine is None else np.array(affine, float).reshape(4, 4), str(file))
+        for shape, affine, file in content
+    )
 
 
 def _finding_content(finding: Finding) -> dict[str, Any]:

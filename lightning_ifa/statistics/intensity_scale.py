@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lightning_ifa.statistics.arrays import Array, Floats
@@ -14,6 +15,7 @@ UPPER_QUANTILE = 0.90
 LOWER_QUANTILE = 0.50
 TANH_ENDS = (0.05, 0.95)
 METHODS = ("norm", "tanh", "diverging")
+PERCENTILES = (25, 50, 75, 90, 99)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ class IntensityScale:
         """Scale linearly without clipping: 0 at ``low``, 1 at ``high``; an order-keeping change of units."""
         return np.asarray((np.asarray(cams, dtype=np.float64) - self.low) / (self.high - self.low))
 
+    def widen(self, ratio: float) -> IntensityScale:
+        """Move both ends away from zero so that fewer maps clip: ``scale_ratio`` of the research code, 1.5 there.
+
+        Args:
+            ratio: What both ends are multiplied by, above 0.
+
+        >>> IntensityScale(-1.0, 2.0).widen(1.5)
+        IntensityScale(low=-1.5, high=3.0, method='norm')
+        """
+        return IntensityScale(self.low * ratio, self.high * ratio, self.method)
+
     def to_dict(self) -> dict[str, float | str]:
         """Give the fields as plain values, for JSON; ``IntensityScale(**fields)`` takes them back."""
         return asdict(self)
@@ -86,6 +99,26 @@ def common_scale(
         slack = max(abs(high), abs(low), 1.0) * 1e-6
         low, high = min(low, high) - slack, max(low, high) + slack
     return IntensityScale(low, high, method)
+
+
+def scale_percentiles(cams: Array) -> pd.DataFrame:
+    """Tabulate where the ends of a scale come from: percentiles of the images' maxima and minima.
+
+    Args:
+        cams: Maps, ``(n, *space)``, n >= 1.
+
+    Returns:
+        Rows ``"maxima"`` and ``"minima"``, columns 25, 50, 75, 90, 99. The default scale takes 90 of the maxima and 50
+        of the minima.
+
+    >>> float(scale_percentiles(np.array([[0.0, 1.0], [-1.0, 3.0]])).loc["maxima", 50])
+    2.0
+    """
+    flat = np.asarray(cams, dtype=np.float64).reshape(len(cams), -1)
+    rows = {
+        name: np.percentile(values, PERCENTILES) for name, values in (("maxima", flat.max(1)), ("minima", flat.min(1)))
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=PERCENTILES)
 
 
 def scales_by(cams: Array, groups: Array, method: str = "norm") -> dict[int, IntensityScale]:

@@ -60,6 +60,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         swaps: Also look for confounders by exchanging borders, corners, level, contrast and fine detail between
             images: twelve more forward passes of 256 samples. Only for images that have a background; see
             docs/indicators.md.
+        nifti: Also write the maps of pictured volumes as NIfTI files over their images; see docs/medical_imaging.md.
         seed: Seed of every random draw of the analysis.
         every_n_epochs: Analyse at every n-th epoch.
         max_overhead: Share of the other training time that all analyses together may take, as 0.05; epochs are left
@@ -104,6 +105,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         forward_fn: ForwardFunction | None = None,
         reshape: Reshape | None = None,
         swaps: bool = False,
+        nifti: bool = False,
         seed: int = 0,
         every_n_epochs: int = 1,
         max_overhead: float | None = None,

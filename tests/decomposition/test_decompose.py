@@ -74,7 +74,18 @@ def case(request):
     model = fitted(request.param)
     validation, train = loaders()
     report = analyze(model, validation, train, layer="features", probes=4)
-    return model, validation, report, decompose(model, validation, report, shares=SHARES, draws=3, components=3)
+    ways = {"shares": SHARES, "draws": 3, "components": 3, "channels": range(12)}
+    return model, validation, report, decompose(model, validation, report, **ways)
+
+
+def test_channels_chosen_by_number_are_kept_alone(case):
+    model, validation, report, found = case
+    assert list(found.chosen["rule"]) == ["zero", "mean", "refill"]
+    assert found.chosen["kept"].to_list() == [12] * 3
+    assert found.chosen["performance"].to_list() == pytest.approx([found.full] * 3)
+    assert found.chosen["similarity"].to_list() == pytest.approx([1.0] * 3, abs=1e-4)
+    with pytest.raises(ValueError, match="0 to 11"):
+        decompose(model, validation, report, channels=(12,))
 
 
 def curve(found, name):

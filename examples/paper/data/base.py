@@ -155,6 +155,12 @@ class PaperSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self._decoded(index), torch.tensor(self.frame["target"].iloc[index])
 
+    def take(self, rows: NDArray[np.int64]) -> None:
+        """Keep some rows only."""
+        self.frame, self.metadata = (part.iloc[rows].reset_index(drop=True) for part in (self.frame, self.metadata))
+        self.sample_ids = list(self.frame["id"])
+        self._held.clear()
+
     def _decoded(self, index: int) -> Tensor:
         if index in self._held:
             return self._held[index]

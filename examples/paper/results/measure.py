@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_ifa import FeatureReport, check_maps, decompose, evaluate_maps
+from lightning_ifa.evaluation.map_quality import QUALITY
 
 from .localisation import localisation
 
@@ -34,11 +35,15 @@ class Cost:
         maps: For the correlation with the logit and for random weights.
         masked: For insertion, deletion, drop and increase.
         draws: Of the random controls.
+        methods: CAM methods whose maps are masked.
+        noise_draws: Of the noise under which maps should stay as they are.
     """
 
     maps: int = 160
     masked: int = 96
     draws: int = 5
+    methods: tuple[str, ...] = METHODS
+    noise_draws: int = 5
 
 
 def measure(model: nn.Module, loader: DataLoader[Any], report: FeatureReport, cost: Cost) -> pd.DataFrame:
@@ -55,7 +60,7 @@ def measure(model: nn.Module, loader: DataLoader[Any], report: FeatureReport, co
     """
     rows = [("", name, value) for name, value in _of_row(model, loader, report, cost).items()]
     rows += _correlations(model, loader, report, cost)
-    for method in METHODS:
+    for method in cost.methods:
         rows += [(method, name, value) for name, value in _faithfulness(model, loader, report, method, cost).items()]
     return pd.DataFrame(rows, columns=["method", "name", "value"])
 
@@ -92,9 +97,12 @@ def _faithfulness(
 ) -> dict[str, float]:
     layer = report.tables["validation"].layer
     found = evaluate_maps(
-        model, loader, method=method, layer=layer, shares=SHARES, max_samples=cost.masked, sanity_check=False
-    ).numbers
-    numbers = {}
+        model, loader, method=method, layer=layer, shares=SHARES, max_samples=cost.masked, sanity_check=False,
+        noise_draws=cost.noise_draws,
+    ).numbers  # fmt: skip
+    known = {name: value for name, value in found.items() if name.rpartition("/")[2] in QUALITY}
+    numbers = {name: known.get(f"cam/{name}", float("nan")) for name in QUALITY}
+    numbers |= {f"{name}_shuffled": known.get(f"shuffled/{name}", float("nan")) for name in QUALITY}
     for side, map_name in (("", "cam"), ("_shuffled", "shuffled")):
         numbers |= {f"{name}{side}": found[f"{map_name}/{name}"] for name in ("insertion", "deletion")}
         for name in ("average_drop", "average_increase"):

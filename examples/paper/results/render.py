@@ -10,13 +10,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .measure import METHODS, value
-from .rows import TITLES
+from .real import REAL
+from .rows import TITLES as ROW_TITLES
 
 NAMES = {"hirescam": "HiResCAM", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "xgradcam": "XGrad-CAM"}
 ENOUGH = {
     "per_class": "each class its own, rest zero", "per_class_random": "random for each class",
     "refill": "important, refill", "refill_random": "random, refill", "components": "components",
 }  # fmt: skip
+TITLES = ROW_TITLES | {name: row.title for name, row in REAL.items()}
+FAMILIES = ("overfitting", "confounding", "outliers", "redundancy")
 Cell = Callable[[pd.DataFrame], str]
 
 
@@ -73,13 +76,18 @@ def _sections() -> dict[str, dict[str, Cell]]:
     return {
         "Rows": {
             "validation samples": _plain("samples", 0), "channels": _plain("channels", 0),
-            "accuracy (R2)": _plain("performance", 3), "layer": lambda part: f"`{part['layer'].iloc[0]}`",
+            "accuracy (R2)": _plain("performance", 3), "whole validation split: samples": _plain("validation/whole", 0),
+            "whole validation split: accuracy": _plain("accuracy/whole", 3),
+            "layer": lambda part: f"`{part['layer'].iloc[0]}`",
         },
         "Correlation of map sum and logit: common scale / ReLU / per image": correlated,
         "Smallest share of the features that keeps 99 % of the performance / and maps correlated at 0.95": {
             title: _joined([f"enough/{curve}", f"enough_with_maps/{curve}"]) for curve, title in ENOUGH.items()
         },
         "Faithfulness, map (same intensities shuffled)": {k: v for k, v in faithful.items() if "insertion" in k},
+        "Sparseness (Gini), sensitivity to noise; relevance mass, relevance rank, pointing (shuffled)": {
+            NAMES[m]: _quality(m) for m in ("hirescam", "gradcam++")
+        },
         "Confidence under the map, common scale (shuffled)": {k: v for k, v in faithful.items() if "drop" in k},
         "Random weights: mean absolute correlation of the maps with the trained network's": {
             NAMES[m]: _joined(["random_weights"], m) for m in METHODS
@@ -87,6 +95,9 @@ def _sections() -> dict[str, dict[str, Cell]]:
         "Localisation (by chance), HiResCAM: mark off → on": {
             "energy inside": _moved("energy", "area"), "pointing game": _moved("pointing", "pointing_chance"),
             "pointing game, one cell's tolerance": _moved("near", "near_chance"),
+        },
+        "Real rows: training in seconds of a core, families' score (z)": {
+            "training": _plain("seconds", 0), **{name: _family(name) for name in FAMILIES},
         },
         "Confounding: score (z)": {"mark off": _confounding("confounding"), "mark on": _confounding("confounding_on")},
     }  # fmt: skip
@@ -112,10 +123,28 @@ def _beside(names: Sequence[str], method: str) -> Cell:
     return cell
 
 
+def _quality(method: str) -> Cell:
+    def cell(part: pd.DataFrame) -> str:
+        own = _joined(["sparseness", "max_sensitivity"], method)(part)
+        return f"{own}; {_beside(['relevance_mass', 'relevance_rank', 'pointing'], method)(part)}"
+
+    return cell
+
+
 def _moved(name: str, chance: str) -> Cell:
     def cell(part: pd.DataFrame) -> str:
         off, on = (value(part, f"{side}/{name}") for side in ("localisation", "localisation_on"))
         return f"{_number(off)} → {_number(on)} ({_number(value(part, f'localisation/{chance}'))})"
+
+    return cell
+
+
+def _family(name: str) -> Cell:
+    def cell(part: pd.DataFrame) -> str:
+        if name == "confounding" and value(part, f"family/{name}/score") == value(part, "confounding/score"):
+            return _confounding("confounding")(part)  # which also knows whether it could be told
+        score, z, alarm = (value(part, f"family/{name}/{kind}") for kind in ("score", "z", "alarm"))
+        return "—" if math.isnan(score) else f"{score:.2f} ({z:.1f}){' ALARM' if alarm else ''}"
 
     return cell
 

@@ -31,12 +31,14 @@ class Trained:
         loader: Validation loader.
         report: Of the last weights.
         run_id: MLflow run of the training.
+        accuracy: On the whole validation split, where it is known.
     """
 
     model: nn.Module
     loader: DataLoader[Any]
     report: FeatureReport
     run_id: str
+    accuracy: float = float("nan")
 
 
 def train_row(row: str, root: Path, store: str, name: str, *options: str) -> Trained:
