@@ -21,7 +21,7 @@ from lightning_ifa.repairs.workbench import Workbench, prepare_workbench
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.head_repair import (
     DOUBT,
-    LARGEST_LOSS,
+    LARGEST_COST,
     PUBLISHED,
     RECIPES,
     RELIANCE_GOAL,
@@ -117,6 +117,7 @@ def repair(
     *,
     suspect: str | None = None,
     metadata: Mapping[str, pd.DataFrame] | None = None,
+    cost: float = LARGEST_COST,
     max_samples: int = 4096,
     batch_fn: BatchFunction | None = None,
     forward_fn: ForwardFunction | None = None,
@@ -137,6 +138,8 @@ def repair(
         val_loader: Loader over the report's validation set.
         suspect: Name of a metadata column, or of a variable of ``report.hidden``; by default the strongest candidate.
         metadata: As for ``analyze``. Left out, the data sets' own or the report's is used.
+        cost: Overall accuracy that the repair may cost. Where the suspect helps with nearly every sample, blindness to
+            it costs more.
         max_samples: The largest number of training samples.
         batch_fn: Function that takes a batch apart, as given to ``analyze``.
         forward_fn: Function that calls a network which is not called as ``model(x)``, as given to ``analyze``.
@@ -160,7 +163,7 @@ def repair(
         for split, loader in (("train", train_loader), ("validation", val_loader))
     }
     bench = prepare_workbench(sources, report, suspect, read_metadata(metadata), max_samples, seed)
-    return try_repairs(model, bench)
+    return try_repairs(model, bench, cost=cost)
 
 
 def foresee(bench: Workbench) -> Outlook:
@@ -172,17 +175,19 @@ def foresee(bench: Workbench) -> Outlook:
     return Outlook(bench.suspect, before.conflicting, best.conflicting, before.accuracy, best.accuracy, against)
 
 
-def try_repairs(model: nn.Module, bench: Workbench, outlook: Outlook | None = None) -> Repair:
+def try_repairs(
+    model: nn.Module, bench: Workbench, outlook: Outlook | None = None, cost: float = LARGEST_COST
+) -> Repair:
     """Try every way of repair, choose one, and measure it on the half that was kept apart."""
     recipes = [*RECIPES, *(DOUBT if (bench.fitted.trust < 0.5).any() else ())]
     before = measure(bench.chosen, bench.head(bench.chosen.features))
     tried = try_recipes(recipes, bench.head, bench.fitted, bench.chosen, bench.seed, bench.has_bias)
-    chosen = choose(tried, before)
+    chosen = choose(tried, before, cost)
     samples = bench.fitted.join(bench.chosen)
     head = bench.head if chosen is None else repair_head(chosen, samples, bench.head, bench.has_bias)
     scores = [one(bench.reported.features) for one in (bench.head, head)]
     first, second = measure(bench.reported, scores[0]), measure(bench.reported, scores[1], scores[0])
-    helped = chosen is not None and _holds(first, second)
+    helped = chosen is not None and _holds(first, second, cost)
     repaired = _copy(model)
     if helped:
         write_head(repaired, bench.layer, head)
@@ -199,10 +204,10 @@ def try_repairs(model: nn.Module, bench: Workbench, outlook: Outlook | None = No
     )
 
 
-def _holds(before: Measured, after: Measured) -> bool:
+def _holds(before: Measured, after: Measured, cost: float) -> bool:
     """Whether a repair does on other samples what it was chosen for: no dear accuracy, and less reliance or loss."""
     ends = abs(after.reliance) <= max(RELIANCE_GOAL, abs(before.reliance) / 2) and abs(before.reliance) > RELIANCE_GOAL
-    return after.cost - after.cost_error <= LARGEST_LOSS and (ends or after.loss < before.loss)
+    return after.cost - after.cost_error <= cost and (ends or after.loss < before.loss)
 
 
 def _list_tried(tried: Mapping[Recipe, Measured], before: Measured) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from lightning_ifa.statistics.strata import centre_within
 from lightning_ifa.statistics.subgroups import LEAST_SIZE, wilson
 
 FOLDS = 3
-LARGEST_LOSS = 0.01
+LARGEST_COST = 0.01
 """Overall accuracy that a repair may cost: what a tag gave away for free is lost with it."""
 
 LARGEST_GROUP_LOSS = 0.02
@@ -243,17 +243,18 @@ def try_recipes(
     return found
 
 
-def choose(tried: Mapping[Recipe, Measured], before: Measured) -> Recipe | None:
+def choose(tried: Mapping[Recipe, Measured], before: Measured, cost: float = LARGEST_COST) -> Recipe | None:
     """Choose a recipe by what was measured of it; None if none is better than the head as trained.
 
-    Of those that do not cost more than a point of overall accuracy, as far as can be told, those which end the reliance
+    Of those that do not cost more overall accuracy than allowed, as far as can be told, those which end the reliance
     come first, then those that cost no large group more than two points; the smallest loss decides.
 
     Args:
         tried: From ``try_recipes``.
         before: The head as trained, measured on the same samples.
+        cost: Overall accuracy that may be lost.
     """
-    cheap = [r for r, m in tried.items() if m.cost - m.cost_error <= LARGEST_LOSS and m.loss < PRICE * before.loss]
+    cheap = [r for r, m in tried.items() if m.cost - m.cost_error <= cost and m.loss < PRICE * before.loss]
     ended = [r for r in cheap if abs(tried[r].reliance) <= RELIANCE_GOAL < abs(before.reliance)]
     better = ended or [r for r in cheap if tried[r].loss < before.loss]
     better = [r for r in better if tried[r].group_loss <= LARGEST_GROUP_LOSS] or better
