@@ -185,8 +185,8 @@ def try_repairs(
     chosen = choose(tried, before, cost)
     samples = bench.fitted.join(bench.chosen)
     head = bench.head if chosen is None else repair_head(chosen, samples, bench.head, bench.has_bias)
-    scores = [one(bench.reported.features) for one in (bench.head, head)]
-    first, second = measure(bench.reported, scores[0]), measure(bench.reported, scores[1], scores[0])
+    old, new = bench.head(bench.reported.features), head(bench.reported.features)
+    first, second = measure(bench.reported, old), measure(bench.reported, new, old)
     helped = chosen is not None and _holds(first, second, cost)
     repaired = _copy(model)
     if helped:
@@ -198,7 +198,7 @@ def try_repairs(
         method="" if chosen is None else chosen.name,
         layer=bench.layer,
         outlook=outlook or foresee(bench),
-        table=compare_groups(bench.reported, *scores, bench.levels, bench.class_names),
+        table=compare_groups(bench.reported, old, new, bench.levels, bench.class_names),
         reliance=(first.reliance, second.reliance),
         tried=_list_tried(tried, before),
     )

@@ -22,7 +22,8 @@ LEAST_NAMED = 0.9  # share of a column's values that must look like names of fil
 REVIEW_COLUMNS = [
     "reason", "sample_id", "split", "file", "target", "prediction", "suggested_label", "label_score", "duplicate_of",
 ]  # fmt: skip
-COPY, DOUBT, GROUP_ERROR = "copy with two labels", "label in doubt", "wrong in a group that does worse: {}"
+COPY, DOUBT, GROUP_ERROR = "copy with two labels", "label in doubt", "wrong in a group that does worse: "
+MISLABELLED = "mislabelled"
 
 
 def weigh_samples(
@@ -35,7 +36,7 @@ def weigh_samples(
             raise DataError("the report has no training split; pass targets= and values= of the training samples")
         if suspect not in table.metadata:
             raise DataError(
-                f"the training samples have no metadata column {suspect!r}{did_you_mean(suspect, table.metadata)}; "
+                f"the training samples have no metadata column {suspect!r}{did_you_mean(suspect, map(str, table.metadata))}; "
                 "pass targets= and values= of the training samples"
             )
         targets, values, index = table.targets, table.metadata[suspect], table.indices
@@ -71,22 +72,24 @@ def _doubt(report: AnalysisResult) -> pd.Series[float]:
 
 def list_for_review(report: AnalysisResult) -> pd.DataFrame:
     """List the samples to look at first; for the columns see ``FeatureReport.samples_to_review``."""
-    samples = report.samples.assign(file=_files(report), reason="", _order=0)
-    doubt = samples["label_score"].fillna(0.0)
-    wrong, group = (samples["target"] != samples["prediction"]) & (samples["target"] >= 0), _worse_groups(report)
-    reasons = [
-        (samples["kind"] == CONFLICT, COPY),
-        ((doubt > CERTAIN) | (samples["kind"] == "mislabelled"), DOUBT),
+    samples = report.samples
+    doubt = samples["label_score"].fillna(0.0).to_numpy(float)
+    kind, split = samples["kind"].to_numpy(), samples["split"].to_numpy()
+    wrong = ((samples["target"] != samples["prediction"]) & (samples["target"] >= 0)).to_numpy()
+    groups = pd.Series(_worse_groups(report), report.tables["validation"].sample_ids)
+    group = groups[~groups.index.duplicated()].reindex(samples["sample_id"]).fillna("").to_numpy()
+    masks = [
+        kind == CONFLICT,
+        (doubt > CERTAIN) | (kind == MISLABELLED),
+        wrong & (group != "") & (split == "validation"),
     ]
-    for number, (mask, reason) in enumerate(reasons):
-        samples.loc[mask & (samples["reason"] == ""), ["reason", "_order"]] = [reason, number]
-    named = group.reindex(samples["sample_id"]).to_numpy()
-    in_group = wrong & pd.notna(named) & (samples["split"] == "validation") & (samples["reason"] == "")
-    samples.loc[in_group, "reason"] = [GROUP_ERROR.format(name) for name in named[in_group.to_numpy()]]
-    samples.loc[in_group, "_order"] = len(reasons)
-    found = samples[samples["reason"] != ""].assign(_doubt=doubt)
-    found = found.sort_values(["_order", "_doubt"], ascending=[True, False], kind="stable")
-    return found[REVIEW_COLUMNS].reset_index(drop=True)
+    turn = np.select(masks, range(len(masks)), len(masks))
+    listed = samples.assign(
+        file=_files(report),
+        reason=np.select(masks, [np.full(len(doubt), COPY), np.full(len(doubt), DOUBT), GROUP_ERROR + group], ""),
+    )
+    order = np.lexsort((-doubt, turn))
+    return listed.iloc[order[turn[order] < len(masks)]][REVIEW_COLUMNS].reset_index(drop=True)
 
 
 def _files(report: AnalysisResult) -> NDArray[Any]:
@@ -98,7 +101,7 @@ def _files(report: AnalysisResult) -> NDArray[Any]:
         parts.append(pd.Series(files, table.sample_ids))
     known = pd.concat(parts)
     known = known[~known.index.duplicated()]
-    return known.reindex(report.samples["sample_id"]).fillna("").to_numpy()
+    return np.asarray(known.reindex(report.samples["sample_id"]).fillna(""))
 
 
 def _names_files(column: pd.Series[Any]) -> bool:
@@ -108,17 +111,16 @@ def _names_files(column: pd.Series[Any]) -> bool:
     return bool(known.astype(str).str.contains(FILE_NAME).mean() >= LEAST_NAMED)
 
 
-def _worse_groups(report: AnalysisResult) -> pd.Series[Any]:
-    """The worst group that does worse than its classes explain, of each validation sample that is in one."""
+def _worse_groups(report: AnalysisResult) -> NDArray[Any]:
+    """The worst group that does worse than its classes explain, of each validation sample; empty if it is in none."""
     table = report.tables["validation"]
-    found = pd.Series(index=table.sample_ids, dtype=object)
-    if not len(report.subgroups):
-        return found
-    levels = dict(list_levels(table.metadata))
-    for row in report.subgroups[report.subgroups["judgement"] == "worse"][["column", "group"]].itertuples(index=False):
-        if row.column in levels:
-            inside = (levels[row.column].astype(object) == row.group).to_numpy() & found.isna().to_numpy()
-            found[inside] = f"{row.column} {row.group}"
+    found = np.full(len(table), "", dtype=object)
+    worse = report.subgroups[report.subgroups["judgement"] == "worse"] if len(report.subgroups) else report.subgroups
+    levels = dict(list_levels(table.metadata)) if len(worse) else {}
+    for column, group in zip(worse["column"].astype(str), worse["group"].astype(str), strict=True):
+        if column in levels:
+            inside = (levels[column].astype(object) == group).to_numpy()
+            found[inside & (found == "")] = f"{column} {group}"
     return found
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import curve_fit
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.linear_head import LinearHead, fit_head
@@ -18,8 +17,8 @@ DRAWS = 6
 BOOTSTRAPS = 200
 LEVEL = 0.9
 RIDGE = 0.03
-BOUNDS = ((0.0, 0.0, 0.05), (1.0, 2.0, 2.0))
-"""Bounds of floor, error at the middle size and exponent; errors fall with exponents below 1 (Hestness et al. 2017)."""
+EXPONENTS = np.arange(0.05, 2.01, 0.05)
+"""Exponents of the power law that are tried; errors fall with exponents below 1 (Hestness et al. 2017)."""
 
 
 class Split(NamedTuple):
@@ -127,23 +126,21 @@ def learning_curve(
 
 
 def fit_power_law(samples: Array, error: Array) -> Callable[[Array], Floats]:
-    """Fit ``error = floor + scale * samples ** -exponent`` by least squares, and give it as a function.
+    """Fit ``error = floor + scale * samples ** -exponent`` by least squares, none below 0; give it as a function.
 
     >>> n = np.array([10.0, 20, 40, 80, 160])
     >>> fit_power_law(n, 0.1 + 2 * n**-0.5)(np.array([640])).round(3).tolist()
     [0.179]
     """
     middle = float(np.median(samples))
-
-    def law(size: Array, floor: float, scale: float, exponent: float) -> Floats:
-        return np.asarray(floor + scale * (np.asarray(size) / middle) ** -exponent)
-
-    start = np.clip((error.min() / 2, max(np.median(error) - error.min() / 2, 1e-4), 0.5), *BOUNDS)
-    try:
-        found, _ = curve_fit(law, samples, error, start, bounds=BOUNDS, max_nfev=500)
-    except RuntimeError:  # no best fit: a flat line
-        found = np.array([float(error.mean()), 0.0, 0.5])
-    return lambda size: law(size, *found)
+    x = (samples / middle) ** -EXPONENTS[:, None]  # (exponents, sizes)
+    inside = x - x.mean(1, keepdims=True)
+    scale = np.maximum(inside @ (error - error.mean()) / (inside**2).sum(1), 0.0)
+    floor = error.mean() - scale * x.mean(1)
+    scale = np.where(floor < 0, x @ error / (x**2).sum(1), scale)
+    floor = np.maximum(floor, 0.0)
+    best = int(((floor[:, None] + scale[:, None] * x - error) ** 2).sum(1).argmin())
+    return lambda size: np.asarray(floor[best] + scale[best] * (np.asarray(size) / middle) ** -EXPONENTS[best])
 
 
 def _extrapolate(counts: Ints, hits: Floats, goal: Array) -> Floats:
