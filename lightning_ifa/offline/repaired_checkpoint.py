@@ -55,6 +55,7 @@ def save_repair(repair: Repair, path: Path) -> None:
     """Write the repaired weights as a state dict, which loads with ``weights_only=True``, and the table beside it."""
     import torch
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         torch.save(repair.model.state_dict(), file)
     repair.table.to_csv(path.with_name(TABLE_FILE), index=False)

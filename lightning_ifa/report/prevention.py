@@ -36,8 +36,8 @@ def weigh_samples(
             raise DataError("the report has no training split; pass targets= and values= of the training samples")
         if suspect not in table.metadata:
             raise DataError(
-                f"the training samples have no metadata column {suspect!r}{did_you_mean(suspect, map(str, table.metadata))}; "
-                "pass targets= and values= of the training samples"
+                f"the training samples have no metadata column {suspect!r}"
+                f"{did_you_mean(suspect, map(str, table.metadata))}; pass targets= and values= of the training samples"
             )
         targets, values, index = table.targets, table.metadata[suspect], table.indices
     else:
