@@ -7,6 +7,7 @@ whose confounder is balanced over the classes, for each kind and seed; ``skin`` 
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 import time
 import warnings
@@ -27,6 +28,7 @@ from benchmarks.real.tasks import TASKS, Part
 from benchmarks.real.train import BATCH, CHECKPOINTS, Training, build, load_net, load_training, train
 from lightning_ifa import analyze, repair
 from lightning_ifa.errors import IFAError
+from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.repairs.head_features import head_features, read_head, write_head
 from lightning_ifa.repairs.repair import Repair
 from lightning_ifa.statistics.head_repair import group_weights
@@ -69,7 +71,7 @@ def measure(net: nn.Module, drawn: tuple[Part, Tensor], against: Part) -> Figure
 
 
 def train_balanced(training: Training, kind: str, root: Path, folder: Path) -> nn.Module:
-    """Train on the same images with the confounder on a random half of them: what no repair of a last layer can beat."""
+    """Train on the same images with the confounder on a random half of them: a goal for any repair."""
     parts, _ = load_training(training, root)
     data = plant(parts["train"], kind, int(parts["train"].labels.max()) + 1, 0.0, training.seed * 7 + 2)[0]
     net, path = build(training, parts), folder / f"{training.name}-{kind.replace(' ', '-')}-balanced.pt"
@@ -92,22 +94,14 @@ def train_balanced(training: Training, kind: str, root: Path, folder: Path) -> n
 
 def retrain_as_published(net: nn.Module, layer: str, held_out: Part, carries: Tensor) -> nn.Module:
     """Retrain the last layer from 0 on equal groups of held-out samples (Kirichenko et al. 2023), in place of ours."""
-    from lightning_ifa.features.extractor import FeatureExtractor
-
     extraction = FeatureExtractor(net)
     found = head_features(extraction, loader_of(held_out), np.arange(len(held_out.labels)), layer)
     head = read_head(net, layer)
     nothing = LinearHead(0 * head.weight, 0 * head.bias)
     weights = group_weights(found.labels * 2 + carries.numpy().astype(int))
-    new = build_like(net)
+    new = copy.deepcopy(net)
     write_head(new, layer, fit_head(found.features, found.labels, weights, nothing, 0.03))
     return new
-
-
-def build_like(net: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(net)
 
 
 def planted(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Figures], Figures, float, Repair]]:
@@ -160,7 +154,8 @@ def show_planted(options: argparse.Namespace) -> None:
         before = ways["as trained"]
         lost = without.conflicting - before.conflicting
         print(
-            f"{name}: without the confounder {without.conflicting:.3f} of the same samples; {found.method}, {seconds:.1f} s"
+            f"{name}: without the confounder {without.conflicting:.3f} of the same samples; "
+            f"{found.method}, {seconds:.1f} s"
         )
         for way, figures in ways.items():
             share = (figures.conflicting - before.conflicting) / lost if lost > 0 else float("nan")
@@ -171,9 +166,11 @@ def show_planted(options: argparse.Namespace) -> None:
                 goals = [share >= GOAL, figures.accuracy >= before.accuracy - COST, figures.reliance <= RELIANCE]
                 met.setdefault(way, []).append(goals)
     for way, goals in met.items():
-        sums = np.array(goals).sum(0)
-        print(f"{way}: of {len(goals)} networks {sums[0]} recover 70 % of the way (median {np.median(shares[way]):.0%}), "
-              f"{sums[1]} lose at most a point, {sums[2]} rely by .02 or less; all three: {np.array(goals).all(1).sum()}")  # fmt: skip
+        way_share, cheap, free = np.array(goals).sum(0)
+        print(
+            f"{way}: of {len(goals)} networks {way_share} recover 70 % of the way (median {np.median(shares[way]):.0%}), "
+            f"{cheap} lose at most a point, {free} rely by .02 or less; all three: {np.array(goals).all(1).sum()}"
+        )
 
 
 def show_skin(options: argparse.Namespace) -> None:
