@@ -168,8 +168,9 @@ def show_planted(options: argparse.Namespace) -> None:
     for way, goals in met.items():
         way_share, cheap, free = np.array(goals).sum(0)
         print(
-            f"{way}: of {len(goals)} networks {way_share} recover 70 % of the way (median {np.median(shares[way]):.0%}), "
-            f"{cheap} lose at most a point, {free} rely by .02 or less; all three: {np.array(goals).all(1).sum()}"
+            f"{way}: of {len(goals)} networks {way_share} recover 70 % of the way "
+            f"(median {np.median(shares[way]):.0%}), {cheap} lose at most a point, "
+            f"{free} rely by .02 or less; all three: {np.array(goals).all(1).sum()}"
         )
 
 
