@@ -20,7 +20,6 @@ from lightning_ifa.repairs.head_features import write_head
 from lightning_ifa.repairs.workbench import Workbench, prepare_workbench
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.head_repair import (
-    DOUBT,
     LARGEST_COST,
     PUBLISHED,
     RECIPES,
@@ -179,9 +178,8 @@ def try_repairs(
     model: nn.Module, bench: Workbench, outlook: Outlook | None = None, cost: float = LARGEST_COST
 ) -> Repair:
     """Try every way of repair, choose one, and measure it on the half that was kept apart."""
-    recipes = [*RECIPES, *(DOUBT if (bench.fitted.trust < 0.5).any() else ())]
     before = measure(bench.chosen, bench.head(bench.chosen.features))
-    tried = try_recipes(recipes, bench.head, bench.fitted, bench.chosen, bench.seed, bench.has_bias)
+    tried = try_recipes(RECIPES, bench.head, bench.fitted, bench.chosen, bench.seed, bench.has_bias)
     chosen = choose(tried, before, cost)
     samples = bench.fitted.join(bench.chosen)
     head = bench.head if chosen is None else repair_head(chosen, samples, bench.head, bench.has_bias)

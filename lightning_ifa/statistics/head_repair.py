@@ -87,7 +87,12 @@ class Recipe(NamedTuple):
     def name(self) -> str:
         """Says it in words."""
         removed = {"": "", "direction": "suspect's direction removed", "channels": "carrying channels ablated"}
-        refit = {0.0: "refitted", 0.5: "groups weighted by the root of their size", 1.0: "groups weighted equally"}
+        refit = {
+            0.0: "refitted",
+            0.25: "groups weighted by the fourth root of their size",
+            0.5: "groups weighted by the root of their size",
+            1.0: "groups weighted equally",
+        }
         parts = [removed[self.removes], "" if self.ridge is None else f"{refit[self.balance]}, ridge {self.ridge:g}"]
         return ", ".join(filter(None, parts))
 
@@ -98,14 +103,13 @@ PUBLISHED = tuple(Recipe("", 1.0, ridge) for ridge in RIDGES)
 
 RECIPES = (
     *PUBLISHED,
+    *(Recipe("", balance, 0.01) for balance in (0.5, 0.25, 0.0)),
     Recipe("direction", 0.0, None),
     *(Recipe("direction", balance, ridge) for balance in (1.0, 0.5) for ridge in RIDGES),
     Recipe("direction", 0.0, 0.01),
     Recipe("channels", 0.0, None),
     Recipe("channels", 1.0, 0.01),
 )
-DOUBT = tuple(Recipe("", 0.0, ridge) for ridge in RIDGES)
-"""Refits that change the trust in doubtful labels only."""
 
 
 class Measured(NamedTuple):
@@ -119,7 +123,8 @@ class Measured(NamedTuple):
         reliance: Share of the evidence between classes that depends on the suspect.
         cost: Overall accuracy lost against the scores before.
         cost_error: Standard error of ``cost``, paired.
-        group_loss: Largest loss of accuracy of a group of 20 samples or more against the scores before.
+        group_loss: Accuracy that some group of 20 samples or more lost for sure: the largest of their losses, each less
+            two standard errors.
     """
 
     accuracy: float
@@ -198,7 +203,9 @@ def measure(samples: GroupedSamples, scores: Array, before: Array | None = None)
     entropy = -log_softmax(scores, axis=1)[np.arange(len(right)), samples.labels]
     sides = [rows for rows in (against, ~against) if rows.any()]
     lost = np.zeros(len(right)) if before is None else (before.argmax(1) == samples.labels).astype(float) - right
-    groups = pd.Series(lost).groupby(samples.groups).agg(["mean", "size"])
+    groups = pd.Series(lost).groupby(samples.groups).agg(["mean", "std", "size"])
+    groups = groups[groups["size"] >= LEAST_SIZE]
+    surely = groups["mean"] - 2 * groups["std"] / np.sqrt(groups["size"])
     return Measured(
         accuracy=float(right.mean()),
         conflicting=float(right[against].mean()) if against.any() else float("nan"),
@@ -207,7 +214,7 @@ def measure(samples: GroupedSamples, scores: Array, before: Array | None = None)
         reliance=reliance(scores, samples.labels, samples.values).share,
         cost=float(lost.mean()),
         cost_error=float(lost.std() / np.sqrt(len(lost))),
-        group_loss=float(groups["mean"][groups["size"] >= LEAST_SIZE].max()),
+        group_loss=float(surely.max()) if len(surely) else 0.0,
     )
 
 
@@ -247,7 +254,8 @@ def choose(tried: Mapping[Recipe, Measured], before: Measured, cost: float = LAR
     """Choose a recipe by what was measured of it; None if none is better than the head as trained.
 
     Of those that do not cost more overall accuracy than allowed, as far as can be told, those which end the reliance
-    come first, then those that cost no large group more than two points; the smallest loss decides.
+    come first. What surely costs a large group more than two points is left out, unless nothing else ends the reliance:
+    what the suspect gave a group for free is lost with it. The smallest loss decides.
 
     Args:
         tried: From ``try_recipes``.
@@ -257,7 +265,7 @@ def choose(tried: Mapping[Recipe, Measured], before: Measured, cost: float = LAR
     cheap = [r for r, m in tried.items() if m.cost - m.cost_error <= cost and m.loss < PRICE * before.loss]
     ended = [r for r in cheap if abs(tried[r].reliance) <= RELIANCE_GOAL < abs(before.reliance)]
     better = ended or [r for r in cheap if tried[r].loss < before.loss]
-    better = [r for r in better if tried[r].group_loss <= LARGEST_GROUP_LOSS] or better
+    better = [r for r in better if tried[r].group_loss <= LARGEST_GROUP_LOSS] or ended
     return min(better, key=lambda recipe: tried[recipe].loss, default=None)
 
 
