@@ -22,7 +22,7 @@ LARGEST_COST = 0.01
 """Overall accuracy that a repair may cost: what a tag gave away for free is lost with it."""
 
 LARGEST_GROUP_LOSS = 0.02
-PRICE = 1.1
+PRICE = 1.25
 """What an end of the reliance may cost in cross-entropy, as a factor."""
 
 RELIANCE_GOAL = 0.02

@@ -64,7 +64,7 @@ def fit_head(
     offset = start(features).astype(np.float32)
     (n, d), k = X.shape, len(start.bias)
     share = (weights / weights.sum()).astype(np.float32)
-    free = None if held is None or not len(held) else _orthonormal(held * scale)
+    free = None if held is None or not len(held) else _orthonormal(held / scale)
     if free is not None:
         X = X - (X @ free.T.astype(np.float32)) @ free.astype(np.float32)
     rows = np.arange(n)
