@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_ifa.errors import IFAError, IFAWarning
     from lightning_ifa.evaluation.cam_check import check_maps
     from lightning_ifa.evaluation.cam_evaluation import MapEvaluation, evaluate_maps
+    from lightning_ifa.repairs.repair import repair
     from lightning_ifa.report.feature_report import FeatureReport
     from lightning_ifa.tracking.compare import compare
     from lightning_ifa.tracking.log_model import log_model
@@ -40,6 +41,7 @@ __all__ = [
     "gate",
     "log_model",
     "outage_proof",
+    "repair",
 ]
 
 _HOME = {
@@ -58,6 +60,7 @@ _HOME = {
     "evaluate_maps": "evaluation.cam_evaluation",
     "log_model": "tracking.log_model",
     "outage_proof": "tracking.spooling_client",
+    "repair": "repairs.repair",
 }
 
 

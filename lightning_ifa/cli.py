@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lightning_ifa.text import keep_legal_xml
+
+if TYPE_CHECKING:
+    from lightning_ifa.offline.checkpoint_analysis import Analysed
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 NO, UNDECIDED = 1, 2
@@ -74,41 +77,68 @@ _training("fit", "Train the model of a LightningCLI configuration: fit --config 
 _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_path FILE ...].")
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict.")
-@click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
-@click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
-@click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
-@click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
-@click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
-@click.option("--nifti", is_flag=True, help="With --model: also write the maps of volumes as NIfTI over their images.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
-@click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def analyze(
-    checkpoint: Path,
+def _names_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a checkpoint, its model and its data."""
+    options = [
+        click.option("--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict."),
+        click.option(
+            "--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training."
+        ),
+        click.option(
+            "--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it."
+        ),
+        click.option(
+            "--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate."
+        ),
+        click.option(
+            "--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it."
+        ),
+        click.option(
+            "--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _analysis_of(
     configs: tuple[str, ...],
     model: str | None,
     data: str | None,
     forward_fn: str | None,
     batch_fn: str | None,
-    nifti: bool,
-    output: Path | None,
-    run_id: str | None,
-    tracking_uri: str | None,
     overrides: tuple[str, ...],
-) -> None:
-    """Analyse a CHECKPOINT as the callback would have, and print the verdicts.
-
-    OVERRIDES are options of the configuration, as --data.batch_size=8. Without --output and --run-id the report goes
-    to the folder ifa_report. Exit codes: 0 analysed, 2 not.
-    """
+    nifti: bool = False,
+) -> Callable[[Path], Analysed]:
+    """Give what analyses a checkpoint of the model that the options name."""
     if bool(configs) == bool(model and data) or bool(model) != bool(data):
         raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
     if configs and (forward_fn or batch_fn or nifti):
         options = "--forward-fn, --batch-fn and --nifti"
         raise click.UsageError(f"{options} belong to --model; with --config the callback has them")
+    from lightning_ifa.offline import checkpoint_analysis as offline
+
+    if model and data:
+        return lambda checkpoint: offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn, nifti)
+    arguments = [f"--config={file}" for file in configs] + list(overrides)
+    return lambda checkpoint: offline.analyze_config(checkpoint, arguments)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@_names_model
+@click.option("--nifti", is_flag=True, help="With --model: also write the maps of volumes as NIfTI over their images.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
+@click.option("--run-id", metavar="ID", help="Log to this MLflow run.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def analyze(checkpoint: Path, output: Path | None, run_id: str | None, tracking_uri: str | None, **named: Any) -> None:
+    """Analyse a CHECKPOINT as the callback would have, and print the verdicts.
+
+    OVERRIDES are options of the configuration, as --data.batch_size=8. Without --output and --run-id the report goes
+    to the folder ifa_report. Exit codes: 0 analysed, 2 not.
+    """
+    analyse = _analysis_of(**named)
     from mlflow.exceptions import MlflowException
 
     from lightning_ifa.data.untrusted_files import require_folder
@@ -127,10 +157,7 @@ def analyze(
             require_run(run_id, tracking_uri)
         if output or not run_id:
             require_folder(folder)
-        if model and data:
-            report = offline.analyze_factories(checkpoint, model, data, forward_fn, batch_fn, nifti)
-        else:
-            report = offline.analyze_config(checkpoint, [f"--config={file}" for file in configs] + list(overrides))
+        report = analyse(checkpoint).report
         click.echo(summary(report, str(checkpoint)))
         if output or not run_id:
             offline.save(report, folder)
@@ -141,6 +168,83 @@ def analyze(
                 offline.save(report, folder)
                 click.secho(f"the report is not lost, it lies in {folder}", fg="yellow", err=True)
                 raise
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@_names_model
+@click.option("--suspect", metavar="NAME", help="Metadata column, or hidden variable; by default the strongest.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("ifa_repair"),
+    show_default=True,
+    help="Folder for the repaired weights, table and report.",
+)
+@click.option("--cost", type=float, default=0.01, show_default=True, help="Overall accuracy that the repair may cost.")
+@click.option("--policy", type=FILE, help="Judge the repaired weights by this gate's policy; see docs/gate.md.")
+@click.option("--run-id", metavar="ID", help="MLflow run of the checkpoint: the repair is logged as its child.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store of that run; by default MLflow's own.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def repair(
+    checkpoint: Path,
+    suspect: str | None,
+    output: Path,
+    cost: float,
+    policy: Path | None,
+    run_id: str | None,
+    tracking_uri: str | None,
+    **named: Any,
+) -> None:
+    """Repair a CHECKPOINT whose evidence leans on a suspect, and say what was gained on samples kept apart.
+
+    The last linear layer is refitted; the checkpoint itself is never changed. See docs/repair.md. Exit codes: 0
+    repaired, and passed by the policy if there is one; 1 nothing helps, or the policy fails it; 2 could not be tried.
+    """
+    analyse = _analysis_of(**named)
+    from mlflow.exceptions import MlflowException
+
+    from lightning_ifa.comparison.rendering import comparison_text
+    from lightning_ifa.data.untrusted_files import require_folder
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.gate import render
+    from lightning_ifa.gate.policy import load_policy
+    from lightning_ifa.offline import checkpoint_analysis as offline
+    from lightning_ifa.offline import repaired_checkpoint as repaired
+    from lightning_ifa.repairs.repair import foresee, try_repairs
+    from lightning_ifa.tracking.checkpoint import read_checkpoint
+    from lightning_ifa.tracking.run import require_run
+
+    if run_id:
+        _quiet_client()
+    passed = True
+    with _undecided_after("not repaired", IFAError, MlflowException):
+        read_checkpoint(checkpoint)
+        rules = load_policy(policy) if policy else None
+        if run_id:
+            require_run(run_id, tracking_uri)
+        require_folder(output)
+        path = repaired.require_new(output)
+        before = analyse(checkpoint)
+        bench = repaired.workbench_of(before, suspect)
+        outlook = foresee(bench)
+        click.echo(f"{outlook}.")
+        found = try_repairs(before.sources["validation"][0].model, bench, outlook, cost)
+        click.echo(str(found).partition("\n")[2])
+        if not found.helped:
+            raise SystemExit(NO)
+        repaired.save_repair(found, path)
+        after = analyse(path).report
+        offline.save(after, output / repaired.REPORT_FOLDER)
+        comparison = repaired.compare_reports(before.report, after)
+        click.echo(f"\n{comparison_text(comparison)}\nweights: {path}")
+        if rules is not None:
+            verdict = repaired.judge(rules, before.report, after)
+            passed = verdict.passed
+            click.echo(render.terminal(verdict))
+        if run_id:
+            child = repaired.log_child(run_id, found, path, after, comparison, tracking_uri)
+            click.echo(f"run {child} holds it, a child of {run_id}")
+    raise SystemExit(0 if passed else NO)
 
 
 @main.command()

@@ -7,11 +7,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pandas as pd
+
+from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.errors import ConfigError, DataError
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.tracking.checkpoint import load_weights, read_checkpoint
+
+if TYPE_CHECKING:
+    from lightning_ifa.analysis import Source
 
 ALONE = [f"--trainer.{x}" for x in ("logger=false", "devices=1", "num_nodes=1", "strategy=auto")]
 """Overrides for an analysis of one process that logs nowhere."""
@@ -19,7 +25,21 @@ ALONE = [f"--trainer.{x}" for x in ("logger=false", "devices=1", "num_nodes=1", 
 QUIET = [f"--trainer.{x}" for x in ("enable_progress_bar=false", "enable_model_summary=false")]
 
 
-def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str]) -> FeatureReport:
+class Analysed(NamedTuple):
+    """A checkpoint's report, and what it was made from.
+
+    Attributes:
+        report: The report.
+        sources: Split to how its features were taken, and from which loader.
+        metadata: Split to what the user knows of its samples, by data-set index.
+    """
+
+    report: FeatureReport
+    sources: dict[str, Source]
+    metadata: dict[str, pd.DataFrame]
+
+
+def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str]) -> Analysed:
     """Validate a checkpoint with the callback of its configuration, which takes the very way of the training.
 
     Args:
@@ -27,7 +47,7 @@ def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str])
         arguments: The arguments of LightningCLI: ``--config=FILE`` and overrides.
 
     Returns:
-        The report, of the configuration's first ``IntegratedFeatureAnalysis`` or of one with defaults.
+        What the configuration's first ``IntegratedFeatureAnalysis``, or one with defaults, made.
 
     Raises:
         ConfigError: The configuration is wrong, or has no such callback and no validation.
@@ -49,10 +69,10 @@ def analyze_config(checkpoint: str | os.PathLike[str], arguments: Sequence[str])
         found.append(prepare_offline(cli))
 
     train("validate", ["--verbose=false", *arguments], prepare)
-    report = found[0].report
-    if report is None:
+    session = found[0]
+    if session.report is None:
         raise ConfigError("the configuration's validation was not analysed; is limit_val_batches 0?")
-    return report
+    return Analysed(session.report, session.sources, read_metadata(session.options.metadata))
 
 
 def analyze_factories(
@@ -62,7 +82,7 @@ def analyze_factories(
     forward_fn: str | None = None,
     batch_fn: str | None = None,
     nifti: bool = False,
-) -> FeatureReport:
+) -> Analysed:
     """Analyse a checkpoint with a module and loaders from functions; Lightning is not needed.
 
     Args:
@@ -80,7 +100,10 @@ def analyze_factories(
     """
     from torch import nn
 
-    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, load_object
+    from lightning_ifa.analysis import extractor_of
+    from lightning_ifa.data.single_samples import split_batches
+    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, load_object, preparation_of
+    from lightning_ifa.options import AnalysisOptions
 
     content = read_checkpoint(checkpoint)
     module = load_object(model, "--model")
@@ -90,17 +113,29 @@ def analyze_factories(
     load_weights(module, content, checkpoint)
     given = {"forward_fn": (forward_fn, "--forward-fn"), "batch_fn": (batch_fn, "--batch-fn")}
     ways = {name: load_object(spec, option) for name, (spec, option) in given.items() if spec}
-    return analyze_loaded(module.eval(), load_data(data), nifti=nifti, **ways)
+    loaders = load_data(data)
+    report = analyze_loaded(module.eval(), loaders, nifti=nifti, **ways)
+    table = report.tables["validation"]
+    options = AnalysisOptions(layer=table.layer, task=table.task, **ways)
+    extraction = extractor_of(module, options, prepare=preparation_of(module, loaders))
+    present = {"train": loaders.train, "validation": loaders.validation}
+    sources = {
+        split: (extraction, split_batches(loader, ways.get("batch_fn")))
+        for split, loader in present.items()
+        if loader is not None
+    }
+    return Analysed(report, sources, {})
 
 
 def save(report: FeatureReport, folder: Path) -> None:
-    """Write the report, as ``FeatureReport.load`` reads it, with its page and its summary."""
-    from lightning_ifa.report.files import PAGE_FILE, SUMMARY_FILE
+    """Write the report, as ``FeatureReport.load`` reads it, with page, summary and the samples to look at first."""
+    from lightning_ifa.report.files import PAGE_FILE, REVIEW_FILE, SUMMARY_FILE
     from lightning_ifa.report.markdown import summary
     from lightning_ifa.report.nifti import NIFTI_FOLDER
 
     report.save(folder)
     report.to_html(folder / PAGE_FILE)
+    report.samples_to_review().to_csv(folder / REVIEW_FILE, index=False)
     (folder / SUMMARY_FILE).write_text(summary(report), encoding="utf-8")
     if report.probes.grids is not None:
         report.to_nifti(folder / NIFTI_FOLDER)

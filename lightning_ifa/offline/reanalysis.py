@@ -98,15 +98,21 @@ def analyze_loaded(model: Any, loaders: Loaders, **options: Any) -> FeatureRepor
     Raises:
         IFAError: The analysis is not possible.
     """
-    import torch
-
     from lightning_ifa.analysis import analyze_prepared
-    from lightning_ifa.features.transfer_hooks import own_preparation
     from lightning_ifa.options import AnalysisOptions
 
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    prepare = own_preparation(model, device, loaders.module)
+    prepare = preparation_of(model, loaders)
     return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
+
+
+def preparation_of(model: Any, loaders: Loaders) -> Callable[[Any], Any] | None:
+    """Give what makes the loaders' batches ready for a module: the transfer hooks of data module or module, if any."""
+    import torch
+
+    from lightning_ifa.features.transfer_hooks import own_preparation
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return own_preparation(model, device, loaders.module)
 
 
 def load_object(spec: str, option: str) -> Any:

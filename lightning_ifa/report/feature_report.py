@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lightning_ifa.errors import DataError
 from lightning_ifa.indicators.overfitting import Overfitting, first_epoch
 from lightning_ifa.report.result import AnalysisResult
+
+if TYPE_CHECKING:
+    from lightning_ifa.statistics.learning_curve import LearningCurve
 
 
 class FeatureReport(AnalysisResult):
@@ -49,6 +54,68 @@ class FeatureReport(AnalysisResult):
         from lightning_ifa.report.tables import list_subpopulations
 
         return list_subpopulations(self)
+
+    def sample_weights(
+        self, suspect: str | None = None, *, targets: Any | None = None, values: Any | None = None
+    ) -> pd.Series[float]:
+        """Weigh training samples so that a suspect tells nothing of the class: for a ``WeightedRandomSampler``.
+
+        Within each class every level of the suspect gets the same weight; the classes keep theirs. Labels that are
+        called wrong (``label_score`` above .9) count by what is left of their probability.
+
+        Args:
+            suspect: Name of a metadata column; by default the strongest candidate of the metadata.
+            targets: Class of every training sample, in the order of the data set, ``(n,)``; by default those of the
+                analysed samples.
+            values: The suspect's value for each of them, ``(n,)``.
+
+        Returns:
+            Weights by data-set index, mean about 1.
+
+        Raises:
+            DataError: There is no such column, or its values part no groups.
+        """
+        from lightning_ifa.report.prevention import weigh_samples
+
+        if suspect is None:
+            found = self.confounders[(self.confounders["origin"] == "metadata") & self.confounders["score"].notna()]
+            if found.empty:
+                raise DataError("no column of the metadata was tested; name the suspect, and pass targets= and values=")
+            suspect = str(found.iloc[0]["source"])
+        return weigh_samples(self, suspect, targets, values)
+
+    def samples_to_review(self) -> pd.DataFrame:
+        """List the samples that a person should look at first.
+
+        Copies of a training sample with another label come first, then labels in doubt, most doubtful first, then
+        errors in groups of the metadata that do worse than their classes explain. Columns ``reason``, ``sample_id``,
+        ``split``, ``file`` (of the first metadata column that names files), ``target``, ``prediction``,
+        ``suggested_label``, ``label_score``, ``duplicate_of``. Written as ``ifa_review.csv``.
+        """
+        from lightning_ifa.report.prevention import list_for_review
+
+        return list_for_review(self)
+
+    def learning_curve(
+        self, column: str | None = None, group: str | None = None, *, times: float = 2.0, seed: int = 0
+    ) -> LearningCurve:
+        """Tell whether more of the same data would help, or more of one group; some seconds.
+
+        A linear head on the features (channel means at the target layer) is refitted to fewer and fewer training
+        samples and measured on the validation samples; a power law goes on from there.
+
+        Args:
+            column: Metadata column whose group's samples alone are varied; accuracy is then that on the group.
+            group: The group, as ``report.subgroups`` names it.
+            times: To which multiple of the samples the curve is extrapolated.
+            seed: Seed of the draws.
+
+        Raises:
+            DataError: There is no training split, no such group, or not one class a sample.
+        """
+        from lightning_ifa.report.prevention import grow
+
+        return grow(self, column, group, times, seed)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page."""

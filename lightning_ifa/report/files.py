@@ -19,6 +19,7 @@ from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.markdown import summary
 from lightning_ifa.report.nifti import NIFTI_FOLDER, write_nifti
+from lightning_ifa.report.prevention import list_for_review
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.report.style import png
 from lightning_ifa.report.tables import as_json, cams_table, outliers_table
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 SUMMARY_FILE, OVERVIEW_FILE, PAGE_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_report.html"
 FEATURES_FILE, GALLERY_FILE, SHEET_FILE = "ifa_features.png", "ifa_gallery.png", "ifa_probes.png"
 OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE = "ifa_outliers.json", "ifa_confounders.json", "ifa_cams.json"
-SCALE_FILE = "ifa_scale.json"
+SCALE_FILE, REVIEW_FILE = "ifa_scale.json", "ifa_review.csv"
 
 TABLES = (OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE)
 """Tables that MLflow lays side by side for several runs."""
@@ -56,6 +57,7 @@ def write_data(report: AnalysisResult, folder: Path, epoch: int) -> None:
         CONFOUNDERS_FILE: lambda: as_json(order_candidates(report.confounders)),
         CAMS_FILE: lambda: as_json(cams_table(report)),
         SCALE_FILE: lambda: json.dumps(report.scale.to_dict()),
+        REVIEW_FILE: lambda: list_for_review(report).to_csv(index=False),
         SUMMARY_FILE: lambda: summary(report, epoch_title(epoch)),
     }
     for name, text in texts.items():

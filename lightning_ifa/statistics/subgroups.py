@@ -108,7 +108,7 @@ def subgroup_metrics(outcome: Outcome, metadata: pd.DataFrame) -> dict[str, floa
     return {
         "worst_accuracy": float(alone["accuracy"].min()),
         "gap": float((accuracy.max() - accuracy.min()).max()),
-        "equalised_odds": max((_recall_gap(outcome, column) for _, column in _levels(metadata)), default=0.0),
+        "equalised_odds": max((_recall_gap(outcome, column) for _, column in list_levels(metadata)), default=0.0),
         "worse": float((alone["judgement"] == "worse").sum()),
     }
 
@@ -164,7 +164,7 @@ def _sure(taken: float, bad: float) -> Floats:
 
 def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mask]]:
     """Name and mask each group of each column, and of each pair of columns."""
-    levels = dict(_levels(metadata))
+    levels = dict(list_levels(metadata))
     for column, values in levels.items():
         for name in values.dropna().unique():
             yield column, str(name), np.asarray(values == name)
@@ -176,7 +176,7 @@ def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mas
             yield f"{one}{PAIR}{two}", str(name), np.asarray(both == name)
 
 
-def _levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
+def list_levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
     """Turn each column into words for its groups; those of one group, or of more than 20 categories, are left out."""
     for name in metadata:
         if name == GROUP:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lightning_ifa.analysis import examine, extractor_of, with_metadata
+from lightning_ifa.analysis import Source, examine, extractor_of, with_metadata
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.metadata import read_metadata
 from lightning_ifa.data.regions import Regions, find_regions
@@ -58,6 +58,7 @@ class Session:
         report: The latest report, of the first validation loader; on rank 0 only.
         is_fallback: Whether to leave the work to the trainer's other sessions, if there are any.
         publishes: Whether reports are handed to the run.
+        sources: Where nothing is published, split to how the report's features were taken, and from which loader.
         checkpoint: The moment at which the weights were trained that are validated on their own.
         trend: Family to epoch, score and z at each analysis of the training.
     """
@@ -88,6 +89,7 @@ class Session:
         self._extra: dict[str, float] = {}
         self._known_keys: set[str] = set()
         self._samples: ReferenceSamples | None = None  # of the first validation loader
+        self.sources: dict[str, Source] = {}
         self._began_at = self._validations = self._analyses = 0
         self.notices.forget()
 
@@ -341,6 +343,9 @@ class Session:
             tables = {"train": self._tables(trainer, train)} if tables.get("train") or train is not None else {}
         parts = {**tables, "validation": found}
         self._samples = validation if number == 0 and self.training.log_models else self._samples
+        if number == 0 and not self.publishes:  # a report alone is asked for, and what it was made from with it
+            present = (each for each in (validation, train) if each is not None)
+            self.sources = {each.split: (each.extraction, each.loader) for each in present}
         return run_on_rank_zero(
             trainer,
             lambda: self._keep(

@@ -40,6 +40,7 @@ def test_tables_words_and_the_epochs_archive(data):
         "ifa_cams.json",
         "ifa_confounders.json",
         "ifa_outliers.json",
+        "ifa_review.csv",
         "ifa_scale.json",
         "ifa_summary.md",
     }
