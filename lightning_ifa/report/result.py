@@ -24,11 +24,12 @@ from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.outliers import label_margins, read_logits
 from lightning_ifa.indicators.sample_table import sort_outliers
+from lightning_ifa.indicators.slice_table import list_slices, slice_metrics
 from lightning_ifa.options import SPLITS
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
-from lightning_ifa.statistics.subgroups import Outcome, list_subgroups, subgroup_metrics
+from lightning_ifa.statistics.subgroups import Outcome, SplitOutcome, list_subgroups, subgroup_metrics
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class AnalysisResult:
             trend = registry.indicator_of(family).trend_metrics(self.trend.get(family, ()))
             found |= {f"ifa/{family}/{name}": value for name, value in trend.items()}
         found |= {f"ifa/subgroups/{name}": value for name, value in self._subgroup_metrics.items()}
+        found |= {f"ifa/slices/{name}": value for name, value in self._slice_metrics.items()}
         return {key: float(value) for key, value in found.items()}
 
     @cached_property
@@ -86,29 +88,46 @@ class AnalysisResult:
 
         Empty without metadata, and for tasks in which classes do not compete.
         """
-        outcome = self._outcome
-        if outcome is None:
-            return pd.DataFrame(columns=SUBGROUP_COLUMNS)
-        return list_subgroups(outcome, self.tables["validation"].metadata)
+        splits = self._split_outcomes
+        return list_subgroups(*splits) if splits else pd.DataFrame(columns=SUBGROUP_COLUMNS)
 
     @cached_property
     def _subgroup_metrics(self) -> dict[str, float]:
-        outcome = self._outcome
-        if outcome is None:
-            return {}
+        splits = self._split_outcomes
         try:
-            return subgroup_metrics(outcome, self.tables["validation"].metadata)
+            return subgroup_metrics(*splits) if splits else {}
         except Exception:  # whatever stands in the user's columns: the families' numbers are there without these
             log.warning("performance by group of the metadata could not be measured", exc_info=True)
             return {}
 
+    @cached_property
+    def slices(self) -> pd.DataFrame:
+        """Groups of validation samples that nobody named and that err too often, the worst first.
+
+        Columns ``slice`` (number), ``size``, ``accuracy`` with its 95 % interval ``low`` to ``high`` (Wilson; they were
+        chosen for their errors, so fresh samples will do somewhat better), ``expected`` (accuracy of all samples taken
+        for the same classes), ``p`` (allows for all slices looked at), ``mistakes`` and ``words`` (what is taken for
+        what, and what tells these samples from the others), ``channels`` (that respond otherwise in them), ``samples``
+        (their ids, misclassified ones first). Empty where chance explains the worst, and for tasks in which classes do
+        not compete; see ``statistics.slices``.
+        """
+        return list_slices(self.tables["validation"], self.class_names)
+
+    @cached_property
+    def _slice_metrics(self) -> dict[str, float]:
+        try:
+            return slice_metrics(self.tables["validation"], self.slices)
+        except Exception:  # a search beside the families, whose numbers are there without it
+            log.warning("slices could not be searched", exc_info=True)
+            return {}
+
     @property
-    def _outcome(self) -> Outcome | None:
-        """What the network makes of the validation samples, or None where groups cannot be compared."""
-        table = self.tables["validation"]
-        if not table.has_one_label or not len(table.metadata.columns):
+    def _split_outcomes(self) -> tuple[SplitOutcome, SplitOutcome | None] | None:
+        """What the network makes of both splits' samples, validation first; None where groups cannot be compared."""
+        validation, train = self.tables["validation"], self.tables.get("train")
+        if not validation.has_one_label or not len(validation.metadata.columns):
             return None
-        return Outcome(table.targets, read_logits(table), label_margins(table, table.targets))
+        return _outcome_of(validation), None if train is None else _outcome_of(train)
 
     @cached_property
     def context(self) -> AnalysisContext:
@@ -256,6 +275,10 @@ class AnalysisResult:
                 gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
                 weights=str(content.get("weights", "")),
             )
+
+
+def _outcome_of(table: FeatureTable) -> SplitOutcome:
+    return SplitOutcome(Outcome(table.targets, read_logits(table), label_margins(table, table.targets)), table.metadata)
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")

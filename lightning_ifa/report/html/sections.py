@@ -32,7 +32,7 @@ CANDIDATE_NUMBERS = {
 }  # fmt: skip
 SUBGROUP_NUMBERS = {
     "size": ".0f", "accuracy": ".3f", "expected": ".3f", "auroc": ".3f", "calibration_error": "+.3f", "margin": ".2f",
-    "p": ".2g",
+    "overfitting": "+.2f", "p": ".2g",
 }  # fmt: skip
 MAP_EDGE = 56  # pixels of a map's layer; the browser enlarges it
 
@@ -208,8 +208,11 @@ def subgroups(report: AnalysisResult) -> str:
             text(group["judgement"]),
         ]
         rows.append(("", cells))
-    heads = ("column", "group", "samples", "accuracy", "expected of its classes", "AUROC", "overconfidence", "margin")
-    return table("subgroups", (*heads, "p", "95 % interval of the accuracy", ""), rows)
+    heads = (
+        "column", "group", "samples", "accuracy", "expected of its classes", "AUROC", "overconfidence", "margin",
+        "overfitting, sd", "p", "95 % interval of the accuracy", "",
+    )  # fmt: skip
+    return table("subgroups", heads, rows)
 
 
 def _examples(report: AnalysisResult, source: str) -> str:
