@@ -58,11 +58,12 @@ def test_what_cannot_be_told_is_no_slice():
 
 
 def test_slices_do_not_overlap_and_come_worst_first():
-    inside, features, properties, logits, labels = plant(2, 0.05)
-    other = np.flatnonzero(~inside)[:40]
-    properties[other, 3] += 6
-    logits[other] = 3.0 * np.eye(3)[(labels[other] + (np.arange(40) % 4 > 0)) % 3]
+    features, properties, logits, labels = overlapping(2)
+    for number, share in enumerate((0.75, 0.95)):
+        rows = np.arange(40 * number, 40 * number + 40)
+        properties[rows, number] += 6
+        labels[rows] = np.where(rows % 40 < 40 * share, (logits[rows].argmax(1) + 1) % 3, logits[rows].argmax(1))
     found = find_slices(features, properties, logits, labels)
-    assert len(found) == 2
+    assert [int(np.median(np.flatnonzero(each.inside))) // 40 for each in found] == [1, 0]
     assert not (found[0].inside & found[1].inside).any()
     assert found[0].p <= found[1].p
