@@ -22,6 +22,7 @@ from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import IFAError
+from lightning_ifa.features.channel_maps import ChannelMaps, take_channel_maps
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -34,7 +35,7 @@ from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.options import AnalysisOptions, check_layers
-from lightning_ifa.report.examples import example_rows
+from lightning_ifa.report.examples import driving_rows, example_rows, shown_channels
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.importance import importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale, common_scale
@@ -301,6 +302,8 @@ def examine(
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
     report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
+    seen = _or_none("what channels see", left_out, lambda: _channel_maps(report, *sources["validation"]))
+    report = replace(report, channel_maps=seen or report.channel_maps)
     return replace(report, warnings=(*report.warnings, *left_out), weights=digest_module(extraction.model))
 
 
@@ -360,6 +363,12 @@ def _with_pictures(
             found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
             gallery |= {(split, row): image for row, image in found.items()}
     return replace(report, probes=taken, gallery=gallery)
+
+
+def _channel_maps(report: FeatureReport, extraction: FeatureExtractor, loader: DataLoader[Any]) -> ChannelMaps:
+    """Look at a few channels on the samples that drive them."""
+    wanted = {channel: driving_rows(report, channel) for channel in shown_channels(report)}
+    return take_channel_maps(extraction, loader, report.tables["validation"], wanted)
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
 from lightning_ifa.errors import DataError
+from lightning_ifa.features.channel_maps import ChannelMaps
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
@@ -51,6 +52,7 @@ class AnalysisResult:
         trend: Family to its ``(epoch, score, z)`` at every analysis of this training; empty outside of a training.
         gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
             if no pixel may be kept. See ``features.gallery``.
+        channel_maps: What a few channels see on the samples that drive them.
         weights: Digest of the parameters and buffers that were analysed; empty if they have none.
     """
 
@@ -64,6 +66,7 @@ class AnalysisResult:
     trend: Mapping[str, Sequence[TrendPoint]] = field(default_factory=dict)
     gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     weights: str = ""
+    channel_maps: ChannelMaps = field(default_factory=ChannelMaps)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -226,6 +229,8 @@ class AnalysisResult:
         if self.probes.images is not None:
             arrays["images"] = self.probes.images
         arrays |= {f"gallery/{split}/{row}": image for (split, row), image in self.gallery.items()}
+        for (channel, row), values in self.channel_maps.maps.items():
+            arrays[f"channel/{channel}/{row}"] = values
         np.savez_compressed(folder / "arrays.npz", **arrays)
         for finding in self.findings.values():
             for name, frame in finding.tables.items():
@@ -238,6 +243,7 @@ class AnalysisResult:
             "trend": self.trend,
             "splits": list(self.tables),
             "weights": self.weights,
+            "receptive_field": self.channel_maps.receptive_field,
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -274,6 +280,7 @@ class AnalysisResult:
                 },
                 gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
                 weights=str(content.get("weights", "")),
+                channel_maps=_read_channel_maps(arrays, content.get("receptive_field")),
             )
 
 
@@ -301,6 +308,15 @@ def _split(name: str) -> str:
 def _place(name: str) -> tuple[str, int]:
     _, split, row = name.split("/")
     return split, int(row)
+
+
+def _read_channel_maps(arrays: Mapping[str, NDArray[Any]], seen: Sequence[float] | None) -> ChannelMaps:
+    maps = {}
+    for name, values in arrays.items():
+        if name.startswith("channel/"):
+            _, channel, row = name.split("/")
+            maps[int(channel), int(row)] = values
+    return ChannelMaps(maps, None if seen is None else tuple(float(share) for share in seen))
 
 
 def _finding_content(finding: Finding) -> dict[str, Any]:
