@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_ifa.indicators.context import table_strata
-from lightning_ifa.report.examples import candidate_sides, driving_rows, leading_candidates
+from lightning_ifa.report.examples import candidate_sides, driving_rows
 from lightning_ifa.report.figures.cam_overlay import input_panel, map_panel
 from lightning_ifa.report.figures.images import Pixels, plane
 from lightning_ifa.report.labels import class_label
@@ -42,6 +42,16 @@ class Split(NamedTuple):
     size: int
 
 
+def describe_field(report: AnalysisResult) -> str:
+    """Say what the pictures of a channel's samples show, and how large a crop is."""
+    seen = report.channel_maps.receptive_field
+    if seen is None:
+        size = "three positions of the map, since the receptive field could not be measured"
+    else:
+        size = f"the receptive field, measured as {' x '.join(f'{share:.0%}' for share in seen)} of the input"
+    return f"above, the crop at the peak of its map ({size}); below, its map, on one scale a channel"
+
+
 def driving_panels(report: AnalysisResult, channel: int, side: int) -> list[tuple[Pixels, Pixels]]:
     """Draw, for each sample that drives a channel, the crop that it sees at its peak, and its map over the whole.
 
@@ -64,12 +74,12 @@ def driving_panels(report: AnalysisResult, channel: int, side: int) -> list[tupl
 
 
 def list_splits(report: AnalysisResult, channel: int) -> list[Split]:
-    """Give a channel's mean contributions by class, and by the two sides of the strongest candidate, if there is one."""
+    """Give a channel's mean contributions by class, and by the two sides of the candidate that alarms, if one does."""
     table = report.tables["validation"]
     labels, values = table_strata(report.tables)["validation"], table.contributions[:, channel].astype(np.float64)
     names, counts = np.unique(labels[labels >= 0], return_counts=True)
-    leading = leading_candidates(report, 1)
-    sides = candidate_sides(report, leading[0]) if leading else []
+    finding = report.findings.get("confounding")
+    sides = candidate_sides(report, finding.subject) if finding is not None and finding.alarm else []
     everybody = np.ones(len(table), dtype=bool)
     found = []
     for label in np.sort(names[np.argsort(-counts, kind="stable")[:MOST_CLASSES]]):

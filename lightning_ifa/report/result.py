@@ -342,4 +342,4 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _as_list(value: Any) -> Any:
     """Parquet gives arrays where lists were written."""
-    return [_as_list(entry) for entry in value] if isinstance(value, np.ndarray) else value
+    return [_as_list(entry) for entry in value.tolist()] if isinstance(value, np.ndarray) else value

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_ifa.report import style
-from lightning_ifa.report.channel_views import Split, driving_panels, list_splits
+from lightning_ifa.report.channel_views import Split, describe_field, driving_panels, list_splits
 from lightning_ifa.report.examples import shown_channels
 from lightning_ifa.report.figures.cam_overlay import draw_panels, picture_layer
 from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0
-HIGH = 2.3  # inches of a channel's row
-SIDE = 0.78  # inches of a picture
+HIGH = 2.25  # inches of a channel's row
+SIDE = 0.86  # inches of a picture
 COLOURS = (style.BAD, style.TRAIN)
 
 
 def channel_page(report: AnalysisResult, title: str = "What channels see") -> Figure:
     """Draw one row a channel: its mean contribution by class and side of the suspect, crops and maps beside it."""
     channels = shown_channels(report)
-    figure = style.sheet(WIDTH, 1.3 + HIGH * len(channels), style.plain(title, 80))
+    figure = style.sheet(WIDTH, 1.6 + HIGH * len(channels), style.plain(title, 80))
     layer = picture_layer(figure)
-    style.head(figure, 0.3, 0.75, "Where a few channels look, and for whom they speak", describe_field(report))
+    style.head(figure, 0.3, 0.75, "For whom a few channels speak, and where they look",
+               "left, mean contribution to the explained class, with two standard errors; right, the samples to which "
+               "the channel contributes most:")  # fmt: skip
+    style.write(figure, 0.3, 1.13, describe_field(report), 8.5, style.QUIET)
     for number, (channel, why) in enumerate(channels.items()):
-        top = 1.35 + HIGH * number
+        top = 1.6 + HIGH * number
         style.head(figure, 0.3, top, f"Channel {channel}", style.plain(why, 60))
         splits = list_splits(report, channel)
         _draw_splits(style.place(figure, 1.6, top + 0.5, 3.3, HIGH - 1.05), splits)
@@ -32,19 +36,6 @@ def channel_page(report: AnalysisResult, title: str = "What channels see") -> Fi
             for step, panel in enumerate(pair):
                 draw_panels(layer, [panel], 5.35 + place * 1.25, top + 0.15 + step * (SIDE + 0.1), SIDE)
     return figure
-
-
-def describe_field(report: AnalysisResult) -> str:
-    """Say what the pictures show, and how large a crop is."""
-    seen = report.channel_maps.receptive_field
-    if seen is None:
-        size = "three positions of the map wide, since the receptive field could not be measured"
-    else:
-        size = f"the receptive field, measured: {' x '.join(f'{share:.0%}' for share in seen)} of the input"
-    return (
-        "left, mean contribution to the explained class (2 standard errors); right, the samples to which the channel "
-        f"contributes most: the crop at its peak ({size}), and its map"
-    )
 
 
 def _draw_splits(axes: Axes, splits: list[Split]) -> None:
@@ -60,6 +51,7 @@ def _draw_splits(axes: Axes, splits: list[Split]) -> None:
                       color=COLOURS[number % 2] if side else style.INK, label=style.plain(side, 26))  # fmt: skip
     axes.set_ylim(len(labels) - 0.5, -0.5)
     style.dress(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
     if sides != [""]:
         axes.legend(loc="lower right", bbox_to_anchor=(1.03, 0.97), ncols=2, fontsize=7.5, frameon=False,

@@ -13,7 +13,7 @@ from lightning_ifa.report.labels import sample_label
 from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0
-HIGH = 2.55  # inches of a slice
+HIGH = 1.95  # inches of a slice
 SIDE = 0.72  # inches of a picture
 LETTERS = 150
 
