@@ -22,7 +22,7 @@ from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import IFAError
-from lightning_ifa.features.channel_maps import ChannelMaps, take_channel_maps
+from lightning_ifa.features.channel_maps import ChannelMapBuilder
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -302,8 +302,6 @@ def examine(
     pictured = validation.take(rows)
     report = analyze_tables(context, Probes(pictured, pictured, None), scale)  # images follow, with those of examples
     report = _or_none("pictures", left_out, lambda: _with_pictures(report, sources, rows, pixels)) or report
-    seen = _or_none("what channels see", left_out, lambda: _channel_maps(report, *sources["validation"]))
-    report = replace(report, channel_maps=seen or report.channel_maps)
     return replace(report, warnings=(*report.warnings, *left_out), weights=digest_module(extraction.model))
 
 
@@ -356,19 +354,16 @@ def _with_pictures(
     """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
     examples = example_rows(report) if pixels else {}
     validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
-    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels)
+    channels = ChannelMapBuilder(
+        validation, {channel: driving_rows(report, channel) for channel in shown_channels(report)}
+    )
+    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels, channels)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
     for split, rows in examples.items():
         if split in sources:
             found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
             gallery |= {(split, row): image for row, image in found.items()}
-    return replace(report, probes=taken, gallery=gallery)
-
-
-def _channel_maps(report: FeatureReport, extraction: FeatureExtractor, loader: DataLoader[Any]) -> ChannelMaps:
-    """Look at a few channels on the samples that drive them."""
-    wanted = {channel: driving_rows(report, channel) for channel in shown_channels(report)}
-    return take_channel_maps(extraction, loader, report.tables["validation"], wanted)
+    return replace(report, probes=taken, gallery=gallery, channel_maps=channels.maps())
 
 
 def with_metadata(table: FeatureTable, loader: DataLoader[Any], frame: pd.DataFrame | None, split: str) -> FeatureTable:

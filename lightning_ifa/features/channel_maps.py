@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lightning_ifa.data.feature_table import FeatureTable
-from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.feature_batch import FeatureBatch
 
 HELD = 0.9
@@ -37,32 +36,42 @@ class ChannelMaps:
     receptive_field: tuple[float, ...] | None = None
 
 
-def take_channel_maps(
-    extraction: FeatureExtractor,
-    loader: DataLoader[Any],
-    table: FeatureTable,
-    wanted: Mapping[int, NDArray[np.int64]],
-) -> ChannelMaps:
-    """Run the network on some of a table's rows again, and keep the maps of some channels.
+class ChannelMapBuilder:
+    """Gathers the maps of some channels, batch by batch, from a pass over some of a table's rows.
 
     Args:
-        extraction: How the table was made.
-        loader: The loader that it was made from.
         table: The table.
         wanted: Channel to the rows on which it is looked at.
     """
-    rows = np.unique(np.concatenate([*wanted.values(), np.zeros(0, dtype=np.int64)])).astype(np.int64)
-    maps: dict[tuple[int, int], NDArray[np.float32]] = {}
-    seen: tuple[float, ...] | None = None
-    with extraction.session():
-        for batch in extraction.batches(loader, table.indices[rows], layers=[table.layer]) if len(rows) else ():
-            if seen is None:
-                seen = receptive_field(batch)
-            A, G = batch.gradient(table.explained[rows[batch.rows]])
-            for place, row in enumerate(rows[batch.rows]):
-                for channel in (channel for channel, chosen in wanted.items() if row in chosen):
-                    maps[channel, int(row)] = (A[place, channel] * G[place, channel]).numpy(force=True)
-    return ChannelMaps(maps, seen)
+
+    def __init__(self, table: FeatureTable, wanted: Mapping[int, NDArray[np.int64]]) -> None:
+        self._table, self._wanted = table, wanted
+        self._maps: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._seen: tuple[float, ...] | None = None
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows that are looked at, sorted, ``(m,)``."""
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *self._wanted.values()])).astype(np.int64)
+
+    def add(self, batch: FeatureBatch, rows: NDArray[np.int64]) -> None:
+        """Look at those of a batch's rows, ``(n,)``, that are wanted; the network runs only if there is one."""
+        if not np.isin(rows, self.rows).any():
+            return
+        A, G = batch.gradient(self._table.explained[rows])
+        for place, row in enumerate(rows):
+            for channel in (channel for channel, chosen in self._wanted.items() if row in chosen):
+                self._maps[channel, int(row)] = (A[place, channel] * G[place, channel]).numpy(force=True)
+
+    def measure(self, batch: FeatureBatch) -> None:
+        """Measure the receptive field, once; without it the pictures show a few positions, and say so."""
+        if self._seen is None and self._maps:
+            with suppress(Exception):  # the user's network on an input that is not theirs
+                self._seen = receptive_field(batch)
+
+    def maps(self) -> ChannelMaps:
+        """Give what was gathered."""
+        return ChannelMaps(self._maps, self._seen)
 
 
 def receptive_field(batch: FeatureBatch) -> tuple[float, ...] | None:
