@@ -85,7 +85,7 @@ def receptive_field(batch: FeatureBatch) -> tuple[float, ...] | None:
     pictures = batch.pictures.clone()
     if not pictures.is_floating_point() or pictures.dim() < 3:
         return None
-    spot = (..., *(slice(edge // 2, edge // 2 + 1) for edge in pictures.shape[2:]))
+    spot: Any = (..., *(edge // 2 for edge in pictures.shape[2:]))
     changed = pictures.clone()
     changed[spot] += STRONG * pictures.std().clamp_min(1e-6)
     batch.rerun(pictures, keep)

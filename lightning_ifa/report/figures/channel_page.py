@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_ifa.report import style
-from lightning_ifa.report.channel_views import Split, describe_field, driving_panels, list_splits
 from lightning_ifa.report.examples import shown_channels
 from lightning_ifa.report.figures.cam_overlay import draw_panels, picture_layer
+from lightning_ifa.report.figures.channel_views import Split, describe_field, driving_panels, list_splits
 from lightning_ifa.report.result import AnalysisResult
 
 WIDTH = 13.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_ifa.report.channel_views import describe_field
+from lightning_ifa.report.figures.channel_views import describe_field
 from lightning_ifa.report.html import sections
 from lightning_ifa.report.html.data import choose_features, data_uri, encode, page_data, safe_json
 from lightning_ifa.report.labels import describe_data

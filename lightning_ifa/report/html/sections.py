@@ -14,7 +14,6 @@ from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.confounder_table import order_candidates
 from lightning_ifa.indicators.sample_table import sort_outliers
-from lightning_ifa.report.channel_views import driving_panels, list_splits
 from lightning_ifa.report.examples import (
     MOST_SLICES,
     candidate_groups,
@@ -31,6 +30,7 @@ from lightning_ifa.report.figures.cam_overlay import (
     sample_panels,
     strip,
 )
+from lightning_ifa.report.figures.channel_views import driving_panels, list_splits
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
 from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
