@@ -111,9 +111,9 @@ def _signals(features: Array, properties: Array, logits: Array, predictions: Int
 def _directions(values: Floats, count: int) -> Floats:
     """Give the positions along the main directions of ``(n, c)``, ``(n, q)``."""
     count = min(count, *values.shape)
-    left, strengths, _ = randomized_svd(values, count, n_iter=3, random_state=0)
+    left, strengths, _ = randomized_svd(values.astype(np.float32), count, n_iter=2, random_state=0)
     kept = strengths > 1e-3 * max(float(strengths[0]), 1e-12)
-    return np.asarray(left[:, kept] * strengths[kept])
+    return np.asarray(left[:, kept] * strengths[kept], dtype=np.float64)
 
 
 def _tails(signals: Floats) -> NDArray[np.float32]:
