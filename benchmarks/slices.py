@@ -31,7 +31,7 @@ from lightning_ifa.statistics.subgroups import LEVEL, error_p_value, holm, wilso
 MOST_ROWS = 1024
 SHARE = 0.05
 WEAK, HARD, RIGHT = 0.5, 0.2, 0.4
-SIMULATIONS = 2000
+SIMULATIONS = 1000
 
 
 def blur(x: Tensor) -> Tensor:
