@@ -22,6 +22,7 @@ from lightning_ifa.data.regions import Regions, RegionSource, find_regions
 from lightning_ifa.data.sampling import choose_probes, reference_indices
 from lightning_ifa.data.single_samples import split_batches
 from lightning_ifa.errors import IFAError
+from lightning_ifa.features.channel_maps import ChannelMapBuilder
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.probes import Probes, take_images, take_probes
 from lightning_ifa.indicators import registry
@@ -34,7 +35,7 @@ from lightning_ifa.model.outputs import ScoreFunction
 from lightning_ifa.model.target_layer import Reshape
 from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.options import AnalysisOptions, check_layers
-from lightning_ifa.report.examples import example_rows
+from lightning_ifa.report.examples import driving_rows, example_rows, shown_channels
 from lightning_ifa.report.feature_report import FeatureReport
 from lightning_ifa.statistics.importance import importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale, common_scale
@@ -358,13 +359,16 @@ def _with_pictures(
     """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
     examples = example_rows(report) if pixels else {}
     validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
-    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels, grids)
+    channels = ChannelMapBuilder(
+        validation, {channel: driving_rows(report, channel) for channel in shown_channels(report)}
+    )
+    taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels, grids, channels)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
     for split, rows in examples.items():
         if split in sources:
             found = images if split == "validation" else take_images(*sources[split], report.tables[split], rows)
             gallery |= {(split, row): image for row, image in found.items()}
-    return replace(report, probes=taken, gallery=gallery)
+    return replace(report, probes=taken, gallery=gallery, channel_maps=channels.maps())
 
 
 def _unplaced_volumes(probes: Probes) -> list[str]:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.several_sizes import median_size, resize
 from lightning_ifa.data.volume_grid import VolumeGrid, grid_of
+from lightning_ifa.features.channel_maps import ChannelMapBuilder
 from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.features.feature_batch import FeatureBatch
 from lightning_ifa.features.table_builder import TableBuilder
@@ -55,6 +56,7 @@ def take_probes(
     examples: Rows = NO_ROWS,
     keep_images: bool = True,
     keep_grids: bool = False,
+    channels: ChannelMapBuilder | None = None,
 ) -> tuple[Probes, Images]:
     """Picture some rows of a table, and read the inputs of further ones, in one pass over the data.
 
@@ -66,13 +68,16 @@ def take_probes(
         examples: Row numbers of the examples, ``(m,)``, of which only an image is needed.
         keep_images: Whether inputs may be kept.
         keep_grids: Whether the grids of input volumes are noted.
+        channels: Gathers the maps of single channels in the same pass; the network runs on its rows as well.
     """
     probes = table.take(rows)
     explains_label = table.targets.dtype.kind != "f" and not np.array_equal(probes.explained, probes.predictions)
     keep_grids = keep_grids and table.cams.ndim == 4
-    if not (explains_label or keep_images or keep_grids):
+    looked_at = NO_ROWS if channels is None else channels.rows
+    if not (explains_label or keep_images or keep_grids or len(looked_at)):
         return Probes(probes, probes, None), {}
-    wanted = np.concatenate([rows, np.setdiff1d(examples, rows)])
+    first = np.concatenate([rows, np.setdiff1d(looked_at, rows)])
+    wanted = np.concatenate([first, np.setdiff1d(examples, first)])
     own = replace(extraction, layer=table.layer)
     builder = TableBuilder("prediction", extraction.cam, table.cams.shape[1:])
     inputs: list[NDArray[np.float32]] = []
@@ -81,11 +86,16 @@ def take_probes(
     with extraction.session():
         for batch in own.batches(loader, table.indices[wanted], apart=len(rows)):
             images |= _reduced(batch, table, wanted)
-            if batch.rows.start < len(rows):
+            is_probe = batch.rows.start < len(rows)
+            if is_probe:
                 grids += _grids(batch, probes) if keep_grids else []
                 inputs.append(_pixels(batch).copy())  # before the network runs, which may change it in place
-                if explains_label:
-                    builder.add(batch)
+            if channels is not None:
+                channels.add(batch, wanted[batch.rows])
+            if is_probe and explains_label:
+                builder.add(batch)
+            if channels is not None:
+                channels.measure(batch)
     predicted = builder.tables(len(rows), lambda indices: probes.sample_ids)[0] if explains_label else probes
     pictured = Probes(probes, predicted, _join(inputs) if keep_images else None, tuple(grids) if keep_grids else None)
     return pictured, {int(row): images[int(row)] for row in examples}

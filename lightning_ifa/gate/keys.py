@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 
+DIRECTIONS = {
+    "subgroups": {"worst_accuracy": False, "gap": True, "equalised_odds": True, "worse": True},
+    "slices": {"found": True, "worst": True},
+}
+"""Numbers about groups of samples that belong to no family, and whether lower is better."""
+
 ALIASES = "expected letters, digits, _ and -, as in champion, but not latest or v1"
 
 
@@ -47,8 +53,12 @@ def is_lower_better(metric: str) -> bool | None:
 
     >>> is_lower_better("ifa/health/outliers"), is_lower_better("ifa/outliers/score"), is_lower_better("ifa/own/number")
     (False, True, None)
+    >>> is_lower_better("ifa/subgroups/worst_accuracy"), is_lower_better("ifa/dataloader_1/slices/found")
+    (False, True)
     """
     parts = metric.split("/")
+    if (known := DIRECTIONS.get(parts[-2], {}).get(parts[-1])) is not None:
+        return known
     return False if "health" in parts[1:-1] else True if parts[-1] in ("score", "z") else None
 
 

@@ -18,7 +18,7 @@ from lightning_ifa.errors import DataError, did_you_mean
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.hidden_variables import place_signals
 from lightning_ifa.statistics.metadata_columns import GROUP, read_column
-from lightning_ifa.statistics.subgroups import list_levels
+from lightning_ifa.statistics.metadata_groups import list_levels
 
 LEAST_AUC = 0.9
 """AUROC at which a hidden variable must be told in samples left out, for its values in others to be believed."""

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 
 from lightning_ifa.indicators.confounder_table import judged_candidates
 from lightning_ifa.indicators.sample_table import sort_outliers
+from lightning_ifa.indicators.slice_table import slice_rows
 from lightning_ifa.interventions.region_swaps import OUTSIDE
 from lightning_ifa.report.result import AnalysisResult
 
@@ -18,6 +20,8 @@ MOST_CANDIDATES = 2
 MOST_FEATURES = 12
 SAMPLES_A_GROUP = 4
 SAMPLES_A_FEATURE = 3
+MOST_SLICES, SAMPLES_A_SLICE = 3, 8
+MOST_CHANNELS, DRIVING = 6, 6
 
 
 class Group(NamedTuple):
@@ -38,6 +42,10 @@ def example_rows(report: AnalysisResult) -> dict[str, NDArray[np.int64]]:
     for source in leading_candidates(report):
         for group in candidate_groups(report, source):
             wanted["validation"].update(group.rows.tolist())
+    for number in range(min(MOST_SLICES, len(report.slices))):
+        wanted["validation"].update(slice_examples(report, number).tolist())
+    for channel in shown_channels(report):
+        wanted["validation"].update(driving_rows(report, channel).tolist())
     for channel in rank_features(report)[:MOST_FEATURES]:
         wanted["validation"].update(strongest_rows(report, int(channel)).tolist())
     return {split: np.array(sorted(rows), dtype=np.int64) for split, rows in wanted.items() if rows}
@@ -97,6 +105,19 @@ def candidate_groups(report: AnalysisResult, source: str, most: int = SAMPLES_A_
     ]
 
 
+def candidate_sides(report: AnalysisResult, source: str) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Name the two sides of a candidate, and say which validation samples lie on each: its halves, or two levels."""
+    values = _values(report, source)
+    if values is None:
+        return []
+    if pd.api.types.is_numeric_dtype(values):
+        numbers = values.astype(float)
+        middle = float(np.nanmean(numbers)) if numbers.nunique() == 2 else float(np.nanmedian(numbers))
+        return [(f"high {source}", np.asarray(numbers > middle)), (f"low {source}", np.asarray(numbers <= middle))]
+    levels = values.astype(str).where(values.notna())
+    return [(f"{source} = {level}", np.asarray(levels == level)) for level in levels.value_counts().index[:2]]
+
+
 def own_maps(report: AnalysisResult, source: str) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
     """A candidate's own maps, ``(m, *cells)``, which of the samples carry it, and their validation rows.
 
@@ -124,6 +145,40 @@ def rank_features(report: AnalysisResult) -> NDArray[np.int64]:
 def strongest_rows(report: AnalysisResult, channel: int, most: int = SAMPLES_A_FEATURE) -> NDArray[np.int64]:
     """Validation samples to which a channel responds most, ``(m,)``."""
     return np.argsort(-report.tables["validation"].activations[:, channel], kind="stable")[:most].astype(np.int64)
+
+
+def slice_examples(report: AnalysisResult, number: int) -> NDArray[np.int64]:
+    """Validation samples of a slice, counted from 0, misclassified ones first, ``(m,)``."""
+    samples = report.slices["samples"].iloc[number]
+    return slice_rows(report.tables["validation"], samples)[:SAMPLES_A_SLICE]
+
+
+def shown_channels(report: AnalysisResult) -> dict[int, str]:
+    """Channels worth a look of their own, and why: what carries a candidate, the main directions, what tells classes.
+
+    Two that carry the strongest candidate that alarms, the leading channel of each of the first two principal
+    components of the contributions, and the most important ones.
+    """
+    found: dict[int, str] = {}
+    finding = report.findings.get("confounding")
+    if finding is not None and finding.alarm:
+        carrying = report.confounders[report.confounders["source"] == finding.subject]["features"]
+        for channel in carrying.iloc[0][:2] if len(carrying) else ():
+            found.setdefault(int(channel), f"carries {finding.subject}")
+    values = report.tables["validation"].contributions.astype(np.float64)
+    count = min(2, *values.shape)
+    directions = randomized_svd(values - values.mean(0), count, random_state=0)[2] if count else values
+    for number, direction in enumerate(directions, 1):
+        found.setdefault(int(np.abs(direction).argmax()), f"leads principal component {number}")
+    for channel in rank_features(report)[:MOST_CHANNELS]:
+        found.setdefault(int(channel), "tells classes apart")
+    return dict(list(found.items())[:MOST_CHANNELS])
+
+
+def driving_rows(report: AnalysisResult, channel: int) -> NDArray[np.int64]:
+    """Validation samples to whose explained class a channel contributes most, either way, ``(m,)``."""
+    contributions = np.abs(report.tables["validation"].contributions[:, channel])
+    return np.argsort(-contributions, kind="stable")[:DRIVING].astype(np.int64)
 
 
 def _values(report: AnalysisResult, source: str) -> pd.Series | None:

@@ -12,10 +12,13 @@ from PIL import Image
 
 from lightning_ifa.indicators.confounder_table import order_candidates
 from lightning_ifa.report.figures.cam_overlay import own_map_panels
+from lightning_ifa.report.figures.channel_page import channel_page
 from lightning_ifa.report.figures.feature_page import feature_page
 from lightning_ifa.report.figures.gallery_page import gallery_page
+from lightning_ifa.report.figures.group_page import group_page
 from lightning_ifa.report.figures.overview import overview_png
 from lightning_ifa.report.figures.probe_card import contact_sheet, probe_picture
+from lightning_ifa.report.figures.slice_page import slice_page
 from lightning_ifa.report.html.page import write_html
 from lightning_ifa.report.markdown import summary
 from lightning_ifa.report.nifti import NIFTI_FOLDER, write_nifti
@@ -27,6 +30,7 @@ from lightning_ifa.report.tables import as_json, cams_table, outliers_table
 log = logging.getLogger(__name__)
 SUMMARY_FILE, OVERVIEW_FILE, PAGE_FILE = "ifa_summary.md", "ifa_overview.png", "ifa_report.html"
 FEATURES_FILE, GALLERY_FILE, SHEET_FILE = "ifa_features.png", "ifa_gallery.png", "ifa_probes.png"
+GROUPS_FILE, SLICES_FILE, CHANNELS_FILE = "ifa_groups.png", "ifa_slices.png", "ifa_channels.png"
 OUTLIERS_FILE, CONFOUNDERS_FILE, CAMS_FILE = "ifa_outliers.json", "ifa_confounders.json", "ifa_cams.json"
 SCALE_FILE, REVIEW_FILE = "ifa_scale.json", "ifa_review.csv"
 
@@ -88,6 +92,15 @@ def write_pictures(report: AnalysisResult, folder: Path, epoch: int) -> None:
     if report.probes.grids is not None:
         with pictures_may_fail():
             write_nifti(report, folder / NIFTI_FOLDER)
+    with pictures_may_fail():
+        if len(report.subgroups):
+            (folder / GROUPS_FILE).write_bytes(png(group_page(report, f"{title}: groups")))
+    with pictures_may_fail():
+        if len(report.slices):
+            (folder / SLICES_FILE).write_bytes(png(slice_page(report, f"{title}: slices")))
+    with pictures_may_fail():
+        if report.channel_maps.maps:
+            (folder / CHANNELS_FILE).write_bytes(png(channel_page(report, f"{title}: channels")))
 
 
 def write_sheet(report: AnalysisResult, folder: Path) -> None:

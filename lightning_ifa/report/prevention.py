@@ -13,7 +13,7 @@ from lightning_ifa.indicators.sample_table import CONFLICT
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.label_noise import CERTAIN
 from lightning_ifa.statistics.learning_curve import LearningCurve, Split, learning_curve
-from lightning_ifa.statistics.subgroups import list_levels
+from lightning_ifa.statistics.metadata_groups import list_levels
 
 FILE_NAME = r"\.[A-Za-z][A-Za-z0-9]{1,4}$"
 """End of what is taken for the name of a file."""

@@ -19,18 +19,20 @@ from lightning_ifa.data.feature_table import FeatureTable
 from lightning_ifa.data.untrusted_files import file_errors, read_arrays, read_json, read_table
 from lightning_ifa.data.volume_grid import VolumeGrid
 from lightning_ifa.errors import DataError
+from lightning_ifa.features.channel_maps import ChannelMaps
 from lightning_ifa.features.probes import Probes
 from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Explanation, Finding, Null
 from lightning_ifa.indicators.context import AnalysisContext, TrendPoint
 from lightning_ifa.indicators.outliers import label_margins, read_logits
 from lightning_ifa.indicators.sample_table import sort_outliers
+from lightning_ifa.indicators.slice_table import list_slices, slice_metrics
 from lightning_ifa.options import SPLITS
 from lightning_ifa.report.objects import list_objects, object_metrics
 from lightning_ifa.statistics.importance import Importance
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.statistics.subgroups import COLUMNS as SUBGROUP_COLUMNS
-from lightning_ifa.statistics.subgroups import Outcome, list_subgroups, subgroup_metrics
+from lightning_ifa.statistics.subgroups import Outcome, SplitOutcome, list_subgroups, subgroup_metrics
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class AnalysisResult:
         trend: Family to its ``(epoch, score, z)`` at every analysis of this training; empty outside of a training.
         gallery: Split and row number to the input of samples that the report speaks of, reduced to a picture; empty
             if no pixel may be kept. See ``features.gallery``.
+        channel_maps: What a few channels see on the samples that drive them.
         weights: Digest of the parameters and buffers that were analysed; empty if they have none.
     """
 
@@ -65,6 +68,7 @@ class AnalysisResult:
     trend: Mapping[str, Sequence[TrendPoint]] = field(default_factory=dict)
     gallery: Mapping[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     weights: str = ""
+    channel_maps: ChannelMaps = field(default_factory=ChannelMaps)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -83,6 +87,7 @@ class AnalysisResult:
             f"ifa/segmentation/{name}": value for name, value in object_metrics(self.tables["validation"]).items()
         }
         found |= {f"ifa/subgroups/{name}": value for name, value in self._subgroup_metrics.items()}
+        found |= {f"ifa/slices/{name}": value for name, value in self._slice_metrics.items()}
         return {key: float(value) for key, value in found.items()}
 
     @cached_property
@@ -91,29 +96,46 @@ class AnalysisResult:
 
         Empty without metadata, and for tasks in which classes do not compete.
         """
-        outcome = self._outcome
-        if outcome is None:
-            return pd.DataFrame(columns=SUBGROUP_COLUMNS)
-        return list_subgroups(outcome, self.tables["validation"].metadata)
+        splits = self._split_outcomes
+        return list_subgroups(*splits) if splits else pd.DataFrame(columns=SUBGROUP_COLUMNS)
 
     @cached_property
     def _subgroup_metrics(self) -> dict[str, float]:
-        outcome = self._outcome
-        if outcome is None:
-            return {}
+        splits = self._split_outcomes
         try:
-            return subgroup_metrics(outcome, self.tables["validation"].metadata)
+            return subgroup_metrics(*splits) if splits else {}
         except Exception:  # whatever stands in the user's columns: the families' numbers are there without these
             log.warning("performance by group of the metadata could not be measured", exc_info=True)
             return {}
 
+    @cached_property
+    def slices(self) -> pd.DataFrame:
+        """Groups of validation samples that nobody named and that err too often, the worst first.
+
+        Columns ``slice`` (number), ``size``, ``accuracy`` with its 95 % interval ``low`` to ``high`` (Wilson; they were
+        chosen for their errors, so fresh samples will do somewhat better), ``expected`` (accuracy of all samples taken
+        for the same classes), ``p`` (allows for all slices looked at), ``mistakes`` and ``words`` (what is taken for
+        what, and what tells these samples from the others), ``channels`` (that respond otherwise in them), ``samples``
+        (their ids, misclassified ones first). Empty where chance explains the worst, and for tasks in which classes do
+        not compete; see ``statistics.slices``.
+        """
+        return list_slices(self.tables["validation"], self.class_names)
+
+    @cached_property
+    def _slice_metrics(self) -> dict[str, float]:
+        try:
+            return slice_metrics(self.tables["validation"], self.slices)
+        except Exception:  # a search beside the families, whose numbers are there without it
+            log.warning("slices could not be searched", exc_info=True)
+            return {}
+
     @property
-    def _outcome(self) -> Outcome | None:
-        """What the network makes of the validation samples, or None where groups cannot be compared."""
-        table = self.tables["validation"]
-        if not table.has_one_label or not len(table.metadata.columns):
+    def _split_outcomes(self) -> tuple[SplitOutcome, SplitOutcome | None] | None:
+        """What the network makes of both splits' samples, validation first; None where groups cannot be compared."""
+        validation, train = self.tables["validation"], self.tables.get("train")
+        if not validation.has_one_label or not len(validation.metadata.columns):
             return None
-        return Outcome(table.targets, read_logits(table), label_margins(table, table.targets))
+        return _outcome_of(validation), None if train is None else _outcome_of(train)
 
     @cached_property
     def context(self) -> AnalysisContext:
@@ -221,6 +243,8 @@ class AnalysisResult:
         if self.probes.images is not None:
             arrays["images"] = self.probes.images
         arrays |= {f"gallery/{split}/{row}": image for (split, row), image in self.gallery.items()}
+        for (channel, row), values in self.channel_maps.maps.items():
+            arrays[f"channel/{channel}/{row}"] = values
         np.savez_compressed(folder / "arrays.npz", **arrays)
         for finding in self.findings.values():
             for name, frame in finding.tables.items():
@@ -234,6 +258,7 @@ class AnalysisResult:
             "splits": list(self.tables),
             "weights": self.weights,
             "grids": _grid_content(self.probes.grids),
+            "receptive_field": self.channel_maps.receptive_field,
         }
         partial = folder / "report.json.part"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -271,7 +296,12 @@ class AnalysisResult:
                 },
                 gallery={_place(name): image for name, image in arrays.items() if name.startswith("gallery/")},
                 weights=str(content.get("weights", "")),
+                channel_maps=_read_channel_maps(arrays, content.get("receptive_field")),
             )
+
+
+def _outcome_of(table: FeatureTable) -> SplitOutcome:
+    return SplitOutcome(Outcome(table.targets, read_logits(table), label_margins(table, table.targets)), table.metadata)
 
 
 _IMPORTANCE = ("classes", "counts", "matrix", "overall", "standard_error")
@@ -311,6 +341,15 @@ def _read_grids(content: Any) -> tuple[VolumeGrid, ...] | None:
     )
 
 
+def _read_channel_maps(arrays: Mapping[str, NDArray[Any]], seen: Sequence[float] | None) -> ChannelMaps:
+    maps = {}
+    for name, values in arrays.items():
+        if name.startswith("channel/"):
+            _, channel, row = name.split("/")
+            maps[int(channel), int(row)] = values
+    return ChannelMaps(maps, None if seen is None else tuple(float(share) for share in seen))
+
+
 def _finding_content(finding: Finding) -> dict[str, Any]:
     content = {part.name: getattr(finding, part.name) for part in fields(finding)}
     return content | {"tables": list(finding.tables)}
@@ -334,4 +373,4 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _as_list(value: Any) -> Any:
     """Parquet gives arrays where lists were written."""
-    return [_as_list(entry) for entry in value] if isinstance(value, np.ndarray) else value
+    return [_as_list(entry) for entry in value.tolist()] if isinstance(value, np.ndarray) else value

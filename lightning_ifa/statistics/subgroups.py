@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,16 +12,8 @@ from scipy.special import softmax
 from scipy.stats import binomtest, hypergeom, rankdata
 
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
-from lightning_ifa.statistics.metadata_columns import GROUP, MOST_LEVELS, read_column
-
-LEAST_SIZE = 20
-"""Samples from which on a group is judged: below, a 95 % interval of an accuracy is wider than .4."""
-
-PARTS = 3
-"""Parts of equal size that numbers are cut into."""
-
-MOST_PAIRED = 5
-"""Columns whose groups are crossed: the number of pairs, and of tests, grows with their square."""
+from lightning_ifa.statistics.generalization_gap import standardised_gap
+from lightning_ifa.statistics.metadata_groups import LEAST_SIZE, Group, column_levels, list_groups
 
 LEVEL = 0.05
 """Chance that any of all groups is called worse or better if none is."""
@@ -30,12 +21,9 @@ LEVEL = 0.05
 SHORT = 64
 """Samples of a class up to which a plain convolution is faster than one by Fourier transform."""
 
-PAIR = " × "
-"""Between the names of two columns, and of their groups."""
-
 COLUMNS = [
-    "column", "group", "size", "accuracy", "low", "high", "expected", "auroc", "calibration_error", "margin", "p",
-    "judgement",
+    "column", "group", "size", "accuracy", "low", "high", "expected", "auroc", "calibration_error", "margin",
+    "overfitting", "p", "judgement",
 ]  # fmt: skip
 
 
@@ -58,7 +46,25 @@ class Outcome(NamedTuple):
         return np.asarray(self.labels == self.logits.argmax(1))
 
 
-def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True) -> pd.DataFrame:
+class SplitOutcome(NamedTuple):
+    """A split: what the network makes of its samples, and what is known of them.
+
+    Attributes:
+        outcome: What the network makes of n samples; unlabelled ones are left out of every comparison.
+        metadata: What is known of each, n rows.
+    """
+
+    outcome: Outcome
+    metadata: pd.DataFrame
+
+    def labelled(self) -> SplitOutcome:
+        """Leave out what has no label: also where numbers are cut, every result speaks of the same samples."""
+        known = self.outcome.labels >= 0
+        outcome = Outcome(*(part[known] for part in self.outcome))
+        return SplitOutcome(outcome, self.metadata[known].reset_index(drop=True))
+
+
+def list_subgroups(validation: SplitOutcome, train: SplitOutcome | None = None, pairs: bool = True) -> pd.DataFrame:
     """Compare every group of every metadata column, and of pairs of columns, with all samples.
 
     A group of harder classes has a lower accuracy for that reason alone. ``p`` therefore tests the number of errors
@@ -66,22 +72,20 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
     (a sum of hypergeometric counts), two-sided, and corrected for the number of groups (Holm).
 
     Args:
-        outcome: What the network makes of the samples; unlabelled ones are left out.
-        metadata: What is known of each sample, n rows; numbers are cut into three parts of equal size, and columns of
-            more than 20 categories are left out.
+        validation: The samples that are compared; numbers in their metadata are cut into three parts of equal size,
+            and columns of more than 20 categories are left out.
+        train: The training samples, or None.
         pairs: Whether groups of two columns are compared as well, of the five columns with the fewest groups.
 
     Returns:
         One row a group, the worst first: ``column``, ``group``, ``size``, ``accuracy`` with its 95 % interval ``low``
         to ``high`` (Wilson), ``expected`` (accuracy of all samples of these classes), ``auroc`` (each class against
         the rest, averaged), ``calibration_error`` (confidence minus accuracy), ``margin`` (mean, in logits),
-        ``p`` (corrected), ``judgement`` (``"worse"``, ``"better"``, ``"as expected"`` or ``"too few"``).
+        ``overfitting`` (how far margins of the group's training samples exceed those of its validation samples, within
+        classes, in standard deviations; NaN where either are less than 20), ``p`` (corrected), ``judgement``
+        (``"worse"``, ``"better"``, ``"as expected"`` or ``"too few"``).
     """
-    known = outcome.labels >= 0
-    outcome = Outcome(outcome.labels[known], outcome.logits[known], outcome.margins[known])
-    describe = _describer(outcome)
-    groups = _groups(metadata[known].reset_index(drop=True), pairs)
-    found = pd.DataFrame([describe(*group) for group in groups], columns=COLUMNS)
+    found = _list(*_labelled(validation, train), pairs)
     judged = found["size"].to_numpy() >= LEAST_SIZE
     found.loc[judged, "p"] = holm(found.loc[judged, "p"].to_numpy(float))
     worse = np.where(found["accuracy"] < found["expected"], "worse", "better")
@@ -92,7 +96,7 @@ def list_subgroups(outcome: Outcome, metadata: pd.DataFrame, pairs: bool = True)
     return found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def subgroup_metrics(outcome: Outcome, metadata: pd.DataFrame) -> dict[str, float]:
+def subgroup_metrics(validation: SplitOutcome, train: SplitOutcome | None = None) -> dict[str, float]:
     """Summarise the groups of single columns that are large enough; arguments as for ``list_subgroups``.
 
     Returns:
@@ -100,15 +104,17 @@ def subgroup_metrics(outcome: Outcome, metadata: pd.DataFrame) -> dict[str, floa
         ``equalised_odds`` (largest difference of a class's recall between two groups of a column, 20 samples of the
         class in each); ``worse`` (how many groups do worse than their classes explain). Empty if no group is judged.
     """
-    alone = list_subgroups(outcome, metadata, pairs=False)
+    validation, train = _labelled(validation, train)
+    alone = list_subgroups(validation, train, pairs=False)
     alone = alone[alone["judgement"] != "too few"]
     if not len(alone):
         return {}
     accuracy = alone.groupby("column")["accuracy"]
+    columns = column_levels(validation.metadata, train.metadata)
     return {
         "worst_accuracy": float(alone["accuracy"].min()),
         "gap": float((accuracy.max() - accuracy.min()).max()),
-        "equalised_odds": max((_recall_gap(outcome, column) for _, column in list_levels(metadata)), default=0.0),
+        "equalised_odds": max((_recall_gap(validation.outcome, found.validation) for _, found in columns), default=0.0),
         "worse": float((alone["judgement"] == "worse").sum()),
     }
 
@@ -162,59 +168,36 @@ def _sure(taken: float, bad: float) -> Floats:
     return np.asarray(np.eye(int(taken) + 1)[-1 if bad else 0])
 
 
-def _groups(metadata: pd.DataFrame, pairs: bool) -> Iterator[tuple[str, str, Mask]]:
-    """Name and mask each group of each column, and of each pair of columns."""
-    levels = dict(list_levels(metadata))
-    for column, values in levels.items():
-        for name in values.dropna().unique():
-            yield column, str(name), np.asarray(values == name)
-    fewest = sorted(levels, key=lambda name: levels[name].nunique())[: MOST_PAIRED if pairs else 0]
-    for one, two in combinations(fewest, 2):
-        both = levels[one].str.cat(levels[two], sep=PAIR)
-        sizes = both.value_counts()
-        for name in sizes.index[sizes >= LEAST_SIZE]:
-            yield f"{one}{PAIR}{two}", str(name), np.asarray(both == name)
+def _labelled(validation: SplitOutcome, train: SplitOutcome | None) -> tuple[SplitOutcome, SplitOutcome]:
+    """Give the labelled samples of both splits; no training sample where there is no such split."""
+    found = validation.labelled()
+    return found, (SplitOutcome(Outcome(*(part[:0] for part in found.outcome)), pd.DataFrame()) if train is None
+                   else train.labelled())  # fmt: skip
 
 
-def list_levels(metadata: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
-    """Turn each column into words for its groups; those of one group, or of more than 20 categories, are left out."""
-    for name in metadata:
-        if name == GROUP:
-            continue
-        column = metadata[name]
-        read = read_column(column)
-        if read.values is None or column.nunique() < 2:
-            continue
-        words = column.astype(str).where(column.notna()) if read.levels else _cut(column, read.values[:, 0])
-        if 2 <= words.nunique() <= MOST_LEVELS:
-            yield str(name), words
+def _list(validation: SplitOutcome, train: SplitOutcome, pairs: bool) -> pd.DataFrame:
+    describe = _describer(validation.outcome, train.outcome)
+    groups = list_groups(validation.metadata, train.metadata, pairs)
+    return pd.DataFrame([describe(group) for group in groups], columns=COLUMNS)
 
 
-def _cut(column: pd.Series[Any], numbers: Floats) -> pd.Series[Any]:
-    """Cut numbers and times, given those that are known, into parts of equal size, named by their range."""
-    known = column.dropna()
-    parts = pd.Series(pd.qcut(numbers, PARTS, labels=False, duplicates="drop"), known.index)
-    groups = known.groupby(parts)
-    words = {part: f"{_short(values.min())} to {_short(values.max())}" for part, values in groups}
-    return parts.map(words).reindex(column.index)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
-
-
-def _describer(outcome: Outcome) -> Callable[[str, str, Mask], list[Any]]:
+def _describer(outcome: Outcome, train: Outcome) -> Callable[[Group], list[Any]]:
     """Give what makes the row of a group; what all groups share is computed once."""
     right = outcome.correct
     expected = pd.Series(right).groupby(outcome.labels).transform("mean").to_numpy()
     confidence = softmax(outcome.logits, axis=1).max(1)
 
-    def describe(column: str, group: str, inside: Mask) -> list[Any]:
+    def describe(group: Group) -> list[Any]:
+        inside, trained = group.inside, group.trained
         hits, n = int(right[inside].sum()), int(inside.sum())
+        gap = np.nan
+        if min(n, int(trained.sum())) >= LEAST_SIZE:
+            sides = (train.margins, train.labels, trained), (outcome.margins, outcome.labels, inside)
+            gap = standardised_gap(*(values[rows] for *both, rows in sides for values in both))[0]
         return [
-            column, group, n, hits / n, *wilson(hits, n), float(expected[inside].mean()),
+            group.column, group.name, n, hits / n, *wilson(hits, n), float(expected[inside].mean()),
             _auroc(outcome.logits[inside], outcome.labels[inside]), float(confidence[inside].mean() - hits / n),
-            float(outcome.margins[inside].mean()),
+            float(outcome.margins[inside].mean()), gap,
             error_p_value(~right, outcome.labels, inside) if n >= LEAST_SIZE else np.nan, "",
         ]  # fmt: skip
 
@@ -236,7 +219,7 @@ def _auroc(logits: Array, labels: Ints) -> float:
 
 def _recall_gap(outcome: Outcome, column: pd.Series[Any]) -> float:
     """Give the largest difference of a class's recall between two groups that have enough of its samples."""
-    known = (column.notna() & (outcome.labels >= 0)).to_numpy()
+    known = column.notna().to_numpy()
     keys = [outcome.labels[known], column[known].to_numpy()]
     recall = pd.Series(outcome.correct[known]).groupby(keys).agg(["mean", "size"])
     large = recall[recall["size"] >= LEAST_SIZE]["mean"].groupby(level=0)

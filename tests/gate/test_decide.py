@@ -324,3 +324,10 @@ def test_numbers_of_another_layer_method_or_version_are_not_compared(name, other
 def test_what_must_not_be_promoted_fails_whatever_its_numbers():
     (failed,) = decide(AT_MOST, replace(numbers(0.1), obstacle="the version is archived"), None).failures
     assert failed.reason == "the version is archived"
+
+
+@pytest.mark.parametrize(("value", "passes"), [(0.08, True), (0.12, False), (NAN, False), (None, False)])
+def test_a_limit_on_groups_of_samples_is_judged_although_they_are_no_family(value, passes):
+    gap = "ifa/subgroups/gap"
+    candidate = replace(numbers(0.1, 1.0, 0.9), metrics={} if value is None else {gap: value})
+    assert decide(rules(on(gap, at_most=0.1)), candidate, None).passed == passes

@@ -97,6 +97,7 @@ def test_rows_for_pictures_are_those_of_every_section(report, monkeypatch):
         "train": [0, 2],
     }
     monkeypatch.setattr(examples, "MOST_FEATURES", 0)
+    monkeypatch.setattr(examples, "MOST_CHANNELS", 0)
     without = with_table(report, "confounders", report.confounders[:0])
     assert {split: rows.tolist() for split, rows in example_rows(without).items()} == {
         "validation": [1, 2, 4],

@@ -85,7 +85,7 @@ def test_pictures_are_images_of_their_own_names(report, tmp_path):
     without_copies = with_table(report, "samples", report.samples.assign(duplicate_of=""))
     write_pictures(without_copies, tmp_path / "new", epoch=0)
     write_sheet(report, tmp_path / "new")
-    pictures = {"ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_probes.png"}
+    pictures = {"ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_probes.png", "ifa_groups.png"}
     assert files_below(tmp_path / "new") == pictures | {"ifa_report.html"}
     for name in pictures:
         with Image.open(tmp_path / "new" / name) as image:
@@ -97,7 +97,7 @@ def test_pictures_are_images_of_their_own_names(report, tmp_path):
 def test_a_picture_that_cannot_be_drawn_is_logged_and_nothing_is_raised(report, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("lightning_ifa.report.files.gallery_page", lambda *_: 1 / 0)
     write_pictures(report, tmp_path, epoch=0)
-    assert files_below(tmp_path) == {"ifa_overview.png", "ifa_report.html", "ifa_features.png"}
+    assert files_below(tmp_path) == {"ifa_overview.png", "ifa_report.html", "ifa_features.png", "ifa_groups.png"}
     assert "could not be made" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
@@ -106,7 +106,7 @@ def test_a_picture_that_cannot_be_drawn_takes_no_other_with_it(report, tmp_path,
     monkeypatch.setattr("lightning_ifa.report.files.feature_page", lambda *_: 1 / 0)
     monkeypatch.setattr("lightning_ifa.report.files.gallery_page", lambda *_: Figure())
     write_pictures(report, tmp_path, epoch=0)
-    assert files_below(tmp_path) == {"ifa_overview.png", "ifa_report.html", "ifa_gallery.png"}
+    assert files_below(tmp_path) == {"ifa_overview.png", "ifa_report.html", "ifa_gallery.png", "ifa_groups.png"}
 
 
 def test_a_copy_is_drawn_beside_its_training_sample(report):

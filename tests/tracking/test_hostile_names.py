@@ -85,8 +85,8 @@ def test_files_and_pictures_without_mlflow(report, tmp_path):
     write_data(report, folder, 0)
     write_pictures(report, folder, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-    root = {"ifa", "ifa_probes.png", "ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_summary.md",
-            "ifa_report.html", "ifa_review.csv", "ifa_scale.json", *TABLES}  # fmt: skip
+    root = {"ifa", "ifa_probes.png", "ifa_overview.png", "ifa_features.png", "ifa_gallery.png", "ifa_channels.png",
+            "ifa_summary.md", "ifa_report.html", "ifa_review.csv", "ifa_scale.json", *TABLES}  # fmt: skip
     assert {path.name for path in folder.iterdir()} == root
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_ifa.report.figures.channel_views import describe_field
 from lightning_ifa.report.html import sections
 from lightning_ifa.report.html.data import choose_features, data_uri, encode, page_data, safe_json
 from lightning_ifa.report.labels import describe_data
@@ -54,6 +55,12 @@ def write_html(
         "<h2>Groups</h2><p>How well the network does in each group of the metadata. A group does worse than "
         "expected if it has more errors than its classes explain; p allows for the number of groups.</p>",
         sections.subgroups(report),
+        "<h2>Slices that nobody named</h2><p>Samples that lie together in the network's features or in what the image "
+        "shows, and that err more than samples taken for the same classes. Beside each sample its map.</p>",
+        sections.slices(report),
+        "<h2>What channels see</h2><p>Channels that carry a suspect, lead the main directions of the evidence, or tell "
+        f"classes apart, on the samples to which they contribute most: {describe_field(report)}.</p>",
+        sections.channels(report),
     ]
     page = _page(title, "".join(parts), safe_json(page_data(report, channels)))
     partial = path.with_name(path.name + ".part")

@@ -14,8 +14,23 @@ from lightning_ifa.indicators import registry
 from lightning_ifa.indicators.base import Finding
 from lightning_ifa.indicators.confounder_table import order_candidates
 from lightning_ifa.indicators.sample_table import sort_outliers
-from lightning_ifa.report.examples import candidate_groups, leading_candidates, outlier_rows
-from lightning_ifa.report.figures.cam_overlay import own_map_panels, own_scale, probe_image, sample_panels, strip
+from lightning_ifa.report.examples import (
+    MOST_SLICES,
+    candidate_groups,
+    leading_candidates,
+    outlier_rows,
+    shown_channels,
+    slice_examples,
+)
+from lightning_ifa.report.figures.cam_overlay import (
+    STRIP_SIDE,
+    own_map_panels,
+    own_scale,
+    probe_image,
+    sample_panels,
+    strip,
+)
+from lightning_ifa.report.figures.channel_views import driving_panels, list_splits
 from lightning_ifa.report.figures.images import GROUND, OPACITY, Pixels, curve, gray_plane, plane, stretch_pixels
 from lightning_ifa.report.figures.indicator_panel import SIGNS
 from lightning_ifa.report.html.data import key, picture, transparent, with_duplicate
@@ -32,8 +47,9 @@ CANDIDATE_NUMBERS = {
 }  # fmt: skip
 SUBGROUP_NUMBERS = {
     "size": ".0f", "accuracy": ".3f", "expected": ".3f", "auroc": ".3f", "calibration_error": "+.3f", "margin": ".2f",
-    "p": ".2g",
+    "overfitting": "+.2f", "p": ".2g",
 }  # fmt: skip
+SLICE_NUMBERS = {"slice": ".0f", "size": ".0f", "accuracy": ".3f", "expected": ".3f", "p": ".2g"}
 MAP_EDGE = 56  # pixels of a map's layer; the browser enlarges it
 
 
@@ -208,8 +224,54 @@ def subgroups(report: AnalysisResult) -> str:
             text(group["judgement"]),
         ]
         rows.append(("", cells))
-    heads = ("column", "group", "samples", "accuracy", "expected of its classes", "AUROC", "overconfidence", "margin")
-    return table("subgroups", (*heads, "p", "95 % interval of the accuracy", ""), rows)
+    heads = (
+        "column", "group", "samples", "accuracy", "expected of its classes", "AUROC", "overconfidence", "margin",
+        "overfitting, sd", "p", "95 % interval of the accuracy", "",
+    )  # fmt: skip
+    return table("subgroups", heads, rows)
+
+
+def slices(report: AnalysisResult) -> str:
+    """Write the slices that nobody named, with samples of the worst; the misclassified ones come first."""
+    if not len(report.slices):
+        return "<p>None: where errors lie is explained by chance and by the classes that samples are taken for.</p>"
+    rows, pictures = [], []
+    for place, weak in enumerate(report.slices.to_dict("records")):
+        cells = [number(weak[name], form) for name, form in SLICE_NUMBERS.items()]
+        interval, words = f"{weak['low']:.3f} to {weak['high']:.3f}", ' class="words"'
+        said = [Cell(escape(str(weak[name])), attributes=words) for name in ("words", "mistakes")]
+        rows.append(("", [*cells, text(interval), *said, text(", ".join(map(str, weak["channels"])))]))
+        if place < MOST_SLICES:
+            panels = [
+                p for row in slice_examples(report, place) for p in sample_panels(report, ("validation", int(row)))
+            ]
+            name = f"samples of slice {weak['slice']}"
+            pictures.append(f'<h3>Slice {weak["slice"]}</h3><img alt="{name}" src="{picture(strip(panels))}">')
+    heads = ("slice", "samples", "accuracy", "expected of its classes", "p", "95 % interval of the accuracy")
+    told = ("what tells it apart", "mistakes", "channels that respond otherwise")
+    return table("slices", (*heads, *told), rows) + "".join(pictures)
+
+
+def channels(report: AnalysisResult) -> str:
+    """Write what a few channels see: crops above maps, and their mean contributions by class and by the suspect."""
+    if not report.channel_maps.maps:
+        return "<p>None.</p>"
+    parts = []
+    for channel, why in shown_channels(report).items():
+        pairs = driving_panels(report, channel, STRIP_SIDE)
+        if not pairs:
+            continue
+        joined = np.concatenate([strip(row) for row in zip(*pairs, strict=True)])
+        splits = [
+            f"{found.label}{f', {found.side}' if found.side else ''} {found.mean:+.3g}"
+            for found in list_splits(report, channel)
+        ]
+        name = f"crops and maps of channel {channel}"
+        parts.append(
+            f'<h3>Channel {channel}: {escape(why)}</h3><img alt="{name}" src="{picture(joined)}">'
+            f'<p class="quiet">Mean contribution: {escape("; ".join(splits))}.</p>'
+        )
+    return "".join(parts)
 
 
 def _examples(report: AnalysisResult, source: str) -> str:
