@@ -12,7 +12,7 @@ from lightning_ifa.tracking.names import is_server, without_secret
 from lightning_ifa.tracking.offline_store import id_in_store
 from lightning_ifa.tracking.run import Run
 
-LONGEST = 160
+LONGEST = 240
 """Characters of what is said about one alarm."""
 
 
