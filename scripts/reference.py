@@ -47,8 +47,8 @@ Exit codes of all commands: 0 yes or done, 1 no (the gate refused, nothing else)
 
 OPTIONS = """# Options
 
-*For whoever sets an option of the callback, in Python, in a configuration, or by `LIGHTNING_IFA_CONFIG`. `analyze(...)` takes those of the
-same name. A misspelt name or value is refused at once, with the nearest choice.*
+*For whoever sets an option of the callback, in Python, in a configuration, or by `LIGHTNING_IFA_CONFIG`.
+`analyze(...)` takes those of the same name. A misspelt name or value is refused at once, with the nearest choice.*
 
 | option | default | what it does |
 |---|---|---|
@@ -77,7 +77,11 @@ def _commands(command: click.Command, name: str) -> Iterator[str]:
     yield f"## {name}\n\n" + "\n\n".join(filter(None, paragraphs)) + f"\n{example}"
     options = [part for part in command.params if isinstance(part, click.Option)]
     rows = [f"| `{_spelling(option)}` | {option.help}{' Required.' if option.required else ''} |" for option in options]
-    yield "\n".join(["| option | what it does |", "|---|---|", *rows, ""]) if rows else "Its options are LightningCLI's.\n"
+    yield (
+        "\n".join(["| option | what it does |", "|---|---|", *rows, ""])
+        if rows
+        else "Its options are LightningCLI's.\n"
+    )
 
 
 def _spelling(option: click.Option) -> str:
