@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from models import PoolNet, loader
 
+import lightning_ifa
 from lightning_ifa import __all__ as public
 from lightning_ifa import analyze
 from lightning_ifa.cli import main
@@ -138,6 +139,14 @@ def test_every_field_of_a_policy_is_explained():
     assert [name for name in fields if f"`{name}`" not in text] == []
     listed = set(re.findall(r"^\| `(\w+)` ", text, re.MULTILINE))
     assert listed <= fields
+
+
+def test_every_public_name_has_an_example_that_runs():
+    """In its docstring, where little is needed; what needs a trainer or a server, on a page that is run."""
+    run = "\n".join(path.read_text("utf-8") for path in [*(DOCS / "tutorials").glob("*.md"), DOCS / "get_started.md"])
+    told = {name for name in public if ">>>" in (getattr(lightning_ifa, name).__doc__ or "")}
+    told |= {name for name in public if re.search(rf"\b{name}(\.gate)?\(", run)}
+    assert set(public) - told == set()
 
 
 def test_every_public_name_is_in_the_reference():
