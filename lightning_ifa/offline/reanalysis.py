@@ -102,11 +102,12 @@ def analyze_loaded(model: Any, loaders: Loaders, **options: Any) -> FeatureRepor
 
     from lightning_ifa.analysis import analyze_prepared
     from lightning_ifa.features.transfer_hooks import own_preparation
+    from lightning_ifa.offline.batch_counter import count_batches
     from lightning_ifa.options import AnalysisOptions
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    prepare = own_preparation(model, device, loaders.module)
-    return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
+    with count_batches(own_preparation(model, device, loaders.module)) as prepare:
+        return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
 
 
 def load_object(spec: str, option: str) -> Any:
