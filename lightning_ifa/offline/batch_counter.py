@@ -15,12 +15,16 @@ EVERY = 0.5
 """Seconds between two changes of the line."""
 
 
+Preparation = Callable[[Any], Any] | None
+"""Makes a batch ready for the model; None where there is nothing to do."""
+
+
 @contextmanager
-def count_batches(prepare: Callable[[Any], Any], stream: TextIO | None = None) -> Iterator[Callable[[Any], Any]]:
+def count_batches(prepare: Preparation, stream: TextIO | None = None) -> Iterator[Preparation]:
     """Give a function that prepares batches as before, and counts them on a terminal once it has taken long.
 
     Args:
-        prepare: Makes a batch ready for the model.
+        prepare: Makes a batch ready for the model, or None.
         stream: Where to write; by default standard error. Nothing is written to what is no terminal.
     """
     screen = sys.stderr if stream is None else stream
@@ -38,7 +42,7 @@ def count_batches(prepare: Callable[[Any], Any], stream: TextIO | None = None) -
             shown = now
             screen.write(f"\rFeature analysis: {done} batches in {now - began:.0f} s")
             screen.flush()
-        return prepare(batch)
+        return batch if prepare is None else prepare(batch)
 
     try:
         yield prepared
