@@ -195,7 +195,7 @@ def confounding(
         return finding
     if unclear:
         return undecided(
-            f"nearly every class shows one value of {', '.join(unclear)} only: use cannot be told", details
+            f"nearly every class shows one value of {', '.join(unclear)} only: whether the network uses it cannot be told", details
         )
     return finding if any(s.origin != "hidden" for s in tested) else undecided(nothing, details)
 
