@@ -38,9 +38,10 @@ def alarms(sound: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         networks=("seed", lambda seeds: len(set(zip(sound.loc[seeds.index, "task"], seeds, strict=True)))),
         judged=("checkpoint", "size"), lowest=("accuracy", "min"), highest=("accuracy", "max"),
         **{name.removeprefix("alarm "): (name, "sum") for name in names}, true=("true", "sum"),
-        clean=("clean flagged", "mean"),
+        spare=("score redundancy", "max"), clean=("clean flagged", "mean"),
     )  # fmt: skip
-    return _by_purpose(found.rename(columns={"true": "true overfitting", "clean": "clean flagged"}).reset_index())
+    names = {"true": "true overfitting", "spare": "highest redundancy", "clean": "clean flagged"}
+    return _by_purpose(found.rename(columns=names).reset_index())
 
 
 def undecided(sound: pd.DataFrame) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def _by_label(data: RealSet) -> tuple[np.ndarray, np.ndarray, None]:
 
 
 def _ultrasound(data: RealSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Groups are pictures that are nearly one: the published set holds scans twice, also on a sound split's two sides."""
+    """Groups are pictures that are nearly one: the published set holds scans twice."""
     small = interpolate(torch.as_tensor(data.images).float()[:, None], size=(16, 16), mode="area").flatten(1).numpy()
     groups = connected_components(csr_array(np.corrcoef(small) > SAME_PICTURE))[1]
     return np.arange(len(data.index)), data.index["label"].to_numpy(int), groups

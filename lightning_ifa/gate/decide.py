@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from lightning_ifa.gate.keys import families_of, family_keys
+from lightning_ifa.gate.keys import families_of, family_keys, unidentified_key
 from lightning_ifa.gate.model_metrics import CONDITIONS, ModelMetrics
 from lightning_ifa.gate.policy import Limit, Policy
 from lightning_ifa.gate.verdict import Check, Verdict
@@ -13,6 +13,9 @@ from lightning_ifa.statistics.significance import UNDECIDED
 
 UNTOLD = "cannot be told from this data"
 ACCEPTED = f"{UNTOLD}; the policy accepts that"
+SUSPECTED = (
+    "a column goes with the class in nearly every sample, so that its use cannot be told; no policy accepts that"
+)
 _LARGEST = 1.7e308  # SQL stores give infinity back as 1.797e308
 
 
@@ -27,7 +30,7 @@ def decide(policy: Policy, candidate: ModelMetrics, champion: ModelMetrics | Non
     checks += [_family(family, policy, candidate) for family in policy.families]
     for limit in policy.checks:
         undecided = _undecided_family(limit, candidate)
-        if undecided and policy.accepts_undecided(undecided):
+        if undecided and policy.accepts_undecided(undecided) and not _is_suspected(undecided, candidate):
             checks.append(_accepted(limit, candidate, undecided))
             continue
         if limit.operator:
@@ -72,6 +75,8 @@ def _family(family: str, policy: Policy, candidate: ModelMetrics) -> Check:
             return Check(name, False, value, limit, _why(candidate, what, value))
     if health != UNDECIDED:
         return Check(name, True, health, limit)
+    if _is_suspected(family, candidate):
+        return Check(name, False, health, limit, SUSPECTED, undecided=family)
     if policy.accepts_undecided(family):
         return Check(name, True, health, limit, ACCEPTED, undecided=family)
     return Check(name, False, health, limit, f"{UNTOLD}; the policy refuses that", undecided=family)
@@ -81,6 +86,11 @@ def _undecided_family(limit: Limit, numbers: ModelMetrics) -> str:
     """Name the family of a limit where it cannot be told; empty where it can, or is not known at all."""
     found = [f for f in families_of(limit.metric) if numbers.metrics.get(family_keys(f)[1]) == UNDECIDED]
     return found[-1] if found else ""
+
+
+def _is_suspected(family: str, numbers: ModelMetrics) -> bool:
+    """Whether it cannot be told because of something that is known, and not because nothing is."""
+    return (numbers.metrics.get(unidentified_key(family)) or 0.0) > 0
 
 
 def _accepted(limit: Limit, candidate: ModelMetrics, family: str) -> Check:

@@ -18,6 +18,15 @@ def family_keys(family: str) -> tuple[str, str]:
     return f"{start}/{name}/score", f"{start}/health/{name}"
 
 
+def unidentified_key(family: str) -> str:
+    """Give the key that counts what is known to go with the class so closely that its use cannot be told.
+
+    >>> unidentified_key("confounding")
+    'ifa/confounding/unidentified'
+    """
+    return family_keys(family)[0].removesuffix("score") + "unidentified"
+
+
 def families_of(metric: str) -> tuple[str, ...]:
     """Give the families that a key may belong to: where its place ends, only the numbers at hand can tell.
 

@@ -176,13 +176,15 @@ def confounding(
     nothing = f"there is no metadata column to test, and no plain background{reason}"
     if searched:
         nothing += SEARCHED.format(searched)
+    unidentified = {"unidentified": float(len(unclear))}
     if not tested:
-        return undecided(nothing, supporting)
+        return undecided(nothing, unidentified | dict(supporting or {}))
     strengths = [s.strength(len(tested)) for s in tested]
     values = [health(score, RELIANCE_LIMIT, z) for score, z in strengths]
     worst = int(np.argmin(values))
     score, z = strengths[worst]
-    details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance, **(supporting or {})}
+    details = {"suspects": float(len(tested)), "worst_class": tested[worst].worst_reliance, **unidentified}
+    details |= supporting or {}
     finding = Finding(
         max(score, 0.0),
         z,

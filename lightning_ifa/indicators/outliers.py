@@ -218,10 +218,18 @@ def _find_duplicates(context: AnalysisContext) -> Duplicates | None:
     if "train" not in context.tables:
         return None
     held_out, train = (
-        DuplicateInput(t.fingerprints, t.activations, t.cams, t.thumbnails)
+        DuplicateInput(t.fingerprints, t.activations, t.cams, t.thumbnails, _colours(t))
         for t in (context.validation, context.tables["train"])
     )
     return find_duplicates(held_out, train, context.seed)
+
+
+def _colours(table: FeatureTable) -> NDArray[np.float64]:
+    """Mean of each channel less the brightness, in units of the usual contrast, ``(n, k)``."""
+    properties = table.properties
+    colours = properties[[name for name in properties if str(name).startswith("colour_")]].to_numpy(np.float64)
+    contrast = float(properties["contrast"].median()) if "contrast" in properties else 0.0
+    return colours / max(contrast, 1e-9)
 
 
 def outliers(

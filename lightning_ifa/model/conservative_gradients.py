@@ -62,13 +62,40 @@ def find_rule(score: Tensor, activation: Tensor, beside: Tensor | None = None) -
     if start is None:
         return None
     edges = [get_gradient_edge(tensor) for tensor in (activation, beside) if tensor is not None]
-    ends = {edge.node: edge.output_nr for edge in edges}
+    steps = _steps(start, {edge.node: edge.output_nr for edge in edges})
+    reached = _reached(start, steps)
+    found = [(node, steps[node]) for node in reached if node in steps]
+    if edges[0].node not in reached or not any(step.calls_for_rule for _, step in found):
+        return None
+    return Rule([(node, step.hook) for node, step in found if step.hook is not None])
+
+
+def find_values(score: Tensor, x: Tensor) -> set[Node]:
+    """Find the nodes through which a score depends on an input as on a value, not only as on a weight of others.
+
+    A map behind which nothing but attention weights or gates are computed is none of them: its positions are asked
+    where to look, and what is seen there is read off another tensor.
+
+    Args:
+        score: ``(n,)`` or one number, with a graph.
+        x: The input, a tensor of that graph.
+
+    Returns:
+        The nodes; empty where the score depends on the input through weights only.
+    """
+    end = get_gradient_edge(x)
+    assert score.grad_fn is not None
+    reached = _reached(score.grad_fn, _steps(score.grad_fn, {end.node: end.output_nr}))
+    return set(reached) if end.node in reached else set()
+
+
+def _steps(start: Node, ends: dict[Node, int]) -> dict[Node, _Step]:
     steps: dict[Node, _Step] = {}
     for node in list_inputs_first(start, ends):
         levels = [_level(source, number, ends, steps) for source, number in node.next_functions]
         if any(level is not None for level in levels):
             steps[node] = _step(node, levels)
-    return _reachable(start, edges[0].node, steps)
+    return steps
 
 
 def _level(source: Node | None, number: int, ends: dict[Node, int], steps: dict[Node, _Step]) -> int | None:
@@ -77,22 +104,18 @@ def _level(source: Node | None, number: int, ends: dict[Node, int], steps: dict[
     return steps[source].level if source in steps else None
 
 
-def _reachable(start: Node, end: Node, steps: dict[Node, _Step]) -> Rule | None:
-    """Keep the steps that a gradient still comes to."""
-    seen, stack, found = {start}, [start], []
+def _reached(start: Node, steps: dict[Node, _Step]) -> dict[Node, None]:
+    """List the nodes that a gradient still comes to, in the order in which it does."""
+    reached, stack = {start: None}, [start]
     while stack:
         node = stack.pop()
-        if node is end or node not in steps:
+        if node not in steps:
             continue
-        step = steps[node]
-        found.append((node, step))
         for number, (source, _) in enumerate(node.next_functions):
-            if source is not None and number not in step.held and source not in seen:
-                seen.add(source)
+            if source is not None and number not in steps[node].held and source not in reached:
+                reached[source] = None
                 stack.append(source)
-    if end not in seen or not any(step.calls_for_rule for _, step in found):
-        return None
-    return Rule([(node, step.hook) for node, step in found if step.hook is not None])
+    return reached
 
 
 class _Step(NamedTuple):

@@ -16,6 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from lightning_ifa.model.autograd_graph import list_inputs_first
 from lightning_ifa.model.call_watch import CallKey, EndedCall, watch_forward
+from lightning_ifa.model.conservative_gradients import find_values
 from lightning_ifa.model.forward import as_ordinary_tensor, copy_inference_state, explain_failures, run_with_state
 from lightning_ifa.model.tracing import memory_of
 
@@ -44,6 +45,7 @@ class TracedCall:
         grew: Whether it only spreads what went in over more positions.
         edge: The output's place in the graph; None if it has none.
         is_attention: Whether it holds attention weights: numbers of at least 0 that add up to 1 along the last axis.
+        is_weight: Whether the score depends on it as on weights of others only: attention, a mask, what makes them.
         depends: Whether it lies on a way from the input to the score; without any graph it is taken to.
         read: Whether the score's gradient is not zero, at each entry; None where that was not found.
         is_class_plane: Whether each score is made of the channel of its own class alone.
@@ -60,6 +62,7 @@ class TracedCall:
     grew: bool
     edge: GradientEdge | None
     is_attention: bool = False
+    is_weight: bool = False
     depends: bool = True
     read: Tensor | None = None
     is_class_plane: bool = False
@@ -75,7 +78,7 @@ class TracedCall:
     @property
     def is_gate(self) -> bool:
         """Whether it is made to be multiplied with features."""
-        return self.is_attention or (self.key.function is None and isinstance(self.module, GATES))
+        return self.is_attention or self.is_weight or (self.key.function is None and isinstance(self.module, GATES))
 
 
 @dataclass
@@ -154,8 +157,8 @@ def _note(call: EndedCall) -> TracedCall:
         call.is_leaf,
         grew,
         edge,
-        _is_attention(output),
-        output.is_floating_point(),
+        is_attention=_is_attention(output),
+        depends=output.is_floating_point(),
     )
 
 
@@ -182,6 +185,7 @@ def _trace(model: nn.Module, x: Tensor, scores: Scores, state: Mapping[str, Tens
     on_way = _nodes_between(score, leaf)
     for call in found.calls:
         call.depends = call.edge is not None and call.edge.node in on_way
+    _find_weights(found.calls, score, leaf)
     _find_sources(found.calls)
     _find_read(found.calls, score)
     _find_class_planes(found.calls, values)
@@ -208,6 +212,12 @@ def _nodes_between(score: Tensor, leaf: Tensor) -> set[Any]:
         if any(parent in reached for parent, _ in node.next_functions):
             reached.add(node)
     return reached & set(order)
+
+
+def _find_weights(calls: list[TracedCall], score: Tensor, leaf: Tensor) -> None:
+    values = find_values(score, leaf) if leaf.requires_grad else set()
+    for call in calls:
+        call.is_weight = bool(values) and call.depends and call.edge is not None and call.edge.node not in values
 
 
 def _find_sources(calls: list[TracedCall]) -> None:

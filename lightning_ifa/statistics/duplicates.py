@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,9 @@ PICTURE_GAP, PICTURE_RATIO = 0.007, 0.1
 """Two registered pictures are copies if their correlation lacks less than this of 1, and less than this share of what
 the correlation with the most similar training picture usually lacks."""
 
+COLOUR_GAP, COLOUR_FLOOR = 0.35, 0.02
+"""Colours of two copies differ by less than this share of the stronger one, or of the set's usual contrast."""
+
 _AT_ONCE = 128  # pictures, so that memory does not grow with the square of the samples
 
 MATCHES = 3
@@ -57,12 +61,15 @@ class DuplicateInput(NamedTuple):
         activations: Pooled activations, ``(n, c)``.
         cams: Maps, ``(n, *space)``.
         thumbnails: Inputs in little, ``(n, edge, edge)``, or None.
+        colours: Mean of each channel less the brightness, in units of the set's usual contrast, ``(n, k)``; k is 0
+            without colour.
     """
 
     fingerprints: Ints
     activations: Array
     cams: Array
     thumbnails: Pictures | None = None
+    colours: Floats = np.empty((0, 0))
 
 
 def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int = 0) -> Duplicates:
@@ -92,7 +99,9 @@ def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int
     near = (distance < limit) & ((maps * train_maps[nearest]).sum(1) > MAP_COSINE)
     kind[near], match[near] = NEAR, nearest[near]
     if validation.thumbnails is not None and train.thumbnails is not None:
-        pictured = find_same_pictures(validation.thumbnails, train.thumbnails)
+        pictured = find_same_pictures(
+            validation.thumbnails, train.thumbnails, same_colours(validation.colours, train.colours)
+        )
         seen = pictured >= 0
         kind[seen], match[seen] = NEAR, pictured[seen]
     order = np.argsort(train.fingerprints, kind="stable")
@@ -102,7 +111,24 @@ def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int
     return Duplicates(kind, match)
 
 
-def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
+SameColours = Callable[[Ints, Ints], Mask]
+"""From rows and rows of the base, ``(p,)`` each, to which pairs may be of one colour, ``(p,)``."""
+
+
+def same_colours(colours: Floats, base: Floats) -> SameColours:
+    """Compare colours, ``(n, k)`` and ``(m, k)``, in units of the set's usual contrast; without any, all are alike."""
+
+    def compare(rows: Ints, others: Ints) -> Mask:
+        if not colours.size or not base.size:
+            return np.ones(len(rows), dtype=bool)
+        a, b = colours[rows], base[others]
+        strength = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+        return np.asarray(np.linalg.norm(a - b, axis=1) < COLOUR_GAP * strength + COLOUR_FLOOR)
+
+    return compare
+
+
+def find_same_pictures(pictures: Pictures, base: Pictures, alike: SameColours | None = None) -> Ints:
     """Find the base picture that each picture is a copy of, cropped, moved, rescaled or changed in brightness.
 
     Candidates are the most similar ones over crops of either; they are registered to each other, either way round.
@@ -112,6 +138,7 @@ def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
     Args:
         pictures: ``(n, edge, edge)``.
         base: ``(m, edge, edge)``.
+        alike: Tells which pairs may be of one colour; None without colours.
 
     Returns:
         Row of the base picture, or -1, ``(n,)``.
@@ -125,6 +152,9 @@ def find_same_pictures(pictures: Pictures, base: Pictures) -> Ints:
     usual = float(np.quantile(1 - found.max(1), 0.75))
     rows, column = np.nonzero(found > ALIKE)
     columns = nearest[rows, column]
+    if alike is not None:
+        kept = alike(rows, columns)
+        rows, columns = rows[kept], columns[kept]
     unit, unit_base = (scale_to_unit(p.reshape(len(p), -1)).reshape(p.shape) for p in (pictures, base))
     pairs = unit[rows], unit_base[columns]
     gap = 1 - np.maximum(registered_correlation(*pairs), registered_correlation(*pairs[::-1]))

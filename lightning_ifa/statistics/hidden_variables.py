@@ -26,6 +26,10 @@ CONTINUUM = 8 / np.pi**2
 MODES_LIMIT, SHARED_LIMIT = 0.88, 0.7
 """Shares of all variance, and of that within classes, which two modes at common positions must explain."""
 
+CLASSES_TO_SPARE = 5
+"""Among as many classes or more, both modes must be seen without the class that most of the smaller side comes from:
+else the side is little but that class, and what looks like it."""
+
 LEAST_SIDE = 0.02  # share of the samples that lies on the smaller side
 LEAST_RELIANCE, LEAST_Z = 0.01, 2.0  # of a cut that is worth refining: what is not used confounds nothing
 LEAST_SAMPLES = 30
@@ -141,6 +145,7 @@ def find_hidden(logits: Array, labels: Ints, signals: list[Signal]) -> list[Hidd
             described = [_describe(signal.kind, number, values, labels, tests) for values in ways]
             found.append(max(described, key=lambda way: (way.shared > SHARED_LIMIT, way.modes)))
     sure = [h for h in found if h.modes > MODES_LIMIT and h.shared > SHARED_LIMIT and h.z > Z_LIMIT]
+    sure = [h for h in sure if _modes_elsewhere(h, labels) > MODES_LIMIT]
     return _drop_repeats(sorted(sure, key=lambda h: -h.modes), labels)
 
 
@@ -211,6 +216,16 @@ def _describe(kind: str, number: int, values: Floats, labels: Ints, tests: int) 
     shared = 1 - float(left.sum()) / max(within, 1e-300)
     z = correct_for_count((modes - CONTINUUM) / error, tests)
     return HiddenVariable(kind, number, values, upper, modes, shared, z, tests)
+
+
+def _modes_elsewhere(hidden: HiddenVariable, labels: Ints) -> float:
+    """Share of variance that the modes explain without the class that most of the smaller side comes from."""
+    classes, position = np.unique(labels, return_inverse=True)
+    if len(classes) < CLASSES_TO_SPARE:
+        return hidden.modes
+    smaller = hidden.upper if hidden.upper.mean() < 0.5 else ~hidden.upper
+    others = position != np.bincount(position[smaller]).argmax()
+    return float(cut_in_two(hidden.values[others, None])[0][0])
 
 
 def _drop_repeats(found: list[HiddenVariable], labels: Ints) -> list[HiddenVariable]:

@@ -302,6 +302,15 @@ def test_the_policy_says_what_cannot_be_told_means(undecided, passes):
     assert not decide(policy, numbers(0.1, 0.1), None).passed
 
 
+def test_no_policy_accepts_what_is_suspected_and_cannot_be_told():
+    policy = rules(on(HEALTH, above=0.5), families=["overfitting"], undecided="accept")
+    found = numbers(0.9, 0.1, 0.5)
+    assert decide(policy, replace(found, metrics=found.metrics | {"ifa/overfitting/unidentified": 0.0}), None).passed
+    verdict = decide(policy, replace(found, metrics=found.metrics | {"ifa/overfitting/unidentified": 1.0}), None)
+    assert not verdict.passed
+    assert any("no policy accepts" in check.reason for check in verdict.failures)
+
+
 @pytest.mark.parametrize(("name", "other"), [("layer", "layer3"), ("method", "gradcam"), ("version", "0.0.1")])
 def test_numbers_of_another_layer_method_or_version_are_not_compared(name, other):
     known = {"layer": "layer4", "method": "hirescam", "version": "0.1.0"}

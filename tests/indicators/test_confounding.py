@@ -119,7 +119,10 @@ def test_content_is_listed_but_not_judged():
 def test_an_alarm_outweighs_what_cannot_be_told():
     hidden = ConfounderCandidate("hidden", "metadata", identifiable=False)
     assert confounding([hidden, ConfounderCandidate("site", "metadata", 0.1, 9.0)]).alarm
-    assert confounding([hidden, ConfounderCandidate("site", "metadata", 0.001, 0.1)]).undecided
+    unclear = confounding([hidden, ConfounderCandidate("site", "metadata", 0.001, 0.1)])
+    assert unclear.undecided
+    assert unclear.details["unidentified"] == confounding([hidden]).details["unidentified"] == 1
+    assert confounding([], searched=40).details["unidentified"] == 0
 
 
 def test_a_thousand_classes_of_five():

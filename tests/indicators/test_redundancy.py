@@ -37,13 +37,13 @@ def test_counts_near_copies_exactly(copies):
     finding = redundancy(wide, labels)
     assert finding.score == pytest.approx(copies / (copies + 1))
     assert finding.details["duplicate_share"] == finding.score
-    assert finding.alarm
+    assert finding.alarm == (copies > 1)  # sound networks of few classes have as many copies as other channels
 
 
 def test_counts_dead_channels_exactly():
     activations, labels = layer()
-    finding = redundancy(np.concatenate([activations, np.full_like(activations, 7.0)], axis=1), labels)
-    assert finding.score == finding.details["dead_fraction"] == 0.5
+    finding = redundancy(np.concatenate([activations] + 3 * [np.full_like(activations, 7.0)], axis=1), labels)
+    assert finding.score == finding.details["dead_fraction"] == 0.75
     assert finding.alarm
 
 

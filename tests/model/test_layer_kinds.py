@@ -301,3 +301,47 @@ def test_layout_from_movements_alone():
     tokens = torch.cat([moved.mean(1, keepdim=True).expand(-1, 2), moved], 1).numpy()
     seen = confirm_layout(Movement((26, 5), 1, {1: tokens}), Bands(bands.axis, bands.centre), 4)
     assert seen.layout == Layout(1, (6, 4), 2, (0, 1), (2, 3))
+
+
+def attend(net, x):
+    """Pool by attention whose weights have a hidden layer of their own."""
+    features = net.body(x)
+    weights = net.score(features).flatten(2).softmax(2).reshape(len(x), 1, *features.shape[2:])
+    return net.head((features * weights).sum((2, 3)))
+
+
+def mask(net, x):
+    """Pool under a mask that a decoder draws."""
+    features = net.body(x)
+    drawn = nn.functional.avg_pool2d(net.score(features).sigmoid(), 2)
+    return net.head((features * drawn).sum((2, 3)) / drawn.sum((2, 3)))
+
+
+def gate(net, x):
+    """Multiply features with channels that a gate lets through."""
+    features = net.body(x)
+    return net.head((features * net.score(features).sigmoid()).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("run", "score"),
+    [
+        (attend, nn.Sequential(nn.Conv2d(8, 4, 1), nn.Tanh(), nn.Conv2d(4, 1, 1))),
+        (mask, nn.Sequential(nn.ConvTranspose2d(8, 4, 2, 2), nn.ReLU(), nn.Conv2d(4, 1, 1))),
+        (gate, nn.Conv2d(8, 8, 1)),
+    ],
+)
+def test_what_the_score_reads_as_weights_only_are_no_features(run, score):
+    model = Parts(run, body=conv(), score=score, head=nn.Linear(8, 2))
+    assert found(model, 1, 16, 16).name == "body"
+
+
+def test_views_pooled_by_attention_are_not_told_by_the_layer_that_weighs_them():
+    def run(net, x):
+        views = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 1, 8, 8)
+        features = net.body(views).mean((2, 3)).reshape(len(x), -1, 8)
+        return net.head((net.score(features).softmax(1) * features).sum(1))
+
+    score = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1))
+    with pytest.raises(LayerError, match="views or windows per sample lie in the batch axis"):
+        found(Parts(run, body=conv(), score=score, head=nn.Linear(8, 2)), 1, 16, 16)

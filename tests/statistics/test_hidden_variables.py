@@ -54,6 +54,23 @@ def test_modes_that_are_the_class_are_not_shared():
     assert find_hidden(logits, labels, [Signal("look", looks)]) == []
 
 
+def one_class(seed, others, gap, n=1500):
+    """A look that is nearly one of six classes; of the other classes a share has it, more or less."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 6, n)
+    has = rng.random(n) < np.where(labels == 5, 0.94, others)
+    level = np.where(has & (labels != 5), rng.uniform(gap, 1, n), has)
+    looks = level[:, None] * 8.0 + rng.normal(size=(n, 3)) * 0.8
+    logits = rng.normal(size=(n, 6)) + 3 * np.eye(6)[labels] + np.outer(level, [0, 0, 0, 0, 0, 4])
+    return logits, labels, [Signal("look", looks)]
+
+
+def test_a_side_that_is_little_but_one_class_is_its_content():
+    """As the loop of a six, which some twos have as well, more or less; a tag of one class is there or is not."""
+    assert find_hidden(*one_class(0, 0.05, 0.1)) == []
+    assert len(find_hidden(*one_class(0, 0.05, 1.0))) == 1
+
+
 def test_a_look_that_many_channels_share_is_refined():
     rng = np.random.default_rng(1)
     evidence, logits, labels, carries = planted(1, tag=False)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from lightning_ifa.statistics.duplicates import find_same_pictures
+from lightning_ifa.statistics.duplicates import find_same_pictures, same_colours
 from lightning_ifa.statistics.image_registration import registered_correlation, scale_to_unit
 
 
@@ -42,3 +42,13 @@ def test_registration_lifts_the_correlation_of_a_crop_to_nearly_one():
 
 def test_constant_pictures_match_nothing():
     assert (find_same_pictures(np.ones((3, 24, 24), np.float32), np.zeros((5, 24, 24), np.float32)) == -1).all()
+
+
+def test_a_picture_in_another_colour_is_no_copy():
+    base, rng = small(pictures(40)), np.random.default_rng(0)
+    colours = rng.normal(size=(40, 2))
+    brighter, other = 0.8 * colours, colours[::-1]
+    assert (find_same_pictures(base, base, same_colours(brighter, colours)) == np.arange(40)).all()
+    assert (find_same_pictures(base, base, same_colours(other, colours)) >= 0).mean() < 0.2
+    gray = np.full((40, 2), 1e-4) * rng.normal(size=(40, 2))  # what a JPEG leaves of a picture without colour
+    assert (find_same_pictures(base, base, same_colours(gray, gray[::-1])) == np.arange(40)).all()

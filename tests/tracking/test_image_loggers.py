@@ -87,6 +87,16 @@ def test_a_real_tensorboard_logger_holds_the_figures(tmp_path):
     assert set(events.Tags()["images"]) == FIGURES
 
 
+def test_a_real_wandb_logger_without_a_server_holds_the_figures(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], logger=logger, default_root_dir=tmp_path, max_epochs=1)
+    wandb.finish()
+    kept = {path.name.split("_")[0] for path in tmp_path.glob("wandb/offline-run-*/files/media/images/ifa/*.png")}
+    assert {f"ifa/{name}" for name in kept} == FIGURES
+
+
 def test_without_any_logger_the_folder_has_it_all(tmp_path):
     fit([IntegratedFeatureAnalysis(on_error="raise", probes=2)], default_root_dir=tmp_path, max_epochs=1)
     (folder,) = (tmp_path / "ifa").iterdir()
