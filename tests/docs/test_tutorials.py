@@ -16,7 +16,7 @@ from lightning_ifa.cli import main
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("no_pictures", "_own_settings")]
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("store", "no_pictures", "_own_settings")]
 
 
 @pytest.fixture
