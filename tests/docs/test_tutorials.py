@@ -50,6 +50,10 @@ def follow(page, **shorter):
     return names
 
 
+def test_the_readme():
+    assert follow("../README.md")["trainer"].callbacks
+
+
 def test_get_started():
     assert (
         follow("get_started.md", **{"max_epochs=4": "max_epochs=1", "1000:3500": "1000:1500", ":1000]": ":300]"})[
