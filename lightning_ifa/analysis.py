@@ -121,6 +121,12 @@ def analyze(
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
+
+    Example:
+        >>> report = analyze(model, val_loader, train_loader)
+        >>> report.tables["validation"].task, len(report.samples)
+        ('multiclass', 120)
+        >>> report.to_html("report.html")
     """
     return analyze_prepared(model, val_loader, train_loader, AnalysisOptions.of(locals()))
 
@@ -192,6 +198,11 @@ def analyze_layers(
     Raises:
         IFAError: Layer, batch, output, data or metadata do not allow the analysis; the message says what would.
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
+
+    Example:
+        >>> reports = analyze_layers(model, val_loader, layers=["features.0", "features.1"])
+        >>> list(reports)
+        ['features.0', 'features.1']
     """
     names = check_layers(layers)
     options = AnalysisOptions.of(locals())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from lightning_ifa.text import keep_legal_xml
 
 if TYPE_CHECKING:
     from lightning_ifa.offline.checkpoint_analysis import Analysed
+    from lightning_ifa.offline.doctor import Line
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 NO, UNDECIDED = 1, 2
@@ -112,11 +113,7 @@ def _analysis_of(
     nifti: bool = False,
 ) -> Callable[[Path], Analysed]:
     """Give what analyses a checkpoint of the model that the options name."""
-    if bool(configs) == bool(model and data) or bool(model) != bool(data):
-        raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
-    if configs and (forward_fn or batch_fn or nifti):
-        options = "--forward-fn, --batch-fn and --nifti"
-        raise click.UsageError(f"{options} belong to --model; with --config the callback has them")
+    _require_one_way(configs, model, data, (forward_fn, batch_fn, nifti or None))
     from lightning_ifa.offline import checkpoint_analysis as offline
 
     if model and data:
@@ -245,6 +242,79 @@ def repair(
             child = repaired.log_child(run_id, found, path, after, comparison, tracking_uri)
             click.echo(f"run {child} holds it, a child of {run_id}")
     raise SystemExit(0 if passed else NO)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
+@click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
+@click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
+@click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
+@click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
+@click.option("--checkpoint", type=FILE, help="Weights for the model; by default those it is made with.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store; by default the configuration's, or MLflow's own.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def doctor(
+    configs: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    forward_fn: str | None,
+    batch_fn: str | None,
+    checkpoint: Path | None,
+    tracking_uri: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Say what is installed, where runs would go, and whether a model can be analysed; nothing is written.
+
+    Model and data are given as for analyze, or not at all. Exit codes: 0 nothing stands in the way, 2 something does.
+    """
+    _require_one_way(configs, model, data, (forward_fn, batch_fn), required=False)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    from lightning_ifa.errors import IFAError
+    from lightning_ifa.offline import doctor as ask
+
+    is_well = _show_lines("Installed", ask.list_packages())
+    stores: Mapping[str, str] = {}
+    network, weights = None, None if checkpoint is None else str(checkpoint)
+    with _undecided_after("model and data cannot be made", IFAError):
+        if configs:
+            arguments = [f"--config={file}" for file in configs] + list(overrides)
+            network, stores = ask.load_config(arguments, weights), ask.read_stores(configs)
+        elif model and data:
+            network = ask.load_factories(model, data, forward_fn, batch_fn, weights)
+    is_well &= _show_lines("Tracking", ask.examine_tracking({} if tracking_uri else stores, tracking_uri))
+    if network is not None:
+        is_well &= _show_lines("Model and data", ask.examine_network(network))
+    click.echo("Nothing stands in the way." if is_well else "See the lines marked with !.")
+    raise SystemExit(0 if is_well else UNDECIDED)
+
+
+def _show_lines(heading: str, lines: Iterable[Line]) -> bool:
+    """Print a part of the diagnosis as it is found, and say whether all is well."""
+    click.secho(heading, bold=True)
+    found = True
+    for line in lines:
+        found &= line.is_well
+        text = keep_legal_xml(line.text)
+        click.echo(f"  {text}") if line.is_well else click.secho(f"! {text}", fg="yellow")
+    click.echo()
+    return found
+
+
+def _require_one_way(
+    configs: tuple[str, ...],
+    model: str | None,
+    data: str | None,
+    options: tuple[Any, ...],
+    required: bool = True,
+) -> None:
+    """Accept a configuration, or a model with its data, or, where neither is required, nothing."""
+    given = bool(configs) + bool(model and data)
+    if given > 1 or (required and not given) or bool(model) != bool(data):
+        raise click.UsageError("give --config FILE, or --model MODULE:NAME and --data MODULE:NAME")
+    if any(options) and not model:
+        names = "--forward-fn, --batch-fn and --nifti"
+        raise click.UsageError(f"{names} belong to --model; with --config the callback has them")
 
 
 @main.command()

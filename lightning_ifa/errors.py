@@ -28,7 +28,15 @@ from difflib import get_close_matches
 
 
 class IFAError(Exception):
-    """Base class of all errors raised by lightning_ifa."""
+    """Base class of all errors raised by lightning_ifa.
+
+    >>> from lightning_ifa.data.metadata import read_metadata
+    >>> try:
+    ...     read_metadata({"test": {"site": ["a", "b"]}})
+    ... except IFAError as error:
+    ...     print(error)
+    metadata names the split 'test'; splits are called train and validation
+    """
 
 
 class LayerError(IFAError):
@@ -88,7 +96,11 @@ class UndecidableError(IFAError):
 
 
 class IFAWarning(UserWarning):
-    """Something was left out of the analysis, or could not be logged; training goes on."""
+    """Something was left out of the analysis, or could not be logged; training goes on.
+
+    >>> import warnings
+    >>> warnings.simplefilter("ignore", IFAWarning)  # to hear none of them
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

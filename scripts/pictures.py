@@ -1,4 +1,4 @@
-"""The README's pictures, taken from a finished demo; called by ``scripts/pictures``.
+"""The pictures of README and docs, taken from a finished demo; called by ``scripts/pictures``.
 
 scripts/pictures                    # trains the demo first
 scripts/pictures --folder runs      # takes the pictures of an earlier one
@@ -26,6 +26,10 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXPERIMENT, PORT = "ifa-mnist", 5011
 MOST_BYTES = 300_000
 
+ALARMS = {"alarm_overfitting.png": ("overfitted-0", "ifa_features.png"),
+          "alarm_confounding.png": ("confounded-0", "ifa_gallery.png")}  # fmt: skip
+"""Picture to the run and the artifact that it is."""
+
 
 def main() -> None:
     """Train if asked to, serve, look, save."""
@@ -38,11 +42,21 @@ def main() -> None:
     save(Image.open(folder / "three_runs.png"), DOCS / "three_runs.png")
     store = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
     client = MlflowClient(store)
+    save_alarms(client)
     address = install_view(client, client.get_experiment_by_name(EXPERIMENT).experiment_id)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shot = Path(profile) / "view.png"
         photograph(store, address, shot)
         save(Image.open(shot), DOCS / "mlflow_view.png")
+
+
+def save_alarms(client: MlflowClient) -> None:
+    """Save what an alarm looks like, from the runs that have one."""
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    for name, (run_name, artifact) in ALARMS.items():
+        run, *_ = client.search_runs([experiment], f"tags.mlflow.runName = '{run_name}'")
+        with tempfile.TemporaryDirectory() as folder:
+            save(Image.open(client.download_artifacts(run.info.run_id, artifact, folder)), DOCS / name)
 
 
 def photograph(store: str, address: str, path: Path) -> None:

@@ -245,3 +245,9 @@ def test_what_can_be_refused_is_refused_before_the_work(registered, tmp_path, mo
         assert "work" not in result.output
         assert "Traceback" not in result.output
         assert time.monotonic() - began < 20
+
+
+def test_the_package_is_imported_at_once():
+    code = "import time; t = time.process_time(); import lightning_ifa; print(time.process_time() - t)"
+    found = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT) for _ in range(3)]
+    assert min(float(each.stdout) for each in found) < 0.05

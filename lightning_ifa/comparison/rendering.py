@@ -37,7 +37,7 @@ COLUMNS = {
 }
 """Column heads of the page's tables."""
 
-HEADS = "  family       first     this    change [99 % interval]"
+HEADS = "  indicator    first     this    change [99 % interval]"
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
@@ -47,7 +47,7 @@ th { border-bottom: 2px solid #bbb } td { border-bottom: 1px solid #eee } img { 
 
 EXPLANATION = (
     "Scores: 0 = nothing found, growing = worse. The interval holds the change that other samples of the same kind "
-    "would show (99 % a family); for redundancy, other channels. CKA: 1 = the same features up to rotation, 0 = "
+    "would show (99 % each); for redundancy, other channels. CKA: 1 = the same features up to rotation, 0 = "
     "unrelated; within classes it is free of what any good network agrees on. Maps: mean correlation of the same "
     "sample's two maps, and by chance, of two samples of one class."
 )

@@ -60,6 +60,13 @@ class FeatureTable:
         looks: ``(n, m)`` float32, channel means on the way to the layer; or ``(n, 0)``.
         blocks: Name and number of looks of each block on the way. Thumbnails, places, their unit, looks and blocks
             are held during the analysis only and never saved.
+
+    Example:
+        >>> table = report.tables["validation"]
+        >>> table.save("validation.npz")
+        >>> again = FeatureTable.load("validation.npz")
+        >>> len(again), again.layer == table.layer
+        (60, True)
     """
 
     contributions: NDArray[np.float32]

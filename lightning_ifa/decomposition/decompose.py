@@ -111,6 +111,11 @@ def decompose(
             other inputs that its output depends on beside the layer.
         DataError: Model and loader are not the report's, or no sample is classified correctly.
         ValueError: The layer has no such channel.
+
+    Example:
+        >>> found = decompose(model, val_loader, report, draws=2)
+        >>> found.scope, sorted(found.principal)
+        ('pooled', ['nmf', 'pca'])
     """
     table, train = report.tables["validation"], report.tables.get("train")
     if table.task == "custom" and task is None:

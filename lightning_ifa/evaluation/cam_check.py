@@ -90,6 +90,11 @@ def check_maps(
 
     Raises:
         OutputError: The report was made with a task function, and it is not given.
+
+    Example:
+        >>> check = check_maps(model, val_loader, report, methods=["hirescam", "layercam"])
+        >>> check.trust["method"].tolist()
+        ['hirescam', 'layercam']
     """
     table = report if isinstance(report, FeatureTable) else report.tables["validation"]
     if table.task == "custom" and task is None:

@@ -74,6 +74,11 @@ class MapEvaluation:
             resolution, means over the samples, in [0, 1]. Definitions: ``statistics.map_quality``.
         check: Agreement of the maps' sum with the logit, by display transform, and similarity to the maps of networks
             with random weights; see ``MapCheck``. None if it was not asked for.
+
+    Example:
+        >>> found = evaluate_maps(model, val_loader, sanity_check=False)
+        >>> found.areas["map"].tolist(), found.measure
+        (['cam', 'shuffled'], 'accuracy')
     """
 
     method: str
@@ -154,6 +159,11 @@ def evaluate_maps(
     Raises:
         IFAError: Layer, batch, output or data do not allow it; the message says what would.
         ValueError: Unknown method or baseline, or a share outside (0, 1).
+
+    Example:
+        >>> found = evaluate_maps(model, val_loader, max_samples=20, sanity_check=False)
+        >>> found.areas.columns.tolist()
+        ['map', 'insertion', 'deletion']
     """
     grid = _grid(shares)
     extraction = FeatureExtractor(model, layer, task, explain, method, batch_fn, seed, forward_fn=forward_fn)

@@ -68,7 +68,7 @@ def _data_set(policy: Policy, candidate: ModelMetrics) -> Check:
 
 
 def _family(family: str, policy: Policy, candidate: ModelMetrics) -> Check:
-    name, limit = f"family {family}", "analysed and decided"
+    name, limit = f"indicator {family}", "analysed and decided"
     score, health = (candidate.metrics.get(key) for key in family_keys(family))
     for what, value in (("score", score), ("health", health)):
         if not is_usable(value):
@@ -139,7 +139,7 @@ def _relative(limit: Limit, policy: Policy, candidate: ModelMetrics, champion: M
     if unlike:
         return Check(limit.metric, False, value, words, unlike)
     if _undecided_family(limit, champion):
-        return Check(limit.metric, False, value, words, f"the champion's family {UNTOLD}")
+        return Check(limit.metric, False, value, words, f"the champion's indicator {UNTOLD}")
     worse = value - other if limit.lower_is_better else other - value
     shares = (limit.vs_champion.abs, None if limit.vs_champion.rel is None else limit.vs_champion.rel * abs(other))
     allowed = max(share for share in shares if share is not None)
@@ -172,7 +172,7 @@ def _value(limit: Limit, numbers: ModelMetrics) -> tuple[float | None, str]:
     if value is None or not is_usable(value):
         return value, _why(numbers, limit.metric, value)
     if undecided and family_keys(undecided)[1] != limit.metric:
-        return value, f"its family {UNTOLD}"
+        return value, f"its indicator {UNTOLD}"
     if limit.bound is None:
         return value, ""
     z = numbers.metrics.get(limit.bound.z)

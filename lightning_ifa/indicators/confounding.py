@@ -197,7 +197,8 @@ def confounding(
         return finding
     if unclear:
         return undecided(
-            f"nearly every class shows one value of {', '.join(unclear)} only: use cannot be told", details
+            f"nearly every class shows one value of {', '.join(unclear)} only, so that its use cannot be told",
+            details,
         )
     return finding if any(s.origin != "hidden" for s in tested) else undecided(nothing, details)
 

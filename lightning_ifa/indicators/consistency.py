@@ -35,7 +35,7 @@ class Consistency(Indicator):
     """The part of the logit's variance that the map's sum misses; see ``consistency``."""
 
     name = "consistency"
-    meaning = "share of the logit's variance that the map's sum misses"
+    meaning = "share of the logits' spread that is missing from the sums of the maps"
     limit = RESIDUE_LIMIT
 
     def assess(self, context: AnalysisContext) -> Finding:

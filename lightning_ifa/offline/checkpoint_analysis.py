@@ -98,22 +98,15 @@ def analyze_factories(
         FileError: The checkpoint cannot be read, or does not fit the model.
         IFAError: The analysis is not possible.
     """
-    from torch import nn
-
     from lightning_ifa.analysis import extractor_of
     from lightning_ifa.data.single_samples import split_batches
-    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, load_object, preparation_of
+    from lightning_ifa.offline.reanalysis import analyze_loaded, load_data, preparation_of
     from lightning_ifa.options import AnalysisOptions
 
     content = read_checkpoint(checkpoint)
-    module = load_object(model, "--model")
-    module = module if isinstance(module, nn.Module) or not callable(module) else module()
-    if not isinstance(module, nn.Module):
-        raise DataError(f"--model {model} gives {type(module).__name__}; expected a torch module")
+    module = load_module(model)
     load_weights(module, content, checkpoint)
-    given = {"forward_fn": (forward_fn, "--forward-fn"), "batch_fn": (batch_fn, "--batch-fn")}
-    ways = {name: load_object(spec, option) for name, (spec, option) in given.items() if spec}
-    loaders = load_data(data)
+    ways, loaders = load_ways(forward_fn, batch_fn), load_data(data)
     report = analyze_loaded(module.eval(), loaders, nifti=nifti, **ways)
     table = report.tables["validation"]
     options = AnalysisOptions(layer=table.layer, task=table.task, **ways)
@@ -125,6 +118,38 @@ def analyze_factories(
         if loader is not None
     }
     return Analysed(report, sources, {})
+
+
+def load_module(model: str) -> Any:
+    """Import a torch module, or make it by the class or function that is imported.
+
+    Args:
+        model: ``MODULE:NAME``.
+
+    Raises:
+        DataError: There is no such name, or it gives no torch module.
+    """
+    from torch import nn
+
+    from lightning_ifa.offline.reanalysis import load_object
+
+    module = load_object(model, "--model")
+    module = module if isinstance(module, nn.Module) or not callable(module) else module()
+    if not isinstance(module, nn.Module):
+        raise DataError(f"--model {model} gives {type(module).__name__}; expected a torch module")
+    return module
+
+
+def load_ways(forward_fn: str | None, batch_fn: str | None) -> dict[str, Any]:
+    """Import the functions that call the network and read its batches, each given as ``MODULE:NAME`` or None.
+
+    Raises:
+        DataError: There is no such name.
+    """
+    from lightning_ifa.offline.reanalysis import load_object
+
+    given = {"forward_fn": (forward_fn, "--forward-fn"), "batch_fn": (batch_fn, "--batch-fn")}
+    return {name: load_object(spec, option) for name, (spec, option) in given.items() if spec}
 
 
 def save(report: FeatureReport, folder: Path) -> None:

@@ -99,10 +99,11 @@ def analyze_loaded(model: Any, loaders: Loaders, **options: Any) -> FeatureRepor
         IFAError: The analysis is not possible.
     """
     from lightning_ifa.analysis import analyze_prepared
+    from lightning_ifa.offline.batch_counter import count_batches
     from lightning_ifa.options import AnalysisOptions
 
-    prepare = preparation_of(model, loaders)
-    return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
+    with count_batches(preparation_of(model, loaders)) as prepare:
+        return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
 
 
 def preparation_of(model: Any, loaders: Loaders) -> Callable[[Any], Any] | None:

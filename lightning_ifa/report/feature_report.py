@@ -24,6 +24,15 @@ class FeatureReport(AnalysisResult):
 
     ``metrics`` are the numbers, ``alarms`` the families whose fault was found, ``samples``, ``outliers`` and
     ``confounders`` the lists behind them; ``to_html`` writes a page, ``save`` and ``load`` keep everything.
+
+    Example:
+        >>> from lightning_ifa import analyze
+        >>> report = analyze(model, val_loader, train_loader)
+        >>> report.save("kept")
+        >>> FeatureReport.load("kept").metrics == report.metrics
+        True
+        >>> report.table("overfitting_classes").columns.tolist()
+        ['class', 'gap', 'z', 'train', 'validation']
     """
 
     @property

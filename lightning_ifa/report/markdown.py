@@ -34,7 +34,7 @@ def headline(report: AnalysisResult) -> str:
     """The overall verdict in one sentence."""
     alarms, total = report.alarms, len(report.findings)
     unknown = [family for family, finding in report.findings.items() if finding.undecided]
-    families = f"{_number(total)} {'family' if total == 1 else 'families'}"
+    families = f"{_number(total)} {'indicator' if total == 1 else 'indicators'}"
     if not alarms:
         return f"No alarm, but {join_words(unknown)} cannot be told" if unknown else f"No alarm in {families}"
     raised = f"{'raises' if len(alarms) == 1 else 'raise'} an alarm: {join_words(alarms)}"
@@ -99,7 +99,7 @@ def _aside(family: str, finding: Finding) -> str:
 
 def _table(report: AnalysisResult) -> str:
     lines = [
-        "| family | verdict | score | z | detectable | health | what the score is |",
+        "| indicator | verdict | score | z | detectable | health | what the score is |",
         "|---|---|---|---|---|---|---|",
     ]
     for family, f in report.findings.items():

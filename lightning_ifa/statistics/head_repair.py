@@ -13,9 +13,10 @@ from scipy.stats import binomtest
 from lightning_ifa.statistics.arrays import Array, Floats, Ints, Mask
 from lightning_ifa.statistics.confounder_candidates import alignment
 from lightning_ifa.statistics.linear_head import LinearHead, fit_head, remove_directions
-from lightning_ifa.statistics.metadata_groups import LEAST_SIZE, wilson
+from lightning_ifa.statistics.metadata_groups import LEAST_SIZE
 from lightning_ifa.statistics.reliance import reliance
 from lightning_ifa.statistics.strata import centre_within
+from lightning_ifa.statistics.subgroups import wilson
 
 FOLDS = 3
 LARGEST_COST = 0.01

@@ -202,12 +202,12 @@ class Spool:
                     complete = False
                     reason = describe_failure(error)
                     if reason != self._latest_reason:
-                        log.warning("upload failed, %s stays in the spool: %s", folder, reason)
+                        log.warning("upload failed, %s waits on this disk and is tried again: %s", folder, reason)
                     self._gone = self._latest_reason = reason
                     log.debug("upload failed", exc_info=error)
         except Exception as error:  # the folder cannot be read; it may be readable again at the next attempt
             self._failures.append(f"{type(error).__name__}: {error}")
-            log.warning("the spool %s cannot be read: %s", self.spool, error)
+            log.warning("the folder of waiting uploads, %s, cannot be read: %s", self.spool, error)
             return False
         return complete
 

@@ -45,11 +45,13 @@ def autolog(*, disable: bool = False, **options: Any) -> None:
         ConfigError: There is no such option.
         ValueError: An option has an unknown name, a value out of range, or a value of a wrong type.
 
-    Example::
-
-        mlflow.pytorch.autolog()
-        lightning_ifa.autolog(max_samples=512)
-        Trainer(max_epochs=10).fit(model, datamodule=data)
+    Example:
+        >>> autolog(max_samples=512)  # every Trainer from now on analyses, with at most 512 samples of a split
+        >>> autolog(max_sample=512)
+        Traceback (most recent call last):
+            ...
+        lightning_ifa.errors.ConfigError: autolog: there is no option 'max_sample'; did you mean 'max_samples'?
+        >>> autolog(disable=True)
     """
     global _autolog  # as MLflow's own autolog, this is a setting of the process
     if disable:

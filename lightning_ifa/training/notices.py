@@ -69,9 +69,10 @@ class Notices:
         if self._is_new(text):
             log.warning(text)
 
-    def inform(self, text: str) -> None:
-        """Tell what went well, where Lightning tells what goes well."""
-        import_module(f"{installed_packages()[0]}.utilities.rank_zero").rank_zero_info(text)
+    def inform(self, text: str, below_bar: bool = False) -> None:
+        """Tell what went well, where Lightning tells what goes well; on a line of its own below a progress bar."""
+        tell = import_module(f"{installed_packages()[0]}.utilities.rank_zero").rank_zero_info
+        tell(f"\n{text}" if below_bar else text)
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._given

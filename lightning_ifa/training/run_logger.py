@@ -15,6 +15,7 @@ from lightning_ifa.tracking.names import metrics_at
 from lightning_ifa.tracking.publisher import Publisher
 from lightning_ifa.tracking.run import Run, find_run, other_active_run
 from lightning_ifa.training import trainer as access
+from lightning_ifa.training.announcement import announce, tell_where
 
 
 class RunLogger:
@@ -40,6 +41,7 @@ class RunLogger:
         self._publishers: dict[str, Publisher] = {}
         self._began = time.monotonic()
         self._sources: dict[str, str] = {}
+        self._found: Run | None = None
 
     def put(
         self, report: FeatureReport, moment: Moment, number: int, sources: Mapping[str, str] | None = None
@@ -109,8 +111,20 @@ class RunLogger:
         other = other_active_run(run)
         if other is not None:
             self._warn(f"the logger writes to run {run.run_id}, but run {other} is active: one training, two runs")
-        self.logged_to = run.run_id
+        self.logged_to, self._found = run.run_id, run
         return run
+
+    def announce_latest(self, trainer: Any, others: Mapping[str, str]) -> str:
+        """Write for whoever watches the training what the latest analysis found, and where that can be read.
+
+        ``others`` says what was found on further validation loaders.
+        """
+        if self._latest is None:
+            return ""
+        is_drive = access.is_fast_dev_run(trainer)
+        folder = str(_local_folder(trainer) / self.place)
+        where = "nothing is kept of a fast_dev_run" if is_drive else tell_where(self._found, folder)
+        return announce(*self._latest, where, others)
 
     def close(self, timeout: float, best: str) -> list[str]:
         """Finish the uploads, as far as the time allows, in seconds; ``best`` as for ``send``.
@@ -127,7 +141,7 @@ class RunLogger:
 
     def _publisher(self, trainer: Any, place: str) -> Publisher:
         if place not in self._publishers:
-            run, folder = self.run(trainer), Path(trainer.default_root_dir) / "ifa"
+            run, folder = self.run(trainer), _local_folder(trainer)
             if run is None:
                 self._warn(
                     f"no MLflow run was found, so pictures and tables go to {folder}; pass "
@@ -135,3 +149,7 @@ class RunLogger:
                 )
             self._publishers[place] = Publisher(run, folder, trainer.loggers, self._view, place, self._began)
         return self._publishers[place]
+
+
+def _local_folder(trainer: Any) -> Path:
+    return Path(trainer.default_root_dir) / "ifa"

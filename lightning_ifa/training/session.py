@@ -25,6 +25,7 @@ from lightning_ifa.indicators.overfitting import AUGMENTED
 from lightning_ifa.model.output_form import widen_task
 from lightning_ifa.options import AnalysisOptions, TrainingOptions
 from lightning_ifa.report.feature_report import FeatureReport
+from lightning_ifa.report.markdown import headline
 from lightning_ifa.statistics.intensity_scale import IntensityScale
 from lightning_ifa.tracking.checkpoint import HOW_TO_ANALYZE, Moment, Record, belongs_to, put_record
 from lightning_ifa.tracking.datasets import name_source
@@ -90,7 +91,8 @@ class Session:
         self._known_keys: set[str] = set()
         self._samples: ReferenceSamples | None = None  # of the first validation loader
         self.sources: dict[str, Source] = {}
-        self._began_at = self._validations = self._analyses = 0
+        self._began_at = self._validations = self._analyses = self._announced = 0
+        self._others: dict[str, str] = {}  # what was found on further validation loaders, in words
         self.notices.forget()
 
     def take(self) -> bool:
@@ -114,6 +116,7 @@ class Session:
         if stage == "fit" and not goes_on:
             self._forget()
         self.checkpoint, self.module = None, module
+        self._announced = self._analyses
         if not self.capture.knows(trainer, module):
             self._task = ""
             self.capture = ValidationCapture(trainer, module)
@@ -265,12 +268,22 @@ class Session:
             self.run_logger.drop()
         doubtful = failed or self.checkpoint is not None
         self.run_logger.send(trainer, access.best_checkpoint(trainer), self._extra, doubtful)
+        if self._announced == 0:  # the first of this training; the last is announced when it is over
+            self._announce(trainer)
+
+    def _announce(self, trainer: Any) -> None:
+        """Say in three lines what the latest analysis found, unless that was said; on rank 0 only."""
+        if self.report is None or self._announced == self._analyses or not self.publishes:
+            return
+        self._announced = self._analyses
+        self.notices.inform(self.run_logger.announce_latest(trainer, self._others), access.has_bar(trainer))
 
     def close(self, trainer: Any, timeout: float) -> None:
         """Finish the uploads, as far as the time allows, in seconds, and leave the session to other threads."""
         self._thread = None
         for text in self.run_logger.close(timeout, access.best_checkpoint(trainer)):
             self.notices.inform(f"feature analysis: {text}")
+        self._announce(trainer)
 
     def record(self, module: Any, checkpoint: dict[str, Any]) -> None:
         """Put the analysis of the very weights that are saved into their checkpoint; none of others."""
@@ -431,6 +444,8 @@ class Session:
         if number == 0:
             report = self.report = self._with_trend(trainer, report)
             self.run_logger.place = self._own_place(trainer, report.tables["validation"].layer)
+        else:
+            self._others[f"dataloader_{number}"] = headline(report)
         for text in report.warnings:
             self.notices.warn(text)
         moment = self.checkpoint or access.moment(trainer)

@@ -125,6 +125,11 @@ def will_be_kept(trainer: Any) -> bool:
     return any(kept)
 
 
+def has_bar(trainer: Any) -> bool:
+    """Whether a progress bar may be on the screen."""
+    return bool(getattr(getattr(trainer, "progress_bar_callback", None), "is_enabled", False))
+
+
 def best_checkpoint(trainer: Any) -> str:
     """Path of the best checkpoint until now; empty where there is none."""
     return str(getattr(trainer.checkpoint_callback, "best_model_path", ""))

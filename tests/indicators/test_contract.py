@@ -113,7 +113,7 @@ def test_a_sixth_family_goes_through_everything(sixth, data, tmp_path):
     report = analyze(*data)
     assert list(report.findings) == [*(indicator.name for indicator in INDICATORS), "brightness"]
     assert report.alarms[-1] == "brightness"
-    assert re.match(r"\w+ of six families raises? an alarm: .*brightness", headline(report))
+    assert re.match(r"\w+ of six indicators raises? an alarm: .*brightness", headline(report))
     text = summary(report)
     assert "## Brightness" in text
     assert "Dim the lights." in text

@@ -82,7 +82,7 @@ def section(text, family):
 
 def test_a_sound_report_says_so_in_its_first_line(report):
     text = summary(report)
-    assert text.splitlines()[0] == "# No alarm in five families."
+    assert text.splitlines()[0] == "# No alarm in five indicators."
     assert "**Quiet:** overfitting" in text
     assert "##" not in text
 
@@ -95,7 +95,7 @@ def test_overfitting_names_classes_and_epoch(report):
     )
     assert found.alarms == ["overfitting"]
     text = summary(found)
-    assert text.startswith("# One of five families raises an alarm: overfitting.\n")
+    assert text.startswith("# One of five indicators raises an alarm: overfitting.\n")
     words = section(text, "overfitting")
     assert f"by {found.metrics['ifa/overfitting/score']:.2f} standard deviations" in words
     assert "It is widest for class “dog”" in words
@@ -161,7 +161,7 @@ def test_what_cannot_be_told_comes_with_its_reason(report):
 def test_headline_counts(report):
     bad, unknown = Finding(1.0, 9.0, 0.1), undecided("no")
     findings = {**report.findings, "outliers": bad, "confounding": bad, "consistency": unknown}
-    expected = "Two of five families raise an alarm: confounding and outliers; consistency cannot be told"
+    expected = "Two of five indicators raise an alarm: confounding and outliers; consistency cannot be told"
     assert headline(replace(report, findings=findings)) == expected
 
 
@@ -181,7 +181,7 @@ def test_every_task_is_told_without_a_gap(name, z):
     for family in families():
         found = with_finding(found, family, score=0.5, z=z, health=0.1, details={})
     text = summary(replace(found, trend={family: [TrendPoint(3, 1.0, 9.0)] for family in families()}))
-    assert text.startswith("# Five of five families raise an alarm")
+    assert text.startswith("# Five of five indicators raise an alarm")
     assert not re.search(r"\b(nan|inf|None)\b", text), text
     assert len(text) < 8000
 
