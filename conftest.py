@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-EXPLAINED = ("analysis", "feature_report", "feature_table", "decompose", "cam_check", "cam_evaluation", "autolog")
-"""Modules whose examples take ``model``, ``val_loader``, ``train_loader`` and ``report``."""
+EXPLAINED = (
+    "analysis",
+    "feature_report",
+    "feature_table",
+    "decompose",
+    "cam_check",
+    "cam_evaluation",
+    "repair",
+    "autolog",
+)
+"""Modules whose examples take ``model``, ``val_loader``, ``train_loader``, ``report``, and ``analyze``."""
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +31,7 @@ def _example_parts() -> dict[str, Any]:
     torch.manual_seed(0)
     model = trained(PoolNet())
     parts = {"model": model, "val_loader": loader(60, seed=2), "train_loader": loader(60, seed=1)}
-    return parts | {"report": analyze(**parts)}
+    return parts | {"report": analyze(**parts), "analyze": analyze}
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the site shows otherwise than the repository: files outside docs/, and pages that are still to come."""
+"""What the site shows otherwise than the repository: files outside docs/."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 WHOLE = {"reference/changes.md": ("CHANGELOG.md", "../"), "validation/benchmarks.md": ("benchmarks/README.md", "../")}
 """Page to the file of the repository that it shows, and the way from the page to docs/."""
-
-TO_COME = ("repair.md", "slices_and_groups.md", "medical_imaging.md")
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is named there and not written yet."""
-    config["nav"] = [_without_missing(entry) for entry in config["nav"]]
-    return config
-
-
-def _without_missing(entry: Any) -> Any:
-    ((title, content),) = entry.items()
-    if not isinstance(content, list):
-        return entry
-    missing = {page for page in TO_COME if not (ROOT / "docs" / page).exists()}
-    return {title: [part for part in content if not missing & set(part.values())]}
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

@@ -152,6 +152,16 @@ def repair(
             weights or samples.
         LayerError: The network does not end in a linear layer with weights of its own.
         OutputError: Its classes do not compete.
+
+    Example:
+        >>> known = {}
+        >>> for split, loader in (("validation", val_loader), ("train", train_loader)):
+        ...     site = [(int(y) > 0) != (i % 4 == 0) for i, (_, y) in enumerate(loader.dataset)]
+        ...     known[split] = pd.DataFrame({"site": site})
+        >>> report = analyze(model, val_loader, train_loader, metadata=known)
+        >>> found = repair(model, train_loader, report, val_loader, suspect="site", metadata=known)
+        >>> found.suspect, found.layer, found.model is model
+        ('site', 'head', False)
     """
     table = report.tables["validation"]
     extraction = FeatureExtractor(
