@@ -78,7 +78,8 @@ def take_probes(
         return Probes(probes, probes, None), {}
     first = np.concatenate([rows, np.setdiff1d(looked_at, rows)])
     wanted = np.concatenate([first, np.setdiff1d(examples, first)])
-    own = replace(extraction, layer=table.layer)
+    task = table.task if isinstance(extraction.task, str) else extraction.task  # told from all targets, not from these
+    own = replace(extraction, layer=table.layer, task=task)
     builder = TableBuilder("prediction", extraction.cam, table.cams.shape[1:])
     inputs: list[NDArray[np.float32]] = []
     grids: list[VolumeGrid] = []

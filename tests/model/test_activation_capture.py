@@ -195,4 +195,11 @@ def test_nested_cuts_share_an_output_that_is_changed_in_place():
 def test_hooks_are_registered_in_few_places():
     package = Path(lightning_ifa.__file__).parent
     found = {path.stem for path in package.rglob("*.py") if re.search(r"\.register_\w*hook\(", path.read_text("utf-8"))}
-    assert found == {"activation_capture", "call_watch", "conservative_gradients", "layer_hooks", "tracing"}
+    assert found == {
+        "activation_capture",
+        "call_watch",
+        "conservative_gradients",
+        "last_linear",
+        "layer_hooks",
+        "tracing",
+    }

@@ -47,7 +47,8 @@ def doctor(*arguments, code=0):
 @pytest.mark.usefixtures("parts")
 def test_a_model_that_can_be_analysed(tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    text = doctor("--model", "parts:net", "--data", "parts:Data")
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    text = doctor("--model", "parts:net", "--data", "parts:Data", "--tracking-uri", store)
     assert "validation: 30 samples can be reached, 30 of them are analysed" in text
     assert " channels on a grid of " in text
     assert "task multiclass, 3 scores a sample. It can be analysed" in text
