@@ -240,7 +240,7 @@ class IntegratedFeatureAnalysis(*callback_bases()):  # type: ignore[misc]  # pl.
         with self.session.notices.guard_end():
             self.session.send(trainer, failed=True)  # the logger itself may have failed on these metrics
         with self.session.notices.guard_end():
-            self.session.close(trainer, 1.0 if hurried else 10.0)
+            self.session.close(trainer, 0.3 if hurried else 10.0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Finish the uploads while the run is still open."""
