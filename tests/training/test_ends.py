@@ -50,7 +50,7 @@ def test_a_signal_ends_the_analysis_without_a_word():
         ask()
 
 
-def test_who_waits_for_the_end_waits_a_second(monkeypatch):
+def test_who_waits_for_the_end_waits_a_third_of_a_second(monkeypatch):
     class SIGTERMException(SystemExit):
         pass
 
@@ -60,4 +60,4 @@ def test_who_waits_for_the_end_waits_a_second(monkeypatch):
     monkeypatch.setattr(callback.session, "close", lambda _, seconds: waited.append(seconds))
     for error in (KeyboardInterrupt(), SIGTERMException(), ValueError()):
         callback.on_exception(None, None, error)
-    assert waited == [1.0, 1.0, 10.0]
+    assert waited == [0.3, 0.3, 10.0]
