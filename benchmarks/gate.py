@@ -30,7 +30,7 @@ import json, time
 began = time.perf_counter()
 from mlflow import MlflowClient
 client = MlflowClient()
-client.get_logged_model(client.get_model_version("leafnet", "1").model_id)
+client.get_logged_model(client.get_model_version("leafnet", "1").source.removeprefix("models:/"))
 print(json.dumps([time.perf_counter() - began, time.process_time()]))
 """
 
