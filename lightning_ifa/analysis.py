@@ -368,11 +368,12 @@ def _with_pictures(
     report: FeatureReport, sources: Mapping[str, Source], probes: NDArray[np.int64], pixels: bool, grids: bool
 ) -> FeatureReport:
     """Add the probes, and the inputs of the samples that the report speaks of, in one pass over each split."""
-    examples = example_rows(report) if pixels else {}
-    validation, pictured = report.tables["validation"], examples.get("validation", probes[:0])
+    validation = report.tables["validation"]
     channels = ChannelMapBuilder(
         validation, {channel: driving_rows(report, channel) for channel in shown_channels(report)}
     )
+    examples = example_rows(report, channels.rows) if pixels else {}
+    pictured = examples.get("validation", probes[:0])
     taken, images = take_probes(*sources["validation"], validation, probes, pictured, pixels, grids, channels)
     gallery: dict[tuple[str, int], NDArray[np.float32]] = {}
     for split, rows in examples.items():

@@ -79,9 +79,8 @@ _training("validate", "Validate and analyse it: validate --config FILE [--ckpt_p
 
 
 def _names_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name a checkpoint, its model and its data."""
+    """Add the options that name a model and its data."""
     options = [
-        click.option("--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict."),
         click.option(
             "--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training."
         ),
@@ -101,6 +100,11 @@ def _names_model(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+_CHECKPOINT = click.option(
+    "--checkpoint", required=True, type=FILE, help="Lightning checkpoint, or a saved state_dict."
+)
 
 
 def _analysis_of(
@@ -123,6 +127,7 @@ def _analysis_of(
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
+@_CHECKPOINT
 @_names_model
 @click.option("--nifti", is_flag=True, help="With --model: also write the maps of volumes as NIfTI over their images.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for report and tables.")
@@ -168,6 +173,7 @@ def analyze(checkpoint: Path, output: Path | None, run_id: str | None, tracking_
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
+@_CHECKPOINT
 @_names_model
 @click.option("--suspect", metavar="NAME", help="Metadata column, or hidden variable; by default the strongest.")
 @click.option(
@@ -245,11 +251,7 @@ def repair(
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", "configs", multiple=True, metavar="FILE", help="LightningCLI configuration of the training.")
-@click.option("--model", metavar="MODULE:NAME", help="Without --config: the module, or a function that makes it.")
-@click.option("--data", metavar="MODULE:NAME", help="Without --config: loaders, or what makes them, as for the gate.")
-@click.option("--forward-fn", metavar="MODULE:NAME", help="With --model: function (model, batch) that calls it.")
-@click.option("--batch-fn", metavar="MODULE:NAME", help="With --model: function from a batch to input and target.")
+@_names_model
 @click.option("--checkpoint", type=FILE, help="Weights for the model; by default those it is made with.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store; by default the configuration's, or MLflow's own.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)

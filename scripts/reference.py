@@ -23,6 +23,7 @@ EXAMPLES = {
     "doctor": "lightning-ifa doctor --model mynets:Net --data mydata:loaders",
     "fit": "lightning-ifa fit --config config.yaml --trainer.max_epochs 3",
     "gate": "lightning-ifa gate models:/leafnet/3 --policy configs/gate.yaml --promote champion",
+    "repair": "lightning-ifa repair --checkpoint last.ckpt --config config.yaml --suspect site",
     "sync": "lightning-ifa sync ifa",
     "validate": "lightning-ifa validate --config config.yaml --ckpt_path last.ckpt",
     "view install": "lightning-ifa view install my-experiment",
@@ -32,7 +33,7 @@ COMMANDS = """# Command line
 
 *For whoever works from a shell. Every command and option; `lightning-ifa COMMAND --help` says the same.*
 
-Exit codes of all commands: 0 yes or done, 1 no (the gate refused, nothing else), 2 could not decide.
+Exit codes of all commands: 0 yes or done, 1 no (the gate refused, or no repair helped), 2 could not decide.
 
 {}
 ## Environment variables

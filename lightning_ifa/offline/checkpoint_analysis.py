@@ -110,7 +110,7 @@ def analyze_factories(
     report = analyze_loaded(module.eval(), loaders, nifti=nifti, **ways)
     table = report.tables["validation"]
     options = AnalysisOptions(layer=table.layer, task=table.task, **ways)
-    extraction = extractor_of(module, options, prepare=preparation_of(module, loaders))
+    extraction = extractor_of(module, options, prepare=preparation_of(module, loaders.module))
     present = {"train": loaders.train, "validation": loaders.validation}
     sources = {
         split: (extraction, split_batches(loader, ways.get("batch_fn")))

@@ -152,12 +152,11 @@ class _Stop(Exception):  # noqa: N818 - no error: what was asked for is there
 
 
 def _take(cli: Any) -> Network:
+    from lightning_ifa.offline.offline_session import set_up_training_samples
     from lightning_ifa.training.session import sessions
 
     owner = cli.model if cli.datamodule is None else cli.datamodule
-    owner.trainer = cli.trainer
-    owner.prepare_data()
-    owner.setup("fit")
+    set_up_training_samples(cli.trainer, owner)
     session = sessions(cli.trainer)[0]
     clean = session.training.train_dataloader
     train = owner.train_dataloader() if clean is None else clean
@@ -246,13 +245,10 @@ def _trial(network: Network) -> Iterator[Any]:
 
 
 def _extraction(network: Network) -> Any:
-    import torch
-
     from lightning_ifa.analysis import extractor_of
-    from lightning_ifa.features.transfer_hooks import own_preparation
+    from lightning_ifa.offline.reanalysis import preparation_of
 
-    device = next((parameter.device for parameter in network.model.parameters()), torch.device("cpu"))
-    return extractor_of(network.model, network.options, prepare=own_preparation(network.model, device, network.owner))
+    return extractor_of(network.model, network.options, prepare=preparation_of(network.model, network.owner))
 
 
 def _describe_knowledge(network: Network) -> str:

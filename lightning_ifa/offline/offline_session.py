@@ -29,7 +29,7 @@ def prepare_offline(cli: Any) -> Session:
         other.is_fallback = True
     session.notices.raises = True
     session.publishes = False
-    _set_up_training_samples(cli.trainer, cli.model if cli.datamodule is None else cli.datamodule)
+    set_up_training_samples(cli.trainer, cli.model if cli.datamodule is None else cli.datamodule)
     cli.trainer.callbacks.insert(0, _TrainingSamples(session))
     return session
 
@@ -46,7 +46,7 @@ class _TrainingSamples(*callback_bases()):  # type: ignore[misc]  # pl.Callback,
         self._analysed.find_clean_samples(trainer)
 
 
-def _set_up_training_samples(trainer: Any, owner: Any) -> None:
+def set_up_training_samples(trainer: Any, owner: Any) -> None:
     """Set a module or data module up for a fit: a set-up for validation alone may leave the training samples out.
 
     Random states are put back, so that splits which Lightning's own set-up draws anew are drawn as in the training.

@@ -102,18 +102,23 @@ def analyze_loaded(model: Any, loaders: Loaders, **options: Any) -> FeatureRepor
     from lightning_ifa.offline.batch_counter import count_batches
     from lightning_ifa.options import AnalysisOptions
 
-    with count_batches(preparation_of(model, loaders)) as prepare:
+    with count_batches(preparation_of(model, loaders.module)) as prepare:
         return analyze_prepared(model, loaders.validation, loaders.train, AnalysisOptions(**options), prepare)
 
 
-def preparation_of(model: Any, loaders: Loaders) -> Callable[[Any], Any] | None:
-    """Give what makes the loaders' batches ready for a module: the transfer hooks of data module or module, if any."""
+def preparation_of(model: Any, owner: Any) -> Callable[[Any], Any] | None:
+    """Give what makes batches ready for a module: the transfer hooks of the loaders' owner or its own, if any.
+
+    Args:
+        model: The module.
+        owner: The data module, or what else the loaders are from; None if nothing has hooks.
+    """
     import torch
 
     from lightning_ifa.features.transfer_hooks import own_preparation
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return own_preparation(model, device, loaders.module)
+    return own_preparation(model, device, owner)
 
 
 def load_object(spec: str, option: str) -> Any:

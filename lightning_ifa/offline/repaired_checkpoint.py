@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE, TABLE_FILE, REPORT_FOLDER = "repaired.pt", "ifa_repair.csv", "report"
 ORIGINAL, REPAIRED = "original", "repaired"
-MOST_SAMPLES = 4096
 
 
 def workbench_of(analysed: Analysed, suspect: str | None) -> Workbench:
@@ -36,7 +35,7 @@ def workbench_of(analysed: Analysed, suspect: str | None) -> Workbench:
     if "train" not in analysed.sources:
         raise DataError("a repair is fitted to training samples, and there is no training loader")
     seed = analysed.sources["validation"][0].seed
-    return prepare_workbench(analysed.sources, analysed.report, suspect, analysed.metadata, MOST_SAMPLES, seed)
+    return prepare_workbench(analysed.sources, analysed.report, suspect, analysed.metadata, seed=seed)
 
 
 def require_new(folder: Path) -> Path:

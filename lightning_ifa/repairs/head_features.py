@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_ifa.data.feature_table import ONE_LABEL
 from lightning_ifa.data.sampling import Indices
 from lightning_ifa.errors import DataError, OutputError
 from lightning_ifa.features.extractor import FeatureExtractor
@@ -17,8 +18,6 @@ from lightning_ifa.model.last_linear import find_last_linear, watch_linear
 from lightning_ifa.statistics.linear_head import LinearHead
 
 FEW = 8
-
-COMPETING = ("multiclass", "binary")
 
 
 class HeadFeatures(NamedTuple):
@@ -48,7 +47,7 @@ def last_linear(extraction: FeatureExtractor, loader: DataLoader[Any], indices: 
         for batch in extraction.batches(loader, indices[:FEW]):
             calls.clear()
             logits = batch.readout.logits
-            if str(batch.run.task) not in COMPETING:
+            if str(batch.run.task) not in ONE_LABEL:
                 raise OutputError(
                     f"a repair needs classes that compete; the task is {batch.run.task!r}. Balance the suspect over "
                     "the targets and train again (report.sample_weights)"

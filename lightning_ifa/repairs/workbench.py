@@ -20,6 +20,7 @@ from lightning_ifa.features.extractor import FeatureExtractor
 from lightning_ifa.model.weights_digest import digest_module
 from lightning_ifa.repairs.head_features import HeadFeatures, head_features, last_linear, read_head
 from lightning_ifa.repairs.suspects import SuspectColumn, choose_suspect, hidden_column, metadata_column
+from lightning_ifa.report.prevention import doubt_training_labels
 from lightning_ifa.report.result import AnalysisResult
 from lightning_ifa.statistics.head_repair import GroupedSamples, conflicting, deal
 from lightning_ifa.statistics.linear_head import LinearHead
@@ -100,7 +101,7 @@ def prepare_workbench(
     else:
         column = metadata_column(name, {split: frames[split].loc[found[split].indices] for split in found})
     units = _units(frames["validation"], found["validation"].indices)
-    trust = {"train": _trust(report, found["train"].indices)}
+    trust = {"train": 1 - doubt_training_labels(report, found["train"].indices)}
     groups = {split: _group(found[split], column, split, trust.get(split), units if split == "validation" else None)
               for split in found}  # fmt: skip
     half = deal(groups["validation"].groups, groups["validation"].units, 2, seed)
@@ -145,16 +146,6 @@ def _units(frame: pd.DataFrame, indices: NDArray[np.int64]) -> NDArray[np.int64]
         return np.arange(len(indices))
     codes = pd.factorize(frame.loc[indices, GROUP])[0].astype(np.int64)
     return np.where(codes < 0, codes.max(initial=0) + 1 + np.arange(len(codes)), codes)
-
-
-def _trust(report: AnalysisResult, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give 1 less the probability that a training label is wrong; 1 where nothing is known of it."""
-    table = report.tables.get("train")
-    if table is None:
-        return np.ones(len(indices))
-    rows = report.samples[report.samples["split"] == "train"]
-    doubt = pd.Series(rows["label_score"].to_numpy(float), table.indices).reindex(indices)
-    return np.asarray(1 - doubt.fillna(0.0))
 
 
 def _group(

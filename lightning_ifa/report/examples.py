@@ -31,8 +31,13 @@ class Group(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def example_rows(report: AnalysisResult) -> dict[str, NDArray[np.int64]]:
-    """Rows of each split's table that the pictures and the page show, sorted."""
+def example_rows(report: AnalysisResult, driving: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Rows of each split's table that the pictures and the page show, sorted.
+
+    Args:
+        report: The report.
+        driving: Validation rows on which single channels are shown, ``(m,)``.
+    """
     wanted: dict[str, set[int]] = {split: set() for split in report.tables}
     for split, row in outlier_rows(report):
         wanted[split].add(row)
@@ -44,8 +49,7 @@ def example_rows(report: AnalysisResult) -> dict[str, NDArray[np.int64]]:
             wanted["validation"].update(group.rows.tolist())
     for number in range(min(MOST_SLICES, len(report.slices))):
         wanted["validation"].update(slice_examples(report, number).tolist())
-    for channel in shown_channels(report):
-        wanted["validation"].update(driving_rows(report, channel).tolist())
+    wanted["validation"].update(driving.tolist())
     for channel in rank_features(report)[:MOST_FEATURES]:
         wanted["validation"].update(strongest_rows(report, int(channel)).tolist())
     return {split: np.array(sorted(rows), dtype=np.int64) for split, rows in wanted.items() if rows}

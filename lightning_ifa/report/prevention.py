@@ -56,18 +56,25 @@ def weigh_samples(
     by_class = frame[known].groupby("target")["level"]
     share = by_class.transform("size") / by_class.transform("nunique")
     weights = (share / frame[known].groupby(["target", "level"])["level"].transform("size")).reindex(frame.index)
-    found = pd.Series(weights.fillna(1.0).where(frame["target"] >= 0, 0.0).to_numpy(), index=index, name="weight")
-    return found * (1 - _doubt(report).reindex(index).fillna(0.0).to_numpy())
+    doubt = doubt_training_labels(report, index)
+    found = weights.fillna(1.0).where(frame["target"] >= 0, 0.0).to_numpy() * (
+        1 - np.where(doubt > CERTAIN, doubt, 0.0)
+    )
+    return pd.Series(found, index=index, name="weight")
 
 
-def _doubt(report: AnalysisResult) -> pd.Series[float]:
-    """Probability that the label of a training sample is wrong, by data-set index, where it is called wrong."""
+def doubt_training_labels(report: AnalysisResult, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give the probability that the label of each training sample is wrong, ``(n,)``; 0 where nothing is known of it.
+
+    Args:
+        report: The report.
+        indices: Data-set indices of the samples, ``(n,)``.
+    """
     table = report.tables.get("train")
     if table is None:
-        return pd.Series(dtype=float)
-    rows = report.samples[report.samples["split"] == "train"]
-    score = rows["label_score"].to_numpy(float)
-    return pd.Series(np.where(score > CERTAIN, score, 0.0), table.indices)
+        return np.zeros(len(indices))
+    scores = report.samples.loc[report.samples["split"] == "train", "label_score"].to_numpy(float)
+    return pd.Series(scores, table.indices).reindex(indices).fillna(0.0).to_numpy()
 
 
 def list_for_review(report: AnalysisResult) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +40,9 @@ MATCHES = 3
 """Training pictures that a picture is registered to at most."""
 
 
+NO_COLOURS: Floats = np.empty((0, 0))
+
+
 class Duplicates(NamedTuple):
     """Per validation sample, shape ``(n,)``.
 
@@ -69,7 +71,7 @@ class DuplicateInput(NamedTuple):
     activations: Array
     cams: Array
     thumbnails: Pictures | None = None
-    colours: Floats = np.empty((0, 0))
+    colours: Floats = NO_COLOURS
 
 
 def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int = 0) -> Duplicates:
@@ -99,9 +101,7 @@ def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int
     near = (distance < limit) & ((maps * train_maps[nearest]).sum(1) > MAP_COSINE)
     kind[near], match[near] = NEAR, nearest[near]
     if validation.thumbnails is not None and train.thumbnails is not None:
-        pictured = find_same_pictures(
-            validation.thumbnails, train.thumbnails, same_colours(validation.colours, train.colours)
-        )
+        pictured = find_same_pictures(validation.thumbnails, train.thumbnails, validation.colours, train.colours)
         seen = pictured >= 0
         kind[seen], match[seen] = NEAR, pictured[seen]
     order = np.argsort(train.fingerprints, kind="stable")
@@ -111,24 +111,9 @@ def find_duplicates(validation: DuplicateInput, train: DuplicateInput, seed: int
     return Duplicates(kind, match)
 
 
-SameColours = Callable[[Ints, Ints], Mask]
-"""From rows and rows of the base, ``(p,)`` each, to which pairs may be of one colour, ``(p,)``."""
-
-
-def same_colours(colours: Floats, base: Floats) -> SameColours:
-    """Compare colours, ``(n, k)`` and ``(m, k)``, in units of the set's usual contrast; without any, all are alike."""
-
-    def compare(rows: Ints, others: Ints) -> Mask:
-        if not colours.size or not base.size:
-            return np.ones(len(rows), dtype=bool)
-        a, b = colours[rows], base[others]
-        strength = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
-        return np.asarray(np.linalg.norm(a - b, axis=1) < COLOUR_GAP * strength + COLOUR_FLOOR)
-
-    return compare
-
-
-def find_same_pictures(pictures: Pictures, base: Pictures, alike: SameColours | None = None) -> Ints:
+def find_same_pictures(
+    pictures: Pictures, base: Pictures, colours: Floats = NO_COLOURS, base_colours: Floats = NO_COLOURS
+) -> Ints:
     """Find the base picture that each picture is a copy of, cropped, moved, rescaled or changed in brightness.
 
     Candidates are the most similar ones over crops of either; they are registered to each other, either way round.
@@ -138,7 +123,8 @@ def find_same_pictures(pictures: Pictures, base: Pictures, alike: SameColours | 
     Args:
         pictures: ``(n, edge, edge)``.
         base: ``(m, edge, edge)``.
-        alike: Tells which pairs may be of one colour; None without colours.
+        colours: Colours of the pictures in units of the set's usual contrast, ``(n, k)``; empty without any.
+        base_colours: Those of the base, ``(m, k)``.
 
     Returns:
         Row of the base picture, or -1, ``(n,)``.
@@ -152,8 +138,8 @@ def find_same_pictures(pictures: Pictures, base: Pictures, alike: SameColours | 
     usual = float(np.quantile(1 - found.max(1), 0.75))
     rows, column = np.nonzero(found > ALIKE)
     columns = nearest[rows, column]
-    if alike is not None:
-        kept = alike(rows, columns)
+    if colours.size and base_colours.size:
+        kept = _are_alike(colours[rows], base_colours[columns])
         rows, columns = rows[kept], columns[kept]
     unit, unit_base = (scale_to_unit(p.reshape(len(p), -1)).reshape(p.shape) for p in (pictures, base))
     pairs = unit[rows], unit_base[columns]
@@ -162,6 +148,12 @@ def find_same_pictures(pictures: Pictures, base: Pictures, alike: SameColours | 
     order = np.argsort(-gap[same], kind="stable")  # the best match is written last
     match[rows[same][order]] = columns[same][order]
     return match
+
+
+def _are_alike(a: Floats, b: Floats) -> Mask:
+    """Whether two pictures may be copies by their colours, ``(p, k)`` each, pair by pair, ``(p,)``."""
+    strength = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+    return np.asarray(np.linalg.norm(a - b, axis=1) < COLOUR_GAP * strength + COLOUR_FLOOR)
 
 
 def _most_similar(crops: Pictures, base: Pictures) -> tuple[Ints, NDArray[np.float32]]:

@@ -165,9 +165,7 @@ def conflicting(samples: GroupedSamples) -> Mask:
 
 def suspect_directions(samples: GroupedSamples) -> Floats:
     """Give the directions in which the suspect moves the features within classes, orthonormal, ``(p, d)``."""
-    inside = centre_within(samples.values, samples.labels)
-    slopes = np.linalg.pinv(inside.T @ inside) @ (inside.T @ samples.features)
-    _, sizes, directions = np.linalg.svd(slopes, full_matrices=False)
+    _, sizes, directions = np.linalg.svd(_slopes(samples), full_matrices=False)
     return np.asarray(directions[sizes > 1e-6 * max(float(sizes.max(initial=0.0)), 1e-12)])
 
 
@@ -176,12 +174,16 @@ def carrying_channels(samples: GroupedSamples, head: LinearHead) -> Ints:
 
     A channel carries its slope on the suspect within classes, times the spread of its weights over classes.
     """
-    inside = centre_within(samples.values, samples.labels)
-    slopes = np.linalg.pinv(inside.T @ inside) @ (inside.T @ samples.features)
-    carried = np.linalg.norm(slopes, axis=0) * (head.weight - head.weight.mean(0)).std(0)
+    carried = np.linalg.norm(_slopes(samples), axis=0) * (head.weight - head.weight.mean(0)).std(0)
     order = np.argsort(-carried, kind="stable")
     enough = int(np.searchsorted(np.cumsum(carried[order]), CARRIED * carried.sum())) + 1
     return order[: max(1, min(enough, int(MOST_ABLATED * len(order))))]
+
+
+def _slopes(samples: GroupedSamples) -> Floats:
+    """Give each feature's slopes on the suspect within classes, ``(p, d)``."""
+    inside = centre_within(samples.values, samples.labels)
+    return np.asarray(np.linalg.pinv(inside.T @ inside) @ (inside.T @ samples.features))
 
 
 def repair_head(recipe: Recipe, samples: GroupedSamples, head: LinearHead, intercept: bool = True) -> LinearHead:

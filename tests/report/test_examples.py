@@ -12,6 +12,7 @@ from changed_reports import with_table
 from lightning_ifa.report import examples
 from lightning_ifa.report.examples import (
     candidate_groups,
+    driving_rows,
     duplicate_row,
     example_rows,
     judged_candidates,
@@ -19,6 +20,7 @@ from lightning_ifa.report.examples import (
     outlier_rows,
     rank_features,
     rows_of,
+    shown_channels,
     strongest_rows,
 )
 
@@ -92,14 +94,14 @@ def test_a_channel_shows_the_samples_to_which_it_responds_most(report):
 
 
 def test_rows_for_pictures_are_those_of_every_section(report, monkeypatch):
-    assert {split: rows.tolist() for split, rows in example_rows(report).items()} == {
+    driving = np.unique([driving_rows(report, channel) for channel in shown_channels(report)])
+    assert {split: rows.tolist() for split, rows in example_rows(report, driving).items()} == {
         "validation": [0, 1, 2, 3, 4, 5],
         "train": [0, 2],
     }
     monkeypatch.setattr(examples, "MOST_FEATURES", 0)
-    monkeypatch.setattr(examples, "MOST_CHANNELS", 0)
     without = with_table(report, "confounders", report.confounders[:0])
-    assert {split: rows.tolist() for split, rows in example_rows(without).items()} == {
+    assert {split: rows.tolist() for split, rows in example_rows(without, driving[:0]).items()} == {
         "validation": [1, 2, 4],
         "train": [0, 2],
     }
